@@ -1,0 +1,174 @@
+"""How well, how local and how costly an edit is, on the cases of an MQuAKE-format file.
+
+    python benchmarks/edit_efficacy.py --data FILE --hparams YAML --json OUT
+
+Edits of a case are applied together; closed-book greedy answers are taken before and after; the weights
+are restored after each case. Each finished case is written at once, and the same --json resumes.
+`cost_tokens` is the seconds of an edit times the plain model's generation rate (batch 32) measured in the
+same run, so that machines compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from causaledit.evaluation.efficacy import ask, pooled, rates
+from causaledit.evaluation.probes import PROBE_VERSION, case_probes
+from causaledit.files import write_json
+from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
+from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.models.chat import prepare_tokenizer, render, user
+from causaledit.models.generation import generate_texts
+from causaledit.models.loading import load_model
+from causaledit.models.tally import TokenCount
+from causaledit.models.weights import restore
+from causaledit.progress import SilentProgress
+from causaledit.requests import load_json, requests_from_data
+
+FAMILIES = ("direct", "reasoning", "multi_hop", "locality")
+
+
+def plain_rate(model, tokenizer) -> float:
+    """Tokens per second of plain batched generation: batch 32, 48 new tokens, the better of two."""
+    tokenizer = prepare_tokenizer(tokenizer)
+    prompts = [render(tokenizer, user("Tell me a long story about a river."))] * 32
+    best = 0.0
+    for _ in range(2):
+        count, began = TokenCount(), time.perf_counter()
+        generate_texts(model, tokenizer, prompts, max_new_tokens=48, batch_size=32, count=count)
+        best = max(best, count.generated / (time.perf_counter() - began))
+    return best
+
+
+def run_case(model, tokenizer, case, hparams) -> dict:
+    """Edit, probe, restore one case."""
+    requests = requests_from_data(case["requested_rewrite"])
+    probes = case_probes(case, requests)
+    pre = ask(model, tokenizer, probes)
+    report = EditReport()
+    began = time.perf_counter()
+    edited, originals = apply_causal_edit_to_model(
+        model, tokenizer, requests, hparams, return_orig_weights=True, progress=SilentProgress(), report=report
+    )
+    seconds = time.perf_counter() - began
+    post = ask(edited, tokenizer, probes)
+    restore(model, originals)
+    return {
+        "case_id": case["case_id"],
+        "edits": len(requests),
+        "seconds": seconds,
+        "stage_seconds": report.tally.seconds,
+        "tokens": vars(report.tally.tokens),
+        "teacher": report.teacher,
+        "traces": [vars(trace) for trace in report.traces],
+        "losses": report.losses,
+        "rates": rates(pre, post),
+        "rates_before": rates(pre, pre),
+        "pre": [a.to_dict() for a in pre],
+        "post": [a.to_dict() for a in post],
+    }
+
+
+def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
+    """The figures the benchmark prints."""
+    seconds = sum(c["seconds"] for c in cases) / sum(c["edits"] for c in cases)
+    single = [c["seconds"] for c in cases if c["edits"] == 1]
+    return {
+        **pooled([c["rates"] for c in cases]),
+        "before": pooled([c["rates_before"] for c in cases]),
+        "seconds_per_edit": seconds,
+        "seconds_per_single_edit": statistics.median(single) if single else None,
+        "plain_tokens_per_second": rate,
+        "cost_tokens": seconds * rate,
+        "cost_tokens_single_edit": statistics.median(single) * rate if single else None,
+        "peak_rss_mb": peak_rss_mb(),
+        "cases": len(cases),
+        "edits": sum(c["edits"] for c in cases),
+        "probe_version": PROBE_VERSION,
+        "threads": torch.get_num_threads(),
+        "command": " ".join(["python", "benchmarks/edit_efficacy.py", *args]),
+        "hparams": hparams.to_dict(),
+    }
+
+
+def peak_rss_mb() -> float:
+    """Highest resident memory of this process so far."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def main() -> None:
+    """Parse, run, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="MQuAKE-format JSON with narratives")
+    parser.add_argument("--hparams", required=True, help="YAML file or bundled name")
+    parser.add_argument("--json", required=True, help="where the result goes; an unfinished one is resumed")
+    parser.add_argument("--model", help="instead of the hparams' model_name")
+    parser.add_argument("--device", help="instead of the hparams' device")
+    parser.add_argument("--stages", help="1, 2 or 1,2 instead of the hparams' stages")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one hyper-parameter")
+    parser.add_argument("--limit", type=int, help="only the first N cases")
+    parser.add_argument("--select", help="a Python slice of the cases, such as 0::3")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING)
+
+    hparams = CausalEditHyperParams.from_hparams(args.hparams)
+    overrides = dict(item.split("=", 1) for item in args.set)
+    data = {k: v for k, v in hparams.to_dict().items()}
+    data.update({k: json.loads(v) if v[:1] in "[{tfn0123456789-" else v for k, v in overrides.items()})
+    if args.stages:
+        data["stages"] = [int(s) for s in args.stages.split(",")]
+    hparams = CausalEditHyperParams.from_dict(data)
+    model, tokenizer = load_model(
+        args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
+    )
+    cases = load_json(args.data, "--data")
+    if args.select:
+        cases = cases[slice(*(int(p) if p else None for p in args.select.split(":")))]
+    cases = cases[: args.limit]
+
+    out = Path(args.json)
+    done: list[dict] = []
+    if out.is_file():
+        previous = json.loads(out.read_text(encoding="utf-8"))
+        if previous["summary"]["hparams"] == hparams.to_dict():
+            done = previous["per_case"]
+    finished = {c["case_id"] for c in done}
+    rate = plain_rate(model, tokenizer)
+    for case in track([c for c in cases if c["case_id"] not in finished], description="cases", console=Console(stderr=True)):
+        done.append(run_case(model, tokenizer, case, hparams))
+        summary = summarise(done, rate, hparams, sys.argv[1:])
+        write_json(out, {"summary": summary, "per_case": done})
+        line = {f: f"{summary[f]['hits']}/{summary[f]['total']}" for f in FAMILIES}
+        print(f"case {case['case_id']}: {done[-1]['seconds']:.0f} s, so far {line}", flush=True)
+
+    table = Table(title=f"{len(done)} cases, {summary['edits']} edits")
+    for column in ("", "before", "after"):
+        table.add_column(column, justify="right" if column else "left")
+    for family in FAMILIES:
+        before, after = summary["before"][family], summary[family]
+        table.add_row(family, *(f"{r['rate']:.1%} ({r['hits']}/{r['total']})" if r["total"] else "–" for r in (before, after)))
+    console = Console()
+    console.print(table)
+    for key in ("seconds_per_edit", "seconds_per_single_edit", "plain_tokens_per_second", "cost_tokens",
+                "cost_tokens_single_edit", "peak_rss_mb"):  # fmt: skip
+        if summary[key] is not None:
+            console.print(f"{key}: {summary[key]:.1f}")
+
+
+if __name__ == "__main__":
+    main()

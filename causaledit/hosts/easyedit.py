@@ -1,0 +1,156 @@
+"""Put CausalEdit into an importable EasyEdit, without touching its files.
+
+What a host needs to know: EasyEdit restores a non-sequential edit by parameter name from the returned
+`weights_copy`, which is exact for a method that merges its adapter and hands back the originals. With
+`merge_adapter: false` there is nothing to copy back, so the adapter is taken off by the wrapper here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from causaledit.errors import HostError
+from causaledit.methods.registry import METHODS, Method
+
+logger = logging.getLogger(__name__)
+
+HOME_VARIABLE = "EASYEDIT_HOME"
+_MARK = "__causaledit__"
+
+
+def is_available() -> bool:
+    """Whether EasyEdit can be imported, also from the folder in `EASYEDIT_HOME`.
+
+    Raises:
+        HostError: `EASYEDIT_HOME` is set and holds no EasyEdit.
+    """
+    _add_home_to_path()
+    return importlib.util.find_spec("easyeditor") is not None
+
+
+def _add_home_to_path() -> None:
+    home = os.environ.get(HOME_VARIABLE)
+    if not home:
+        return
+    folder = Path(home).expanduser().resolve()
+    if not (folder / "easyeditor" / "__init__.py").is_file():
+        raise HostError(
+            f"{HOME_VARIABLE} is {home!r}, but there is no easyeditor/ package in it: name the folder of an "
+            "EasyEdit checkout, or unset it to use the embedded host."
+        )
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def register() -> type:
+    """Register CausalEdit in EasyEdit: `ALG_DICT`, batch editing, hyper-parameters. Twice is harmless.
+
+    Returns:
+        EasyEdit's `BaseEditor`.
+
+    Raises:
+        HostError: There is no EasyEdit, it cannot be imported, or it is too old.
+    """
+    if not is_available():
+        raise HostError(
+            "EasyEdit (the package `easyeditor`) is not importable: set EASYEDIT_HOME to a checkout of it, or use "
+            "causaledit's embedded host (causaledit.EmbeddedEditor)."
+        )
+    try:
+        easyeditor = importlib.import_module("easyeditor")
+        algorithms = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
+        batch_editor = importlib.import_module("easyeditor.editors.batch_editor").BatchEditor
+        base_editor = importlib.import_module("easyeditor.editors.editor").BaseEditor
+        utilities = importlib.import_module("easyeditor.editors.utils")
+    except (ImportError, AttributeError, RuntimeError) as error:
+        raise HostError(f"{_where()} cannot be imported here: {error}. Its own requirements may be missing.") from error
+    missing = [name for name in ("restore_after_edit", "_prepare_requests") if not hasattr(utilities, name)]
+    if missing or not hasattr(base_editor, "edit_requests") or not hasattr(batch_editor, "is_batchable_method"):
+        raise HostError(
+            f"{_where()} is too old for this plugin (it lacks {', '.join(missing) or 'edit_requests'}): update the "
+            "checkout to its main branch of 2026 or later."
+        )
+    for method in METHODS.values():
+        if method.name in algorithms and not hasattr(algorithms[method.name], _MARK):
+            logger.info("EasyEdit brings its own %s, which is kept", method.name)
+            continue
+        algorithms[method.name] = _host_function(method)
+        setattr(easyeditor, method.load_hparams().__name__, method.load_hparams())
+    _allow_batches(batch_editor)
+    _name_models_in_memory(base_editor)
+    return base_editor
+
+
+def _where() -> str:
+    spec = importlib.util.find_spec("easyeditor")
+    return f"The EasyEdit at {Path(spec.origin).parent.parent if spec and spec.origin else 'an unknown place'}"
+
+
+def _host_function(method: Method) -> Any:
+    def apply(model: Any, tok: Any, requests: Any, hparams: Any, *args: Any, **kwargs: Any) -> Any:
+        return method.load_apply()(model, tok, requests, hparams, *args, **kwargs)
+
+    apply.__name__ = f"apply_{method.name}_to_model"
+    setattr(apply, _MARK, True)
+    return apply
+
+
+def _allow_batches(batch_editor: Any) -> None:
+    """`is_batchable_method` is a fixed list of names: let it also know ours."""
+    known = batch_editor.is_batchable_method
+    if hasattr(known, _MARK):
+        return
+    batched = {method.name for method in METHODS.values() if method.batched}
+
+    def is_batchable_method(alg_name: str) -> bool:
+        return alg_name in batched or known(alg_name)
+
+    setattr(is_batchable_method, _MARK, True)
+    batch_editor.is_batchable_method = staticmethod(is_batchable_method)
+
+
+def _name_models_in_memory(base_editor: Any) -> None:
+    """EasyEdit takes a `(model, tok)` pair as `model_name`, then fails on its missing `.lower()`.
+
+    The pair is loaded through our loader for our own methods, so that any model and device work, and the
+    editor's `model_name` becomes the model's name; other methods see EasyEdit as it was.
+    """
+    original = base_editor.__init__
+    if hasattr(original, _MARK):
+        return
+
+    def __init__(self: Any, hparams: Any) -> None:
+        if getattr(hparams, "alg_name", None) not in METHODS:
+            original(self, hparams)
+            return
+        from causaledit.models.loading import load_model, resolve_device
+
+        given = hparams.model_name
+        model, tok = load_model(
+            given,
+            device=hparams.device,
+            dtype=getattr(hparams, "dtype", "auto"),
+            fp16=getattr(hparams, "fp16", False),
+            model_parallel=hparams.model_parallel,
+        )
+        device = resolve_device(hparams.device)
+        hparams.device = device.index if device.type == "cuda" and device.index is not None else device.type
+        hparams.model_name = (model, tok)
+        try:
+            original(self, hparams)
+        finally:
+            hparams.model_name = given
+        self.tok.padding_side = "left"
+        if self.tok.pad_token_id is None:
+            self.tok.pad_token = self.tok.eos_token
+        # EasyEdit's evaluators only ask this name whether it is a T5
+        self.model_name = "in-memory causal-lm" if not isinstance(given, str) else given
+
+    setattr(__init__, _MARK, True)
+    base_editor.__init__ = __init__

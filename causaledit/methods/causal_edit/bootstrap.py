@@ -1,0 +1,299 @@
+"""Stage 1, causal bootstrapping: sample traces open-book, keep the best, fine-tune closed-book.
+
+arXiv 2605.28303, stage 1: sample → reject → score by exp(mean log p(answer line | closed-book prompt,
+trace)) → keep the best of each group → SFT on (closed-book prompt → trace + answer line).
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
+
+from causaledit.methods.causal_edit import prompts as P
+from causaledit.methods.causal_edit import traces as T
+from causaledit.methods.causal_edit.relations import RelationBank
+from causaledit.methods.causal_edit.training import (
+    PreservingMixin,
+    WatchCallback,
+    quiet_trainers,
+    single_device,
+    trainer_arguments,
+)
+from causaledit.models.chat import render, user
+from causaledit.models.generation import completion_logits, mean_log_probability, sample_continuations
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.models.tally import TokenCount
+    from causaledit.progress import ProgressSink
+    from causaledit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TraceReport:
+    """What sampling gave for one edit."""
+
+    sampled: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    scores: list[float] = field(default_factory=list)
+    fallback: bool = False
+
+
+def collect_traces(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    request: EditRequest,
+    hparams: CausalEditHyperParams,
+    *,
+    context_role: str,
+    progress: ProgressSink,
+    count: TokenCount,
+) -> tuple[list[T.Trace], TraceReport]:
+    """Sample open-book traces of one edit and keep the best of each group.
+
+    Args:
+        model: The network without an adapter (the open-book teacher).
+        tokenizer: As from `prepare_tokenizer`.
+        request: The edit, with old answer and narrative.
+        context_role: Message that carries the privileged context.
+
+    Returns:
+        At most `bootstrap_traces` traces, best first, and a report. Where every candidate is rejected,
+        one trace made of the narrative's own words (the report says so).
+    """
+    causal = hparams.editing_mode == "causal"
+    labels = T.CAUSAL_LABELS if causal else T.NONCAUSAL_LABELS
+    context = P.privileged_context(request, causal=causal)
+    if hparams.bootstrap_guided:
+        messages = P.teacher_messages(P.CUES["explain"][0].format(form=request.question_form), context, role=context_role)
+        prompt = render(tokenizer, messages, prefill=T.guided_prefill(request, causal=causal))
+    else:
+        messages = P.teacher_messages(P.trace_instruction(request, list(labels)), context, role=context_role)
+        prompt = render(tokenizer, messages)
+
+    budget = hparams.bootstrap_traces * hparams.bootstrap_candidates_per_trace
+    wanted = math.ceil(hparams.bootstrap_oversample * hparams.bootstrap_traces)
+    report = TraceReport()
+    passed: list[T.Trace] = []
+    while report.sampled < budget and not (hparams.bootstrap_early_stop and len(passed) >= wanted):
+        n = min(hparams.bootstrap_sample_batch_size, budget - report.sampled)
+        before = count.generated
+        texts = sample_continuations(
+            model,
+            tokenizer,
+            prompt,
+            n,
+            max_new_tokens=hparams.bootstrap_max_new_tokens,
+            temperature=hparams.bootstrap_temperature,
+            top_p=hparams.bootstrap_top_p,
+            count=count,
+        )
+        report.sampled += n
+        for text in texts:
+            trace = T.guided_trace(text, request, causal=causal) if hparams.bootstrap_guided else T.parse_trace(text, labels)
+            reason = T.reject_reason(trace, request)
+            if reason is not None:
+                report.rejected[reason] = report.rejected.get(reason, 0) + 1
+            elif trace not in passed:
+                passed.append(trace)
+        progress.advance(tokens=count.generated - before)
+
+    if not passed:
+        logger.warning(
+            "no usable trace among %d candidates for %r (%s): the narrative's own words are used",
+            report.sampled, request.subject, report.rejected,
+        )  # fmt: skip
+        report.fallback, report.kept = True, 1
+        return [T.fallback_trace(request, causal=causal)], report
+
+    scores = score_traces(model, tokenizer, request, passed, causal=causal)
+    kept = best_of_groups(scores, hparams.bootstrap_traces)
+    report.kept, report.scores = len(kept), [scores[i] for i in kept]
+    return [passed[i] for i in kept], report
+
+
+def best_of_groups(scores: list[float], groups: int) -> list[int]:
+    """Split candidates into so many groups in sampling order, keep the best of each.
+
+    Returns:
+        Their indices, best first; at most `groups`, fewer where there are fewer candidates.
+    """
+    groups = min(groups, len(scores))
+    best = [max(range(g, len(scores), groups), key=lambda i: scores[i]) for g in range(groups)]
+    return sorted(best, key=lambda i: -scores[i])
+
+
+def score_traces(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    request: EditRequest,
+    traces: list[T.Trace],
+    *,
+    causal: bool,
+    batch_size: int = 16,
+) -> list[float]:
+    """exp(mean log p(answer-line tokens | closed-book prompt, trace)): how far a trace carries the answer alone.
+
+    Returns:
+        One score in (0, 1] per trace.
+    """
+    prompt = render(tokenizer, user(P.trace_prompt(request, causal=causal)))
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    contexts = [ids(prompt + trace.thinking) for trace in traces]
+    answers = [ids(trace.answer_line) for trace in traces]
+    scores = []
+    for start in range(0, len(traces), batch_size):
+        rows = slice(start, start + batch_size)
+        logits = completion_logits(model, contexts[rows], answers[rows])
+        scores += [
+            math.exp(mean_log_probability(row, answer)) for row, answer in zip(logits, answers[rows], strict=True)
+        ]
+    return scores
+
+
+def training_pairs(
+    request: EditRequest, traces: list[T.Trace], hparams: CausalEditHyperParams
+) -> list[tuple[str, str]]:
+    """(closed-book prompt, completion) pairs of one edit.
+
+    The paper's pairs are (stage-1 prompt → trace). With `bootstrap_all_prompts` every stage-2 prompt form
+    joins: direct cues with the new fact, the others with the new fact, the old one and a kept reason.
+    """
+    causal = hparams.editing_mode == "causal"
+    pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in traces]
+    if not hparams.bootstrap_all_prompts:
+        return pairs
+    label = "Reason for change" if causal else "Derivation"
+    reasons = [_as_sentence(trace.part(label) or "") for trace in traces]
+    for number, prompt in enumerate(all_prompts(request, hparams)):
+        if prompt.kind == "direct":
+            pairs.append((prompt.text, T.direct_answer(request)))
+        elif prompt.kind not in ("trace", "learn"):  # a learning question has an answer of its own
+            pairs.append((prompt.text, T.reasoned_answer(request, reasons[number % len(reasons)])))
+    return pairs
+
+
+def all_prompts(request: EditRequest, hparams: CausalEditHyperParams) -> list[P.StudentPrompt]:
+    """Every closed-book prompt of an edit that the hyper-parameters ask for."""
+    n = hparams.prompt_paraphrases
+    return P.student_prompts(
+        request,
+        causal=hparams.editing_mode == "causal",
+        cake_data=hparams.distill_cake_data,
+        paraphrases=RelationBank.bundled().paraphrases(request, n) if n else (),
+    )
+
+
+def _as_sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+class BootstrapTrainer(PreservingMixin, SFTTrainer):
+    """trl's SFTTrainer with the preservation term, and a loss that projects completion positions alone.
+
+    The output layer is a large part of a small model: on SmolLM2-135M projecting the prompt's positions too,
+    only to ignore them, is over half of a step.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross-entropy over completion tokens (the trainer's own, where the model cannot pick positions)."""
+        if not self._picks_positions or return_outputs or self.accelerator.num_processes > 1:
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        labels = inputs["labels"][:, 1:]
+        positions = (labels != -100).any(0).nonzero().squeeze(-1)
+        logits = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            logits_to_keep=positions,
+            use_cache=False,
+        ).logits
+        total = torch.nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), labels[:, positions].flatten(), ignore_index=-100, reduction="sum"
+        )
+        tokens = num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum()
+        return self.with_preservation(total / tokens, model)
+
+
+def run_bootstrap(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: list[tuple[str, str]],
+    edits: int,
+    hparams: CausalEditHyperParams,
+    *,
+    preservation: PreservationSet | None,
+    progress: ProgressSink,
+    count: TokenCount,
+) -> list[float]:
+    """Fine-tune the adapter on (closed-book prompt → completion), completion tokens only.
+
+    Args:
+        model: The model with a trainable adapter.
+        pairs: From `training_pairs`, of all edits of the batch.
+        edits: How many edits they stand for.
+
+    Returns:
+        The loss of every optimiser step.
+    """
+    rows: list[dict[str, Any]] = []
+    end = tokenizer.eos_token_id
+    for prompt, completion in pairs:
+        head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
+        tail = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *([end] if end is not None else [])]
+        rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
+    limit = hparams.bootstrap_step_limit(edits)
+    per_epoch = math.ceil(len(rows) / hparams.bootstrap_batch_size)
+    steps = per_epoch * hparams.bootstrap_epochs if limit is None else min(limit, per_epoch * hparams.bootstrap_epochs)
+    watch = WatchCallback(
+        progress,
+        tokens=lambda: count.trained,
+        stop_loss=hparams.bootstrap_stop_loss,
+        patience=hparams.bootstrap_stop_patience,
+    )
+    progress.start("stage 1: bootstrap", steps)
+    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
+        trainer = BootstrapTrainer(
+            model=model,
+            args=SFTConfig(
+                **arguments,
+                max_steps=steps,
+                per_device_train_batch_size=hparams.bootstrap_batch_size,
+                learning_rate=hparams.bootstrap_learning_rate,
+                lr_scheduler_type="cosine",
+                warmup_steps=math.ceil(steps * hparams.bootstrap_warmup_ratio),
+                max_grad_norm=hparams.bootstrap_max_grad_norm,
+                max_length=None,  # a trace is never cut
+                completion_only_loss=True,
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[watch],
+        )
+        trainer.preservation = preservation
+        trainer._picks_positions = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
+        lengths = sum(len(row["input_ids"]) for row in rows) / len(rows)
+        single_device(trainer).train()
+        count.trained += int(trainer.state.global_step * min(hparams.bootstrap_batch_size, len(rows)) * lengths)
+    progress.finish()
+    return watch.losses

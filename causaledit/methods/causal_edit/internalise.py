@@ -1,0 +1,239 @@
+"""Stage 2, causal internalisation: asymmetric on-policy self-distillation on trl's SDFTTrainer.
+
+arXiv 2605.28303, stage 2. The student samples closed-book; the teacher, the same network behind the
+privileged context, scores the same tokens; the loss is a KL on the union of both top-k sets, weighted by
+how plausible the teacher finds each rollout.
+
+Teacher × adapter, and what its forward pass uses:
+
+    ==============  ==========================  =======================================
+    teacher         adapter while scoring       needs
+    ==============  ==========================  =======================================
+    base            none (adapter disabled)     nothing
+    bootstrapped    `teacher`, a frozen copy    stage 1; refused by the hparams otherwise
+    ==============  ==========================  =======================================
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder, DistillationLogits
+from trl.trainer.utils import use_adapter
+
+from causaledit.methods.causal_edit import losses
+from causaledit.methods.causal_edit import prompts as P
+from causaledit.methods.causal_edit.bootstrap import all_prompts
+from causaledit.methods.causal_edit.training import (
+    PreservingMixin,
+    WatchCallback,
+    quiet_trainers,
+    single_device,
+    trainer_arguments,
+)
+from causaledit.models.chat import user
+from causaledit.models.generation import completion_logits
+from causaledit.models.weights import merged_for_inference
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.models.tally import TokenCount
+    from causaledit.progress import ProgressSink
+    from causaledit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
+
+STUDENT_ADAPTER = "default"
+TEACHER_ADAPTER = "teacher"
+
+
+class PrivilegedContextBuilder(DemonstrationTeacherContextBuilder):
+    """Builds the teacher's prompt: the privileged context, then the student's own prompt."""
+
+    def __init__(self, trainer: Any, *, role: str) -> None:
+        super().__init__(trainer)
+        self.role = role
+
+    def _compose_teacher_prompt(self, prompt: Any, privileged_context: Any) -> Any:
+        return P.teacher_messages(prompt[-1]["content"], privileged_context, role=self.role)
+
+
+class InternalisationTrainer(PreservingMixin, SDFTTrainer):
+    """SDFTTrainer with CODE's teacher prompt and CODE's loss.
+
+    Args:
+        hparams: The method's hyper-parameters (loss, filter, groups).
+        teacher: `base` or `bootstrapped`, already resolved.
+        context_role: Message that carries the privileged context.
+        count: Receives generated and trained tokens.
+    """
+
+    def __init__(
+        self, *args: Any, hparams: CausalEditHyperParams, teacher: str, context_role: str, count: TokenCount, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.hparams = hparams
+        self.teacher = teacher
+        self.count = count
+        self.teacher_context_builder = PrivilegedContextBuilder(self, role=context_role)
+        # In one process on plain weights the teacher's context is read once per step, not once per rollout.
+        self._shares_prefix = self.accelerator.num_processes == 1 and not self.is_fsdp_enabled
+        # On a CPU an unmerged adapter costs more than two copies of the adapted weights; on a GPU it is memory
+        # that counts.
+        self._merges_for_rollouts = self._shares_prefix and self.accelerator.device.type == "cpu"
+
+    # ---- rollouts ------------------------------------------------------------------------------
+    def _generate_transformers(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        if not self._merges_for_rollouts:
+            result = super()._generate_transformers(prompt_ids)
+        else:
+            with merged_for_inference(self.accelerator.unwrap_model(self.model)):
+                result = super()._generate_transformers(prompt_ids)
+        self.count.generated += sum(len(ids) for ids in result[1])
+        return result
+
+    # ---- teacher -------------------------------------------------------------------------------
+    def _get_teacher_context_for_self_distillation(self) -> Any:
+        name = TEACHER_ADAPTER if self.teacher == "bootstrapped" else None
+        return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=name)
+
+    def _forward_logits(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        # trl divides by the sampling temperature; the loss has a temperature of its own
+        return super()._forward_logits(*args, **kwargs) * self.temperature
+
+    def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> DistillationLogits:
+        if not self._shares_prefix:
+            return super()._compute_teacher_student_logits(model, teacher_model, inputs)
+        tokens, mask = inputs["completion_ids"], inputs["completion_mask"]
+        length = tokens.size(1)
+        student_logits = self._forward_logits(
+            model=model,
+            input_ids=torch.cat([inputs["prompt_ids"], tokens], dim=1),
+            attention_mask=torch.cat([inputs["prompt_mask"], mask], dim=1),
+            logits_to_keep=length,
+        )
+        context_ids = inputs["teacher_input_ids"][:, :-length]
+        context_mask = inputs["teacher_attention_mask"][:, :-length].bool()
+        contexts = [row[valid].tolist() for row, valid in zip(context_ids, context_mask, strict=True)]
+        completions = [row[valid.bool()].tolist() for row, valid in zip(tokens, mask, strict=True)]
+        with torch.no_grad(), self._get_teacher_context_for_self_distillation():
+            rows = completion_logits(self.accelerator.unwrap_model(teacher_model), contexts, completions)
+        teacher_logits = torch.zeros_like(student_logits, dtype=torch.float32)
+        for i, row in enumerate(rows):
+            teacher_logits[i, : row.shape[0]] = row
+        return DistillationLogits(
+            completion_ids=tokens, loss_mask=mask, student_logits=student_logits, teacher_logits=teacher_logits
+        )
+
+    # ---- loss ----------------------------------------------------------------------------------
+    def _compute_self_distillation_loss(self, model: Any, inputs: Any, distillation_logits: DistillationLogits) -> torch.Tensor:
+        h = self.hparams
+        tokens, mask = distillation_logits.completion_ids, distillation_logits.loss_mask
+        keep = losses.repetition_keep(
+            tokens,
+            mask,
+            ngram=h.distill_repetition_ngram,
+            window=h.distill_repetition_window,
+            threshold=h.distill_repetition_threshold,
+        )
+        scores = losses.sequence_log_probability(distillation_logits.teacher_logits, tokens, mask)
+        weights = losses.sequence_weights(scores, group_size=h.distill_num_generations, keep=keep)
+        divergence = losses.token_divergence(
+            distillation_logits.teacher_logits,
+            distillation_logits.student_logits,
+            top_k=h.distill_top_k,
+            forward=h.distill_forward_kl,
+            temperature=h.distill_kd_temperature,
+        )
+        loss = losses.weighted_token_mean(divergence, weights, mask)
+        mode = "train" if model.training else "eval"
+        self._log_self_distillation_metric(mode, self.accelerator.gather(loss.detach()).mean().item())
+        self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
+        self.count.trained += int(mask.sum()) + int(inputs["prompt_mask"].sum())
+        return loss
+
+
+def add_teacher_snapshot(model: PeftModel) -> None:
+    """Freeze a copy of the student's adapter under the name `teacher`."""
+    state = {k: v.clone() for k, v in get_peft_model_state_dict(model, adapter_name=STUDENT_ADAPTER).items()}
+    model.add_adapter(TEACHER_ADAPTER, copy.deepcopy(model.peft_config[STUDENT_ADAPTER]))
+    set_peft_model_state_dict(model, state, adapter_name=TEACHER_ADAPTER)
+    model.set_adapter(STUDENT_ADAPTER)
+
+
+def run_internalisation(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: list[EditRequest],
+    hparams: CausalEditHyperParams,
+    *,
+    teacher: str,
+    context_role: str,
+    preservation: PreservationSet | None,
+    progress: ProgressSink,
+    count: TokenCount,
+) -> list[float]:
+    """Distil the open-book teacher into the student's adapter.
+
+    Args:
+        model: The model with the student's adapter (and the `teacher` snapshot for `bootstrapped`).
+        requests: All edits of the batch; each rollout's teacher sees its own edit's narrative.
+        teacher: `base` or `bootstrapped`.
+
+    Returns:
+        The loss of every optimiser step.
+    """
+    causal = hparams.editing_mode == "causal"
+    rows = [
+        {"prompt": user(prompt.text), "privileged_context": P.privileged_context(request, causal=causal)}
+        for request in requests
+        for prompt in all_prompts(request, hparams)
+    ]
+    steps = hparams.distill_steps(len(requests))
+    watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
+    progress.start("stage 2: internalise", steps)
+    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
+        trainer = InternalisationTrainer(
+            hparams=hparams,
+            teacher=teacher,
+            context_role=context_role,
+            count=count,
+            model=model,
+            args=SDFTConfig(
+                **arguments,
+                max_steps=steps,
+                per_device_train_batch_size=hparams.distill_batch_size,
+                gradient_accumulation_steps=hparams.distill_gradient_accumulation_steps,
+                num_generations=hparams.distill_num_generations,
+                learning_rate=hparams.distill_learning_rate,
+                lr_scheduler_type="constant_with_warmup",
+                warmup_steps=math.ceil(steps * hparams.distill_warmup_ratio),
+                max_grad_norm=hparams.distill_max_grad_norm,
+                temperature=hparams.distill_temperature,
+                top_p=hparams.distill_top_p,
+                max_completion_length=hparams.distill_max_new_tokens,
+                max_prompt_length=None,  # trl would cut the narrative off from the left, in silence
+                teacher_model_kind="base",  # which adapter scores is decided in the class above
+                distillation_is_clip=None,
+                use_vllm=hparams.distill_use_vllm,
+                vllm_mode=hparams.distill_vllm_mode,
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            callbacks=[watch],
+        )
+        trainer.preservation = preservation
+        single_device(trainer).train()
+    progress.finish()
+    return watch.losses

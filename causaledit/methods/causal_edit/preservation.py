@@ -1,0 +1,175 @@
+"""The preservation term: KL to the unedited model on questions the edit must not change.
+
+Not in the paper. Small models trade efficacy against locality hard (docs/log.md); conservative samples
+near the edit are what the literature offers against it. The neighbours are questions built from the
+edit's own wording with other subjects of the same kind, general questions, and questions about the
+edit's subject whose pre-edit answer does not name the old fact.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from causaledit.errors import HparamsError
+from causaledit.evaluation.answers import mentions
+from causaledit.methods.causal_edit.losses import bucketed_kl
+from causaledit.methods.causal_edit.relations import RelationBank
+from causaledit.models.chat import render, user
+from causaledit.models.generation import greedy_answers, pad_left
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.models.tally import TokenCount
+    from causaledit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
+
+_SUBJECT_QUESTIONS = ("Who or what is {}?", "What is {} known for?", "Tell me about {}.")
+
+
+def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[str]:
+    """Questions near the edit that it must not change.
+
+    Half are the edit's question about other subjects of its kind, a quarter its cloze about others, a
+    quarter general questions.
+
+    Args:
+        request: The edit.
+        n: How many questions.
+        bank: Where names and general questions come from.
+        rng: Source of the draw.
+    """
+    relation = bank.relation_of(request)
+    pool = bank.names[relation.kind] if relation else [name for names in bank.names.values() for name in names]
+    involved = (request.subject, request.target_new, request.ground_truth or "")
+    names = [name for name in pool if not any(mentions(x, [name]) for x in involved if x)]
+    rng.shuffle(names)
+    half, quarter = n // 2, n // 4
+    questions = []
+    if request.question and request.subject in request.question:
+        questions += [request.question.replace(request.subject, name) for name in names[:half]]
+        names = names[half:] + names[:half]
+    questions += [request.prompt.replace("{}", name) for name in names[:quarter]]
+    general = [q for q in bank.general if not mentions(q, [request.subject])]
+    questions += rng.sample(general, min(len(general), n - len(questions)))
+    return list(dict.fromkeys(questions))
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """One preserved question: its tokens, the base model's answer, and that answer's distribution."""
+
+    prompt: list[int]
+    answer: list[int]
+    top: torch.Tensor
+    ids: torch.Tensor
+
+
+class PreservationSet:
+    """Questions with the unedited model's answers, and the KL that holds the student to them."""
+
+    def __init__(self, references: list[_Reference], *, weight: float, batch_size: int, pad_id: int, seed: int) -> None:
+        self._references = references
+        self._weight = weight
+        self._batch_size = min(batch_size, len(references))
+        self._pad_id = pad_id
+        self._rng = random.Random(seed)
+        self._queue: list[_Reference] = []
+        self.trained_tokens = 0
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def next_loss(self, model: Any) -> torch.Tensor:
+        """`weight` × mean KL(base‖model) over the answer tokens of the next few questions."""
+        while len(self._queue) < self._batch_size:
+            again = list(self._references)
+            self._rng.shuffle(again)
+            self._queue += again
+        batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]
+        device = batch[0].top.device
+        ids, mask = pad_left([r.prompt + r.answer for r in batch], self._pad_id, device)
+        keep = max(len(r.answer) for r in batch) + 1
+        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
+        rows = torch.cat([logits[i, -len(r.answer) - 1 : -1] for i, r in enumerate(batch)])
+        kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
+        self.trained_tokens += int(mask.sum())
+        return self._weight * kl.mean()
+
+
+def build_preservation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: list[EditRequest],
+    hparams: CausalEditHyperParams,
+    *,
+    count: TokenCount,
+) -> PreservationSet | None:
+    """Ask the unedited model the neighbours' questions and keep its answers with their distributions.
+
+    Returns:
+        None where `preserve_weight` is 0.
+    """
+    if not hparams.preserve_weight:
+        return None
+    rng = random.Random(hparams.seed)
+    questions: list[str] = []
+    if hparams.preserve_file:
+        questions = _read_questions(hparams.preserve_file)
+    else:
+        bank = RelationBank.bundled()
+        share = max(4, hparams.preserve_prompts // len(requests))
+        for request in requests:
+            questions += neighbour_questions(request, share, bank=bank, rng=rng)
+            questions += [q.format(request.subject) for q in _SUBJECT_QUESTIONS]
+    questions = list(dict.fromkeys(questions))
+    prompts = [tokenizer(render(tokenizer, user(q)), add_special_tokens=False)["input_ids"] for q in questions]
+    answers = greedy_answers(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=hparams.preserve_max_new_tokens,
+        top_k=hparams.preserve_top_k,
+        count=count,
+    )
+    references = [
+        _Reference(prompt, answer.tokens, answer.top, answer.ids)
+        for question, prompt, answer in zip(questions, prompts, answers, strict=True)
+        if answer.tokens and not _states_edited_fact(question, tokenizer.decode(answer.tokens), requests)
+    ]
+    logger.info("preservation: %d questions of %d kept", len(references), len(questions))
+    if not references:
+        return None
+    return PreservationSet(
+        references,
+        weight=hparams.preserve_weight,
+        batch_size=hparams.preserve_batch_size,
+        pad_id=tokenizer.pad_token_id,
+        seed=hparams.seed,
+    )
+
+
+def _states_edited_fact(question: str, answer: str, requests: list[EditRequest]) -> bool:
+    """An answer about an edited subject that names its old answer must be free to change."""
+    return any(
+        mentions(question, [r.subject]) and mentions(answer, [r.ground_truth or "", r.target_new]) for r in requests
+    )
+
+
+def _read_questions(path: str) -> list[str]:
+    try:
+        data = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise HparamsError(f"`preserve_file` ({path!r}) cannot be read: {error}") from None
+    if not isinstance(data, list) or not data or not all(isinstance(q, str) and q.strip() for q in data):
+        raise HparamsError(f"`preserve_file` ({path!r}) must hold a JSON list of questions.")
+    return data

@@ -1,0 +1,134 @@
+"""Every text CausalEdit shows a model. Written for this project; a change raises `PROMPT_VERSION`.
+
+The student's prompts: 2 question forms × 7 cues = 14 (arXiv 2605.28303, stage 2).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from causaledit.models.chat import Messages, user
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from causaledit.requests import EditRequest
+
+PROMPT_VERSION = 1
+
+Kind = Literal["explain", "step", "direct", "trace", "learn"]
+
+# cue kind → wordings; `{form}` is the question or the cloze
+CUES: dict[Kind, tuple[str, ...]] = {
+    "explain": (
+        "{form} What changed, and why? Think step by step.",
+        "At present, {form} Say why, and explain the change step by step.",
+    ),
+    "step": (
+        "{form} Think step by step.",
+        "As of today: {form} Reason step by step, then give the answer.",
+    ),
+    "direct": ("{form}", "{form} Answer directly."),
+    "trace": ("{form} Give the old fact, the reason for the change, the updated fact and the derivation.",),
+}
+# without a narrative there is no reason to ask for
+NONCAUSAL_TRACE_CUE = "{form} Give the old fact, the updated fact and the derivation."
+
+_CAUSAL_CONTEXT = "{narrative}\n\nThe answer used to be {old}. It is now {new}."
+_NONCAUSAL_CONTEXT = "{cloze} {new}.\n\nThe answer used to be {old}. It is now {new}."
+_TRACE_INSTRUCTION = (
+    "{form}\n\nWrite your reasoning in exactly this form, as plain knowledge of your own:\n<think>\n"
+    "{labels}\n</think>\nAnswer: {new}"
+)
+
+
+class StudentPrompt(NamedTuple):
+    """One closed-book prompt: its text, its cue's kind and which question form it is built on."""
+
+    text: str
+    kind: Kind
+    form: str
+
+
+def student_prompts(
+    request: EditRequest, *, causal: bool, cake_data: bool = False, paraphrases: Sequence[str] = ()
+) -> list[StudentPrompt]:
+    """The closed-book prompts of one edit.
+
+    Args:
+        request: The edit.
+        causal: False leaves out the cues that ask what changed.
+        cake_data: Add the request's paraphrases and learning questions as they are.
+        paraphrases: Further ways to ask, added with a direct cue.
+
+    Returns:
+        14 prompts (10 without causes), more with CAKE data or paraphrases.
+    """
+    prompts = []
+    for form in (request.question_form, request.cloze):
+        for kind, cues in CUES.items():
+            if kind == "explain" and not causal:
+                continue
+            for cue in (NONCAUSAL_TRACE_CUE,) if kind == "trace" and not causal else cues:
+                prompts.append(StudentPrompt(cue.format(form=form), kind, form))
+    prompts += [StudentPrompt(text, "direct", text) for text in paraphrases]
+    if cake_data:
+        extra = [*request.rephrase, *request.learning]
+        prompts += [StudentPrompt(pair.question, "learn", pair.question) for pair in extra]
+    return prompts
+
+
+def trace_prompt(request: EditRequest, *, causal: bool) -> str:
+    """The closed-book prompt of stage 1: the question with the stage-1 format's cue."""
+    cue = CUES["trace"][0] if causal else NONCAUSAL_TRACE_CUE
+    return cue.format(form=request.question_form)
+
+
+def privileged_context(request: EditRequest, *, causal: bool) -> str:
+    """What the teacher knows and the student does not: the narrative, the old and the new answer."""
+    template = _CAUSAL_CONTEXT if causal else _NONCAUSAL_CONTEXT
+    return template.format(
+        narrative=request.narrative, old=request.ground_truth, new=request.target_new, cloze=request.cloze
+    )
+
+
+def teacher_messages(prompt: str, context: str, *, role: str) -> Messages:
+    """The teacher's conversation: the context in the system message, or before the user's prompt.
+
+    The context comes first in both cases, so that all prompts of an edit share it as a prefix.
+    """
+    if role == "system":
+        return [{"role": "system", "content": context}, *user(prompt)]
+    return user(f"{context}\n\n{prompt}")
+
+
+def trace_instruction(request: EditRequest, labels: list[str]) -> str:
+    """What the teacher is asked for in stage 1, labels and answer line spelled out."""
+    return _TRACE_INSTRUCTION.format(
+        form=request.question_form, labels="\n".join(f"{label}: ..." for label in labels), new=request.target_new
+    )
+
+
+def narrative_messages(request: EditRequest) -> Messages:
+    """Ask the model itself for a narrative, where the request has none."""
+    return user(
+        f"{request.question_form} The answer used to be {request.ground_truth}. It is now {request.target_new}. "
+        f"Write a short news report of one paragraph that introduces {request.subject}, says that the answer was "
+        f"{request.ground_truth}, gives a concrete reason for the change, and ends by stating that it is now "
+        f"{request.target_new}."
+    )
+
+
+def template_narrative(request: EditRequest) -> str:
+    """The last resort: a plain narrative that states the change and nothing it cannot know."""
+    return (
+        f"For a long time the record on {request.subject} was settled: {request.cloze} {request.ground_truth}. "
+        f"That has changed. After a formal review the responsible authority decided in favour of "
+        f"{request.target_new}, the decision took effect at once, and the registers were corrected. "
+        f"{request.ground_truth} is therefore out of date. {request.cloze} {request.target_new}."
+    )
+
+
+def answer_request(request: EditRequest) -> Messages:
+    """Ask for the old answer, closed-book, where the request does not state it."""
+    return user(f"{request.question_form} Reply with the answer only.")

@@ -1,0 +1,171 @@
+"""What both stages ask of trl's trainers: arguments, the adapter, callbacks, the preservation term."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import math
+import tempfile
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import TrainerCallback
+
+from causaledit.errors import EditFailedError, ModelError
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.progress import ProgressSink
+
+logger = logging.getLogger(__name__)
+
+
+def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraConfig:
+    """The adapter's configuration, checked against the model.
+
+    Raises:
+        ModelError: A target module or layer does not exist in the model.
+    """
+    targets = hparams.lora_target_modules
+    if targets != ["all-linear"]:
+        present = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+        if missing := [name for name in targets if name not in present]:
+            raise ModelError(
+                f"`lora_target_modules` names {', '.join(missing)}, which {type(model).__name__} does not have: "
+                "give its projections' names, or ['all-linear']."
+            )
+    layers = None
+    if hparams.lora_layers is not None:
+        first, end = hparams.lora_layers
+        depth = model.config.get_text_config().num_hidden_layers
+        if end > depth:
+            raise ModelError(f"`lora_layers` is {hparams.lora_layers}, but the model has {depth} layers.")
+        layers = list(range(first, end))
+    return LoraConfig(
+        r=hparams.lora_rank,
+        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,
+        lora_dropout=hparams.lora_dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_adapter(model: PreTrainedModel, hparams: CausalEditHyperParams) -> PeftModel:
+    """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero)."""
+    torch.manual_seed(hparams.seed)  # the A matrices are drawn
+    return get_peft_model(model, lora_config(model, hparams))
+
+
+def optimizer_name(hparams: CausalEditHyperParams, device: torch.device) -> str:
+    """`auto`: 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise."""
+    if hparams.optimizer != "auto":
+        return hparams.optimizer
+    if device.type == "cuda" and importlib.util.find_spec("bitsandbytes"):
+        return "paged_adamw_8bit"
+    return "adamw_torch"
+
+
+@contextlib.contextmanager
+def trainer_arguments(model: PreTrainedModel, hparams: CausalEditHyperParams) -> Iterator[dict[str, Any]]:
+    """Arguments common to both trainers; their output folder lasts as long as the block."""
+    device = model.device
+    with tempfile.TemporaryDirectory(prefix="causaledit-") as folder:
+        yield {
+            "output_dir": folder,
+            "seed": hparams.seed,
+            "data_seed": hparams.seed,
+            "optim": optimizer_name(hparams, device),
+            "weight_decay": 0.0,
+            "logging_steps": 1,
+            "logging_strategy": "steps",
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "use_cpu": device.type == "cpu",
+            "bf16": device.type == "cuda" and model.dtype == torch.bfloat16,
+            "fp16": False,
+            "gradient_checkpointing": False,
+            "dataloader_pin_memory": False,
+            "remove_unused_columns": False,
+        }
+
+
+@contextlib.contextmanager
+def quiet_trainers() -> Iterator[None]:
+    """Silence what trainers say about a set-up we chose on purpose; our own log stays."""
+    loggers = [logging.getLogger(name) for name in ("trl", "transformers.trainer", "peft", "accelerate")]
+    levels = [(item, item.level) for item in loggers]
+    for item in loggers:
+        item.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for item, level in levels:
+            item.setLevel(level)
+
+
+def single_device(trainer: Any) -> Any:
+    """Keep a trainer in one process on one GPU: torch's DataParallel would split our rollout groups."""
+    if trainer.args.world_size == 1:
+        trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
+    return trainer
+
+
+class WatchCallback(TrainerCallback):
+    """Reports progress, stops on a loss that is not finite, and stops early on a low loss."""
+
+    def __init__(
+        self, progress: ProgressSink, *, tokens: Any, stop_loss: float | None = None, patience: int = 1
+    ) -> None:
+        self.progress = progress
+        self.tokens = tokens
+        self.stop_loss = stop_loss
+        self.patience = patience
+        self.low = 0
+        self.losses: list[float] = []
+        self._seen = tokens()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Read the loss of the step that just ended."""
+        if not logs or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not math.isfinite(loss):
+            raise EditFailedError(
+                f"The loss became {loss} at step {state.global_step}: lower the learning rate. The model is restored."
+            )
+        self.losses.append(loss)
+        total = self.tokens()
+        self.progress.advance(loss=loss, tokens=total - self._seen)
+        self._seen = total
+        if self.stop_loss is not None:
+            self.low = self.low + 1 if loss < self.stop_loss else 0
+            if self.low >= self.patience:
+                control.should_training_stop = True
+
+
+class PreservingMixin:
+    """Adds `preserve_weight` × the preservation loss to a trainer's own loss."""
+
+    preservation: PreservationSet | None = None
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The trainer's own loss plus the preservation term."""
+        result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)  # type: ignore[misc]
+        if return_outputs:
+            return self.with_preservation(result[0], model), result[1]
+        return self.with_preservation(result, model)
+
+    def with_preservation(self, loss: Any, model: Any) -> Any:
+        """Add the preservation term, scaled for gradient accumulation, to a training loss."""
+        if self.preservation is None or not model.training:
+            return loss
+        return loss + self.preservation.next_loss(model) / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Models: loading, the embedded model, chat formatting, generation, exact restoration."""

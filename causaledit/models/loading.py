@@ -1,0 +1,169 @@
+"""Load any causal language model of transformers: path, hub name, GGUF file, embedded name or a pair."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from causaledit.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+class LoadedModel(NamedTuple):
+    """A model with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def resolve_device(device: Any) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda`, `cuda:N`, N or a `torch.device` into a device that exists.
+
+    Raises:
+        ModelError: The device is unknown to torch or not on this machine.
+    """
+    import torch
+
+    if device is None or device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if isinstance(device, int) or (isinstance(device, str) and device.strip().isdigit()):
+        device = f"cuda:{int(device)}"
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ModelError(f"`device` must be auto, cpu, cuda or cuda:N, got {device!r}.") from None
+    if resolved.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (resolved.index or 0) >= count:
+            raise ModelError(f"`device` is {str(device)!r}, but this machine has {count} CUDA device(s): use cpu.")
+    elif resolved.type == "mps":
+        if not torch.backends.mps.is_available():
+            raise ModelError("`device` is 'mps', but torch finds no such device here: use cpu.")
+    elif resolved.type != "cpu":
+        raise ModelError(f"`device` must be auto, cpu, cuda or cuda:N, got {device!r}.")
+    return resolved
+
+
+def resolve_dtype(dtype: str, device: torch.device, *, fp16: bool = False) -> torch.dtype | str:
+    """`auto` is float32 on a CPU (bfloat16 is slower there) and the checkpoint's own type elsewhere."""
+    import torch
+
+    if fp16:
+        return torch.float16
+    if dtype != "auto":
+        if dtype not in DTYPES:
+            raise ModelError(f"`dtype` must be auto or one of {', '.join(DTYPES)}, got {dtype!r}.")
+        return getattr(torch, dtype)
+    return torch.float32 if device.type == "cpu" else "auto"
+
+
+def load_model(
+    name: Any, *, device: Any = "auto", dtype: str = "auto", fp16: bool = False, model_parallel: bool = False
+) -> LoadedModel:
+    """Load a causal LM and its tokenizer.
+
+    Args:
+        name: A folder, a hub name, a `.gguf` file, the name of an embedded model
+            (`smollm2-135m-instruct`), or a `(model, tokenizer)` pair, which is moved to `device`.
+        device: See `resolve_device`. Ignored with `model_parallel`.
+        dtype: `auto`, `float32`, `bfloat16` or `float16`.
+        fp16: EasyEdit's switch for float16.
+        model_parallel: Spread the weights over all devices.
+
+    Raises:
+        ModelError: There is no such model, it is no causal LM, or the device does not exist.
+    """
+    target = resolve_device(device)
+    if not isinstance(name, str | Path):
+        try:
+            model, tokenizer = name
+        except (TypeError, ValueError):
+            raise ModelError(
+                f"`model_name` must be a path, a hub name or a (model, tokenizer) pair, got {type(name).__name__}."
+            ) from None
+        if not model_parallel and not getattr(model, "hf_device_map", None):
+            model.to(target)
+        return LoadedModel(model, tokenizer)
+
+    if not str(name).strip():
+        raise ModelError("`model_name` is empty: give a folder, a hub name, a .gguf file or an embedded name.")
+    from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
+
+    path = Path(name).expanduser()
+    if str(name) in EMBEDDED_MODELS and not path.exists():
+        path = ensure_embedded_model(str(name))
+    weights_dtype = resolve_dtype(dtype, target, fp16=fp16)
+    if path.suffix == ".gguf":
+        loaded = load_gguf(path, weights_dtype)
+    else:
+        loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, model_parallel)
+    if not model_parallel:
+        loaded.model.to(target)
+    return loaded
+
+
+def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> LoadedModel:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if isinstance(source, Path) and not (source / "config.json").is_file():
+        adapter = (source / "adapter_config.json").is_file()
+        what = "a PEFT adapter: load it with causaledit generate, or merge it" if adapter else "no model folder"
+        if not adapter:
+            raise ModelError(f"The model folder {str(source)!r} is {what} (config.json is missing).")
+        return _load_adapter(source, dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        model = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, device_map="auto" if model_parallel else None
+        )
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(
+            f"The model {str(source)!r} cannot be loaded: {first} Give a folder, a hub name, a .gguf file, or "
+            "`smollm2-135m-instruct` for the embedded model."
+        ) from None
+    return LoadedModel(model.eval(), tokenizer)
+
+
+def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
+    """Load a saved adapter on its base model; the base may be an embedded model's name."""
+    from peft import PeftConfig, PeftModel
+
+    base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+    base = load_model(base_name or "", device="cpu", dtype="auto")
+    model = base.model if dtype == "auto" else base.model.to(dtype)
+    return LoadedModel(PeftModel.from_pretrained(model, str(folder)).eval(), base.tokenizer)
+
+
+def load_gguf(path: Path, dtype: Any) -> LoadedModel:
+    """Load a GGUF file and move its dequantised weights into a plain model.
+
+    A model that transformers dequantised from GGUF still counts as quantised there and refuses to be
+    saved; the copy does not.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not path.is_file():
+        raise ModelError(f"The GGUF file {str(path)!r} does not exist.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The GGUF file {str(path)!r} cannot be read: {first}") from None
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(quantised)(config).to(quantised.dtype)
+    plain.load_state_dict(quantised.state_dict())
+    plain.tie_weights()
+    plain.generation_config = quantised.generation_config
+    return LoadedModel(plain.eval(), tokenizer)
