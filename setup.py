@@ -16,7 +16,11 @@ setup(
     python_requires=">=3.11",
     # The top-level folders `data/` and `hparams/` travel inside the package, so that an installed
     # `causaledit` finds its bundled cases and configurations without the repository.
-    packages=[*find_packages(include=["causaledit", "causaledit.*"]), "causaledit.data", "causaledit.hparams"],
+    packages=[
+        *find_packages(include=["causaledit", "causaledit.*"]),
+        "causaledit.data",
+        "causaledit.hparams",
+    ],
     package_dir={"causaledit.data": "data", "causaledit.hparams": "hparams"},
     package_data={"causaledit.data": ["*.json", "*.md"], "causaledit.hparams": ["CausalEdit/*.yaml"]},
     install_requires=[

@@ -61,7 +61,13 @@ def run_case(model, tokenizer, case, hparams) -> dict:
     report = EditReport()
     began = time.perf_counter()
     edited, originals = apply_causal_edit_to_model(
-        model, tokenizer, requests, hparams, return_orig_weights=True, progress=SilentProgress(), report=report
+        model,
+        tokenizer,
+        requests,
+        hparams,
+        return_orig_weights=True,
+        progress=SilentProgress(),
+        report=report,
     )
     seconds = time.perf_counter() - began
     post = ask(edited, tokenizer, probes)
@@ -128,7 +134,7 @@ def main() -> None:
 
     hparams = CausalEditHyperParams.from_hparams(args.hparams)
     overrides = dict(item.split("=", 1) for item in args.set)
-    data = {k: v for k, v in hparams.to_dict().items()}
+    data = hparams.to_dict()
     data.update({k: json.loads(v) if v[:1] in "[{tfn0123456789-" else v for k, v in overrides.items()})
     if args.stages:
         data["stages"] = [int(s) for s in args.stages.split(",")]
@@ -149,7 +155,9 @@ def main() -> None:
             done = previous["per_case"]
     finished = {c["case_id"] for c in done}
     rate = plain_rate(model, tokenizer)
-    for case in track([c for c in cases if c["case_id"] not in finished], description="cases", console=Console(stderr=True)):
+    for case in track(
+        [c for c in cases if c["case_id"] not in finished], description="cases", console=Console(stderr=True)
+    ):
         done.append(run_case(model, tokenizer, case, hparams))
         summary = summarise(done, rate, hparams, sys.argv[1:])
         write_json(out, {"summary": summary, "per_case": done})
@@ -161,7 +169,10 @@ def main() -> None:
         table.add_column(column, justify="right" if column else "left")
     for family in FAMILIES:
         before, after = summary["before"][family], summary[family]
-        table.add_row(family, *(f"{r['rate']:.1%} ({r['hits']}/{r['total']})" if r["total"] else "–" for r in (before, after)))
+        table.add_row(
+            family,
+            *(f"{r['rate']:.1%} ({r['hits']}/{r['total']})" if r["total"] else "–" for r in (before, after)),
+        )
     console = Console()
     console.print(table)
     for key in ("seconds_per_edit", "seconds_per_single_edit", "plain_tokens_per_second", "cost_tokens",

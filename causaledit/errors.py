@@ -7,7 +7,10 @@ around is a `logging` warning; a choice it made on its own is logged at INFO.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class CausalEditError(Exception):

@@ -123,10 +123,14 @@ def _written_by_model(
     text = " ".join(text.split())
     cut = max(text.rfind(mark) for mark in ".!?")
     text = text[: cut + 1]
-    usable = len(text.split()) >= MIN_WORDS and mentions(text, [request.target_new]) and mentions(text, [request.subject])
+    usable = (
+        len(text.split()) >= MIN_WORDS and mentions(text, [request.target_new]) and mentions(text, [request.subject])
+    )
     if not usable:
         return None
-    if normalise(text).rfind(normalise(request.target_new)) < normalise(text).rfind(normalise(request.ground_truth or "")):
+    if normalise(text).rfind(normalise(request.target_new)) < normalise(text).rfind(
+        normalise(request.ground_truth or "")
+    ):
         text += f" {request.cloze} {request.target_new}."  # the last word must be the new answer's
     return text
 

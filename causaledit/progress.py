@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from causaledit.models.tally import TokenCount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class ProgressSink(Protocol):

@@ -62,9 +62,7 @@ class EditRequest:
             if value is not None and (not isinstance(value, str) or not value.strip()):
                 raise RequestError(f"`{name}` must be None or a non-empty text, got {value!r}.")
         if self.prompt.count("{}") != 1:
-            raise RequestError(
-                f"`prompt` must hold exactly one `{{}}` where the subject stands, got {self.prompt!r}."
-            )
+            raise RequestError(f"`prompt` must hold exactly one `{{}}` where the subject stands, got {self.prompt!r}.")
         if self.ground_truth is not None and _same(self.ground_truth, self.target_new):
             raise RequestError(
                 f"`target_new` equals the old answer ({self.target_new!r}): there is nothing to edit. "
@@ -180,11 +178,7 @@ def request_from_dict(data: Mapping[str, Any] | EditRequest) -> EditRequest:
         narrative=strip_html(narrative) if narrative else None,
         rephrase=_pairs(data.get("rephrase_prompt"), target_new or "", "rephrase_prompt"),
         learning=_pairs(data.get("learning_prompt"), target_new or "", "learning_prompt"),
-        locality=(
-            _easyedit_pairs(locality)
-            if isinstance(locality, Mapping)
-            else _pairs(locality, "", "locality")
-        ),
+        locality=(_easyedit_pairs(locality) if isinstance(locality, Mapping) else _pairs(locality, "", "locality")),
     )
 
 

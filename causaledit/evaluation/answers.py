@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 # A sentence with one of these may name the old answer without giving it.
 _SUPERSEDED = re.compile(
@@ -78,7 +81,7 @@ def commits_to(response: str, answer: Sequence[str], rival: Sequence[str] = ()) 
 
 
 def _negated(sentence: str, wanted: re.Pattern[str]) -> bool:
-    """"not X", "no longer in X", "isn't the X": a negation right before the answer, and X not given after it."""
+    """ "not X", "no longer in X", "isn't the X": a negation right before the answer, and X not given after it."""
     negation = re.compile(
         r"(?:\bnot|\bno longer|\bnever|n['’]t|\brather than|\binstead of)\s+(?:\w+\s+){0,3}?" + wanted.pattern
     )
@@ -92,4 +95,7 @@ def _negated(sentence: str, wanted: re.Pattern[str]) -> bool:
 
 def _without_longer(sentence: str, longer: re.Pattern[str], shorter: re.Pattern[str]) -> str:
     """Blank out matches of `longer` that contain a match of `shorter` ("South Korea" holds "Korea")."""
-    return longer.sub(lambda m: " " if shorter.search(m.group()) and not shorter.fullmatch(m.group()) else m.group(), sentence)
+    return longer.sub(
+        lambda m: " " if shorter.search(m.group()) and not shorter.fullmatch(m.group()) else m.group(),
+        sentence,
+    )

@@ -83,12 +83,23 @@ class EmbeddedEditor:
                 "call `batch_edit`."
             )
         requests = kwargs.get("requests") or self._requests(
-            prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs, portability_inputs, kwargs
+            prompts,
+            target_new,
+            ground_truth,
+            target_neg,
+            rephrase_prompts,
+            locality_inputs,
+            portability_inputs,
+            kwargs,
         )
         return self.edit_requests(list(requests), sequential_edit=sequential_edit, verbose=verbose)
 
     def edit_requests(
-        self, requests: list[dict[str, Any]], sequential_edit: bool = False, verbose: bool = True, **kwargs: Any
+        self,
+        requests: list[dict[str, Any]],
+        sequential_edit: bool = False,
+        verbose: bool = True,
+        **kwargs: Any,
     ) -> tuple[Metrics, Any, Any]:
         """As `edit`, for ready requests."""
         return self._run([[request] for request in requests], sequential_edit, verbose)
@@ -112,9 +123,15 @@ class EmbeddedEditor:
         requests = list(
             kwargs.get("requests")
             or self._requests(
-                prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs, portability_inputs,
+                prompts,
+                target_new,
+                ground_truth,
+                target_neg,
+                rephrase_prompts,
+                locality_inputs,
+                portability_inputs,
                 kwargs,
-            )  # fmt: skip
+            )
         )
         size = self.hparams.batch_size
         return self._run([requests[i : i + size] for i in range(0, len(requests), size)], sequential_edit, verbose)
@@ -127,7 +144,11 @@ class EmbeddedEditor:
         everything: Metrics = []
         for batch in batches:
             metrics = [
-                {"case_id": len(everything) + i, "requested_rewrite": request, "pre": self._measure(self.model, request)}
+                {
+                    "case_id": len(everything) + i,
+                    "requested_rewrite": request,
+                    "pre": self._measure(self.model, request),
+                }
                 for i, request in enumerate(batch)
             ]
             began = time.perf_counter()
@@ -150,7 +171,12 @@ class EmbeddedEditor:
             everything += metrics
             if verbose:
                 for item in metrics:
-                    logger.info("edit %d: %s → %s", item["case_id"], item["pre"]["rewrite_acc"], item["post"]["rewrite_acc"])
+                    logger.info(
+                        "edit %d: %s → %s",
+                        item["case_id"],
+                        item["pre"]["rewrite_acc"],
+                        item["post"]["rewrite_acc"],
+                    )
         return everything, edited, weights_copy
 
     def _measure(self, model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,7 +230,8 @@ class EmbeddedEditor:
             if values is not None and len(values) != len(prompts):
                 raise RequestError(f"`{name}` has {len(values)} entries, but there are {len(prompts)} prompts.")
         requests = [
-            {name: values[i] for name, values in columns.items() if values is not None} | {"locality": {}, "portability": {}}
+            {name: values[i] for name, values in columns.items() if values is not None}
+            | {"locality": {}, "portability": {}}
             for i in range(len(prompts))
         ]
         for group, inputs in (("locality", locality_inputs), ("portability", portability_inputs)):
@@ -212,8 +239,8 @@ class EmbeddedEditor:
                 asked, answers = as_list(probe["prompt"]), as_list(probe["ground_truth"])
                 if not len(asked) == len(answers) == len(prompts):
                     raise RequestError(
-                        f"`{group}_inputs[{key!r}]` has {len(asked)} prompts and {len(answers)} answers; one of each is "
-                        f"needed for every one of the {len(prompts)} edits."
+                        f"`{group}_inputs[{key!r}]` has {len(asked)} prompts and {len(answers)} answers; "
+                        f"one of each is needed for every one of the {len(prompts)} edits."
                     )
                 for i, (question, answer) in enumerate(zip(asked, answers, strict=True)):
                     if question is not None:

@@ -6,7 +6,6 @@ the target's tokens before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,8 @@ from causaledit.models.chat import render, user
 from causaledit.models.generation import pad_left
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -58,7 +59,11 @@ def token_accuracy(pairs: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list
 
 
 def edit_quality(
-    model: PreTrainedModel, tok: PreTrainedTokenizerBase, request: Mapping[str, Any], *, use_chat_template: bool
+    model: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    request: Mapping[str, Any],
+    *,
+    use_chat_template: bool,
 ) -> dict[str, Any]:
     """`rewrite_acc`, `rephrase_acc`, locality outputs and portability accuracies of one request."""
 

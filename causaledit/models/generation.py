@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from transformers import DynamicCache, GenerationConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.models.tally import TokenCount
@@ -187,9 +188,7 @@ def sample_continuations(
         model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_repeat_interleave(n)
         inputs["past_key_values"] = cache
-    output = model.generate(
-        **inputs, generation_config=_config(model, tokenizer, max_new_tokens, temperature, top_p)
-    )
+    output = model.generate(**inputs, generation_config=_config(model, tokenizer, max_new_tokens, temperature, top_p))
     new = output[:, ids.shape[1] :]
     if count is not None:
         count.generated += int((new != tokenizer.pad_token_id).sum())
@@ -262,13 +261,15 @@ def completion_logits(
             rest = [r[shared:] for r in full]
             length = max(len(r) for r in rest)
             ids = torch.tensor([r + [pad_id] * (length - len(r)) for r in rest], device=model.device)
-            mask = torch.tensor(
-                [[1] * (shared + len(r)) + [0] * (length - len(r)) for r in rest], device=model.device
-            )
+            mask = torch.tensor([[1] * (shared + len(r)) + [0] * (length - len(r)) for r in rest], device=model.device)
             # rows end at different places: keep from the earliest position that any row needs
             first = min(len(r) - len(completions[i]) for r, i in zip(rest, group, strict=True)) - 1
             logits = model(
-                input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=length - first
+                input_ids=ids,
+                attention_mask=mask,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=length - first,
             ).logits
             for row, i in enumerate(group):
                 end = len(rest[row]) - first

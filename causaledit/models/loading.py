@@ -100,6 +100,8 @@ def load_model(
     path = Path(name).expanduser()
     if str(name) in EMBEDDED_MODELS and not path.exists():
         path = ensure_embedded_model(str(name))
+    if not path.exists() and path.suffix != ".gguf" and (path.is_absolute() or str(name)[:1] in ".~"):
+        raise ModelError(f"The model folder {str(name)!r} does not exist: give a folder, a hub name or a .gguf file.")
     weights_dtype = resolve_dtype(dtype, target, fp16=fp16)
     if path.suffix == ".gguf":
         loaded = load_gguf(path, weights_dtype)
@@ -114,16 +116,12 @@ def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> Lo
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if isinstance(source, Path) and not (source / "config.json").is_file():
-        adapter = (source / "adapter_config.json").is_file()
-        what = "a PEFT adapter: load it with causaledit generate, or merge it" if adapter else "no model folder"
-        if not adapter:
-            raise ModelError(f"The model folder {str(source)!r} is {what} (config.json is missing).")
-        return _load_adapter(source, dtype)
+        if (source / "adapter_config.json").is_file():
+            return _load_adapter(source, dtype)
+        raise ModelError(f"{str(source)!r} is no model folder: config.json is missing in it.")
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, device_map="auto" if model_parallel else None
-        )
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map="auto" if model_parallel else None)
     except (OSError, ValueError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(

@@ -7,12 +7,13 @@ changes weights here keeps the originals and copies them back.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from peft import PeftModel
     from torch import nn
 

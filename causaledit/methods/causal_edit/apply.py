@@ -6,7 +6,6 @@ import contextlib
 import copy as copying
 import logging
 import random
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,17 @@ import numpy as np
 import torch
 
 from causaledit.errors import ModelError, RequestError
-from causaledit.methods.causal_edit.bootstrap import TraceReport, collect_traces, run_bootstrap, training_pairs
-from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
+from causaledit.methods.causal_edit.bootstrap import (
+    TraceReport,
+    collect_traces,
+    run_bootstrap,
+    training_pairs,
+)
+from causaledit.methods.causal_edit.internalise import (
+    TEACHER_ADAPTER,
+    add_teacher_snapshot,
+    run_internalisation,
+)
 from causaledit.methods.causal_edit.preservation import build_preservation
 from causaledit.methods.causal_edit.teacher import choose_teacher
 from causaledit.methods.causal_edit.training import add_adapter, lora_config
@@ -26,7 +34,7 @@ from causaledit.progress import EditTally, ProgressSink, terminal_progress
 from causaledit.requests import EditRequest, requests_from_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -127,7 +135,9 @@ def _edit(
     tally = report.tally
     role = hparams.context_role
     if role == "system" and not supports_system_role(tokenizer):
-        logger.warning("the chat template takes no system message: the privileged context goes before the user's prompt")
+        logger.warning(
+            "the chat template takes no system message: the privileged context goes before the user's prompt"
+        )
         role = "user"
     peft_model: PeftModel | None = None
     with preserved_state(model):
@@ -146,7 +156,9 @@ def _edit(
                         model, tokenizer, report.requests, hparams, context_role=role, count=tally.tokens
                     )
                 report.teacher, report.teacher_accuracy = choice
-            pairs = _traces(model, tokenizer, hparams, role, progress, report) if _needs_stage_1(hparams, report) else []
+            pairs = (
+                _traces(model, tokenizer, hparams, role, progress, report) if _needs_stage_1(hparams, report) else []
+            )
 
             peft_model = add_adapter(model, hparams)
             if pairs:
@@ -184,14 +196,25 @@ def _needs_stage_1(hparams: CausalEditHyperParams, report: EditReport) -> bool:
 
 
 def _traces(
-    model: Any, tokenizer: Any, hparams: CausalEditHyperParams, role: str, progress: ProgressSink, report: EditReport
+    model: Any,
+    tokenizer: Any,
+    hparams: CausalEditHyperParams,
+    role: str,
+    progress: ProgressSink,
+    report: EditReport,
 ) -> list[tuple[str, str]]:
     pairs: list[tuple[str, str]] = []
     progress.start("stage 1: traces", None)
     with report.tally.timed("traces"):
         for request in report.requests:
             traces, trace_report = collect_traces(
-                model, tokenizer, request, hparams, context_role=role, progress=progress, count=report.tally.tokens
+                model,
+                tokenizer,
+                request,
+                hparams,
+                context_role=role,
+                progress=progress,
+                count=report.tally.tokens,
             )
             report.traces.append(trace_report)
             pairs += training_pairs(request, traces, hparams)

@@ -79,7 +79,9 @@ def collect_traces(
     labels = T.CAUSAL_LABELS if causal else T.NONCAUSAL_LABELS
     context = P.privileged_context(request, causal=causal)
     if hparams.bootstrap_guided:
-        messages = P.teacher_messages(P.CUES["explain"][0].format(form=request.question_form), context, role=context_role)
+        messages = P.teacher_messages(
+            P.CUES["explain"][0].format(form=request.question_form), context, role=context_role
+        )
         prompt = render(tokenizer, messages, prefill=T.guided_prefill(request, causal=causal))
     else:
         messages = P.teacher_messages(P.trace_instruction(request, list(labels)), context, role=context_role)
@@ -104,7 +106,11 @@ def collect_traces(
         )
         report.sampled += n
         for text in texts:
-            trace = T.guided_trace(text, request, causal=causal) if hparams.bootstrap_guided else T.parse_trace(text, labels)
+            trace = (
+                T.guided_trace(text, request, causal=causal)
+                if hparams.bootstrap_guided
+                else T.parse_trace(text, labels)
+            )
             reason = T.reject_reason(trace, request)
             if reason is not None:
                 report.rejected[reason] = report.rejected.get(reason, 0) + 1
@@ -260,7 +266,10 @@ def run_bootstrap(
     end = tokenizer.eos_token_id
     for prompt, completion in pairs:
         head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
-        tail = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *([end] if end is not None else [])]
+        tail = [
+            *tokenizer(completion, add_special_tokens=False)["input_ids"],
+            *([end] if end is not None else []),
+        ]
         rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
     limit = hparams.bootstrap_step_limit(edits)
     per_epoch = math.ceil(len(rows) / hparams.bootstrap_batch_size)

@@ -121,7 +121,8 @@ class CausalEditHyperParams:
         "it samples the reason alone. For models too small to keep the format.",
     )
     bootstrap_all_prompts: bool = _f(
-        False, "Train on every stage-2 prompt form (with the kept traces' reasons), not on the stage-1 form alone."
+        False,
+        "Train on every stage-2 prompt form (with the kept traces' reasons), not on the stage-1 form alone.",
     )
     bootstrap_learning_rate: float = _f(3e-5, "Peak learning rate of stage 1.")
     bootstrap_warmup_ratio: float = _f(0.1, "Share of stage 1 that warms up; then cosine.")
@@ -271,7 +272,12 @@ class CausalEditHyperParams:
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
                 raise HparamsError(f"`{name}` must be a number of at least 0, got {value!r}.")
-        for name in ("distill_steps_base", "distill_steps_per_extra_edit", "bootstrap_steps_per_extra_edit", "prompt_paraphrases"):
+        for name in (
+            "distill_steps_base",
+            "distill_steps_per_extra_edit",
+            "bootstrap_steps_per_extra_edit",
+            "prompt_paraphrases",
+        ):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 0:
                 raise HparamsError(f"`{name}` must be a whole number of at least 0, got {value!r}.")

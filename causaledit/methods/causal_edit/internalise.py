@@ -80,7 +80,13 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
     """
 
     def __init__(
-        self, *args: Any, hparams: CausalEditHyperParams, teacher: str, context_role: str, count: TokenCount, **kwargs: Any
+        self,
+        *args: Any,
+        hparams: CausalEditHyperParams,
+        teacher: str,
+        context_role: str,
+        count: TokenCount,
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.hparams = hparams
@@ -133,11 +139,16 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         for i, row in enumerate(rows):
             teacher_logits[i, : row.shape[0]] = row
         return DistillationLogits(
-            completion_ids=tokens, loss_mask=mask, student_logits=student_logits, teacher_logits=teacher_logits
+            completion_ids=tokens,
+            loss_mask=mask,
+            student_logits=student_logits,
+            teacher_logits=teacher_logits,
         )
 
     # ---- loss ----------------------------------------------------------------------------------
-    def _compute_self_distillation_loss(self, model: Any, inputs: Any, distillation_logits: DistillationLogits) -> torch.Tensor:
+    def _compute_self_distillation_loss(
+        self, model: Any, inputs: Any, distillation_logits: DistillationLogits
+    ) -> torch.Tensor:
         h = self.hparams
         tokens, mask = distillation_logits.completion_ids, distillation_logits.loss_mask
         keep = losses.repetition_keep(

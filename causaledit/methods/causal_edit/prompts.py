@@ -105,7 +105,9 @@ def teacher_messages(prompt: str, context: str, *, role: str) -> Messages:
 def trace_instruction(request: EditRequest, labels: list[str]) -> str:
     """What the teacher is asked for in stage 1, labels and answer line spelled out."""
     return _TRACE_INSTRUCTION.format(
-        form=request.question_form, labels="\n".join(f"{label}: ..." for label in labels), new=request.target_new
+        form=request.question_form,
+        labels="\n".join(f"{label}: ..." for label in labels),
+        new=request.target_new,
     )
 
 

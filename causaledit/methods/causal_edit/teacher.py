@@ -74,6 +74,9 @@ def choose_teacher(
     accuracy = sum(right) / len(right)
     name = "base" if accuracy >= hparams.teacher_min_accuracy or 1 not in hparams.stages else "bootstrapped"
     logger.info(
-        "teacher: auto → %s (the open-book base model is right on %d of %d prompts)", name, sum(right), len(right)
+        "teacher: auto → %s (the open-book base model is right on %d of %d prompts)",
+        name,
+        sum(right),
+        len(right),
     )
     return TeacherChoice(name, accuracy)

@@ -102,7 +102,9 @@ def reject_reason(trace: Trace | None, request: EditRequest) -> str | None:
 def guided_prefill(request: EditRequest, *, causal: bool) -> str:
     """The start of the teacher's turn in guided mode: what the request states already."""
     lead = f"<think>\nOld fact: it used to be {request.ground_truth}.\n"
-    return lead + ("Reason for change:" if causal else f"Updated fact: {request.cloze} {request.target_new}.\nDerivation:")
+    return lead + (
+        "Reason for change:" if causal else f"Updated fact: {request.cloze} {request.target_new}.\nDerivation:"
+    )
 
 
 def guided_trace(continuation: str, request: EditRequest, *, causal: bool) -> Trace | None:

@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import math
 import tempfile
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,8 @@ from transformers import TrainerCallback
 from causaledit.errors import EditFailedError, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from peft import PeftModel
     from transformers import PreTrainedModel
 

@@ -1,0 +1,88 @@
+"""`causaledit`: the typer application, and how errors end it.
+
+Exit codes: 0 done, 1 the work failed, 2 the input was unusable, 130 interrupted. One line says why; a
+traceback is shown with `--debug` only.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+from causaledit import __version__
+from causaledit.cli import demo, edit, generate
+from causaledit.errors import CausalEditError
+
+app = typer.Typer(
+    name="causaledit",
+    help="Causal on-policy distillation for knowledge editing.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command(name="demo")(demo.demo)
+app.command(name="edit")(edit.edit)
+app.command(name="generate")(generate.generate)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        Console().print(f"causaledit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and all logs.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+) -> None:
+    """Causal on-policy distillation for knowledge editing."""
+    # what other libraries say about our set-up is not the user's business, unless they ask
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.ERROR,
+        format="%(message)s",
+        handlers=[RichHandler(console=Console(stderr=True), show_path=debug, show_time=debug)],
+        force=True,
+    )
+    logging.getLogger("causaledit").setLevel(logging.DEBUG if debug else logging.INFO)
+    logging.captureWarnings(True)
+
+
+def main() -> None:
+    """Console entry point: run the application, turn errors into one line and an exit code."""
+    debug = "--debug" in sys.argv[1:]
+    if debug:  # accepted before and after the command's name
+        sys.argv = [sys.argv[0], "--debug", *[a for a in sys.argv[1:] if a != "--debug"]]
+    try:
+        app(standalone_mode=True)
+    except CausalEditError as error:
+        _end(str(error), error.exit_code, debug)
+    except KeyboardInterrupt:
+        _end("interrupted: nothing was written", 130, debug)
+    except Exception as error:
+        if debug:
+            raise
+        first = (str(error).strip().splitlines() or [""])[0]
+        _end(f"{type(error).__name__}: {first} (run with --debug for the traceback)", 1, debug)
+
+
+def _end(message: str, code: int, debug: bool) -> None:
+    if debug:
+        logging.getLogger("causaledit").debug("traceback", exc_info=True)
+    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(message)}", highlight=False)
+    raise SystemExit(code)
+
+
+def _escape(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+if __name__ == "__main__":
+    main()

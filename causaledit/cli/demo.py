@@ -1,0 +1,114 @@
+"""`causaledit demo`: one real edit of the embedded model, before and after."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+DEMO_MODEL = "smollm2-135m-instruct"
+DATA_FILE = "causaledit-mini.json"
+
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder for demo.json.")] = Path("causaledit-out"),
+    case: Annotated[int, typer.Option(help="case_id in data/causaledit-mini.json.")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Same seed, same edit (on the CPU).")] = 42,
+) -> None:
+    """Edit one bundled case in the embedded SmolLM2-135M and show real answers before and after."""
+    from causaledit.cli.common import check_writable
+    from causaledit.errors import RequestError
+    from causaledit.evaluation.probes import case_probes
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.models.loading import resolve_device
+    from causaledit.requests import load_json, requests_from_data
+    from causaledit.resources import data_dir
+
+    check_writable(output, "--output")
+    resolve_device(device)
+    cases = load_json(data_dir() / DATA_FILE, "the bundled cases")
+    chosen = next((c for c in cases if c["case_id"] == case), None)
+    if chosen is None:
+        raise RequestError(f"--case {case} is not bundled: choose one of 1 to {len(cases)}.")
+    requests = requests_from_data(chosen["requested_rewrite"])
+    hparams = CausalEditHyperParams.from_hparams(DEMO_MODEL)
+    hparams.device, hparams.seed = device, seed
+    result = _run(chosen, requests, case_probes(chosen, requests), hparams, Console(stderr=True))
+
+    from causaledit.files import write_json
+
+    path = write_json(output / "demo.json", result)
+    _show(result, Console())
+    Console().print(f"written to {path}", highlight=False)
+
+
+def _run(
+    case: dict[str, Any], requests: list[Any], probes: list[Any], hparams: Any, console: Console
+) -> dict[str, Any]:
+    import time
+
+    from causaledit.cli.common import peak_rss_mb
+    from causaledit.evaluation.efficacy import ask, rates
+    from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
+    from causaledit.models.loading import load_model
+    from causaledit.progress import RichProgress
+
+    report = EditReport()
+    with report.tally.timed("load"), console.status(f"loading {hparams.model_name} (fetched once)"):
+        model, tokenizer = load_model(hparams.model_name, device=hparams.device)
+    with report.tally.timed("probe"), console.status("asking before the edit"):
+        pre = ask(model, tokenizer, probes)
+    began = time.perf_counter()
+    with RichProgress(console) as progress:
+        edited, _ = apply_causal_edit_to_model(model, tokenizer, requests, hparams, progress=progress, report=report)
+    seconds = time.perf_counter() - began
+    with report.tally.timed("probe"), console.status("asking after the edit"):
+        post = ask(edited, tokenizer, probes)
+    return {
+        "case": {key: case[key] for key in ("case_id", "kind", "requested_rewrite", "questions", "new_answer")},
+        "pre": [a.to_dict() for a in pre],
+        "post": [a.to_dict() for a in post],
+        "rates": rates(pre, post),
+        "teacher": report.teacher,
+        "narrative_source": report.narrative_source,
+        "seconds": {**{k: round(v, 2) for k, v in report.tally.seconds.items()}, "edit": round(seconds, 2)},
+        "tokens": vars(report.tally.tokens),
+        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "hparams": json.loads(json.dumps(hparams.to_dict(), default=str)),
+    }
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    edits = "; ".join(
+        f"{r['prompt'].format(r['subject'])} [s]{r['target_true']['str']}[/s] [bold]{r['target_new']['str']}[/]"
+        for r in result["case"]["requested_rewrite"]
+    )
+    table = Table(title=edits, show_lines=True)
+    table.add_column("probe", no_wrap=True)
+    table.add_column("prompt", ratio=2)
+    table.add_column("before", ratio=3)
+    table.add_column("after", ratio=3)
+    for before, after in zip(result["pre"], result["post"], strict=True):
+        table.add_row(before["kind"], escape(before["prompt"]), _cell(before), _cell(after))
+    console.print(table)
+    rates = ", ".join(f"{name} {r['hits']}/{r['total']}" for name, r in result["rates"].items() if r["total"])
+    seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in result["seconds"].items() if value >= 0.5)
+    console.print(f"[bold]{rates}[/]", highlight=False)
+    console.print(
+        f"teacher {result['teacher']}; narrative from the {', '.join(result['narrative_source'])}; seconds: {seconds}; "
+        f"tokens: {result['tokens']['generated']} generated, {result['tokens']['trained']} trained; "
+        f"peak memory {result['peak_rss_mb']:.0f} MB",
+        highlight=False,
+    )
+
+
+def _cell(answer: dict[str, Any]) -> str:
+    mark = "[green]✓[/] " if answer["hit"] else "[red]✗[/] "
+    text = " ".join(answer["response"].split())
+    return mark + escape(text if len(text) <= 160 else text[:157] + "…")

@@ -1,0 +1,151 @@
+"""`causaledit edit`: change facts in a model and save the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+
+def edit(
+    save: Annotated[Path, typer.Option(help="Folder for the edited model or adapter; must not exist or be empty.")],
+    model: Annotated[str, typer.Option(help="Folder, hub name, .gguf file, or smollm2-135m-instruct.")] = "",
+    subject: Annotated[str, typer.Option(help="The entity the fact is about.")] = "",
+    prompt: Annotated[str, typer.Option(help='Cloze with {} for the subject: "The capital of {} is".')] = "",
+    question: Annotated[str, typer.Option(help="The fact as a question.")] = "",
+    old: Annotated[str, typer.Option(help="Old answer; left out, the model is asked.")] = "",
+    new: Annotated[str, typer.Option(help="New answer.")] = "",
+    narrative: Annotated[str, typer.Option(help="Why it changed: a text, or a file with it.")] = "",
+    requests: Annotated[str, typer.Option(help="JSON file of requests, instead of the options above.")] = "",
+    hparams: Annotated[str, typer.Option(help="YAML file or bundled name.")] = "",
+    adapter_only: Annotated[
+        bool, typer.Option("--adapter-only", help="Save a PEFT adapter, not a whole model.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
+    seed: Annotated[int | None, typer.Option(help="Same seed, same edit (on the CPU).")] = None,
+) -> None:
+    """Edit a model and save it (or an adapter) with a causaledit.json card beside it."""
+    from causaledit.card import save_result
+    from causaledit.cli.common import check_writable
+    from causaledit.errors import HparamsError, SaveError
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.models.loading import resolve_device
+    from causaledit.requests import load_json, requests_from_data
+
+    edits = (
+        requests_from_data(load_json(requests, "--requests"))
+        if requests
+        else requests_from_data([_request(subject, prompt, question, old, new, narrative)])
+    )
+    name = hparams or _default_hparams(model)
+    config = CausalEditHyperParams.from_hparams(name)
+    config.model_name = model or config.model_name
+    config.device = device or config.device
+    config.seed = config.seed if seed is None else seed
+    config.merge_adapter = not adapter_only
+    if not config.model_name:
+        raise HparamsError("--model is missing, and the hparams name no model: give one of them.")
+    resolve_device(config.device)
+    check_writable(save, "--save")
+    if save.exists() and any(save.iterdir()):
+        raise SaveError(f"--save {str(save)!r} is not empty: give a new folder, so that no model is overwritten.")
+
+    console = Console(stderr=True)
+    edited, tokenizer, report, metrics = _run(edits, config, console)
+    save_result(save, edited, tokenizer, config, report, metrics)
+    for request, item in zip(report.requests, metrics, strict=True):
+        before, after = item["pre"]["rewrite_acc"][0], item["post"]["rewrite_acc"][0]
+        console.print(
+            f"{request.cloze} {request.ground_truth} → {request.target_new}: token accuracy {before:.2f} → {after:.2f}",
+            highlight=False, markup=False,
+        )  # fmt: skip
+    Console().print(f"saved to {save}", highlight=False, markup=False)
+
+
+def _default_hparams(model: str) -> str:
+    """The embedded model has its own figures; any other model must be given some."""
+    from causaledit.errors import HparamsError
+    from causaledit.models.embedded import EMBEDDED_MODELS
+
+    if not model or model in EMBEDDED_MODELS:
+        return model or next(iter(EMBEDDED_MODELS))
+    raise HparamsError(
+        f"--hparams is missing for the model {model!r}: give a YAML file or a bundled name, such as "
+        "qwen2.5-7b-instruct for a 7–8B model or smollm2-135m-instruct for a very small one."
+    )
+
+
+def _request(subject: str, prompt: str, question: str, old: str, new: str, narrative: str) -> dict[str, Any]:
+    from causaledit.errors import RequestError
+
+    for option, value in (("--subject", subject), ("--prompt", prompt), ("--new", new)):
+        if not value.strip():
+            raise RequestError(
+                f"{option} is missing: an edit needs --subject, --prompt and --new (or --requests FILE)."
+            )
+    return {
+        "subject": subject,
+        "prompt": prompt,
+        "question": question or None,
+        "ground_truth": old or None,
+        "target_new": new,
+        "narrative": _narrative_text(narrative) or None,
+    }
+
+
+def _narrative_text(value: str) -> str:
+    """A file's text where the value names one, the value itself otherwise."""
+    from causaledit.errors import RequestError
+
+    if not value:
+        return ""
+    looks_like_file = (
+        len(value) < 500 and " " not in value.strip() and ("/" in value or value.endswith((".txt", ".md")))
+    )
+    path = Path(value).expanduser() if len(value) < 500 else None
+    if path is not None and path.is_file():
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"--narrative: the file {value!r} cannot be read as UTF-8 text ({error}).") from None
+    if looks_like_file:
+        raise RequestError(f"--narrative: the file {value!r} does not exist.")
+    return value
+
+
+def _run(edits: list[Any], config: Any, console: Console) -> tuple[Any, Any, Any, list[dict[str, Any]]]:
+    from causaledit.hosts.metrics import edit_quality
+    from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
+    from causaledit.models.chat import prepare_tokenizer
+    from causaledit.models.loading import load_model
+    from causaledit.progress import RichProgress
+
+    with console.status(f"loading {config.model_name}"):
+        model, tokenizer = load_model(
+            config.model_name, device=config.device, dtype=config.dtype, fp16=config.fp16,
+            model_parallel=config.model_parallel,
+        )  # fmt: skip
+    prepared = prepare_tokenizer(tokenizer)
+
+    def measure(current: Any) -> list[dict[str, Any]]:
+        return [
+            edit_quality(
+                current,
+                prepared,
+                {
+                    "prompt": request.question_form,
+                    "target_new": request.target_new,
+                    "rephrase_prompt": [pair.question for pair in request.rephrase] or None,
+                },
+                use_chat_template=True,
+            )
+            for request in edits
+        ]
+
+    pre, report = measure(model), EditReport()
+    with RichProgress(console) as progress:
+        edited, _ = apply_causal_edit_to_model(model, tokenizer, edits, config, progress=progress, report=report)
+    post = measure(edited)
+    return edited, tokenizer, report, [{"pre": a, "post": b} for a, b in zip(pre, post, strict=True)]

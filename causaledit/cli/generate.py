@@ -1,0 +1,44 @@
+"""`causaledit generate`: ask a saved model, through its chat template."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+
+def generate(
+    model: Annotated[str, typer.Option(help="Folder of a model or adapter, hub name, .gguf file, embedded name.")],
+    prompt: Annotated[list[str], typer.Option(help="What to ask; may be given several times.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    seed: Annotated[int, typer.Option(help="For sampling.")] = 42,
+) -> None:
+    """Answer prompts with a saved model or adapter."""
+    import torch
+
+    from causaledit.errors import RequestError
+    from causaledit.models.chat import prepare_tokenizer, render, user
+    from causaledit.models.generation import generate_texts
+    from causaledit.models.loading import load_model
+
+    if empty := [p for p in prompt if not p.strip()]:
+        raise RequestError(f"--prompt is empty ({empty[0]!r}): say what to ask.")
+    with Console(stderr=True).status(f"loading {model}"):
+        loaded = load_model(model, device=device)
+    tokenizer = prepare_tokenizer(loaded.tokenizer)
+    torch.manual_seed(seed)
+    answers = generate_texts(
+        loaded.model,
+        tokenizer,
+        [render(tokenizer, user(p)) for p in prompt],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature or None,
+    )
+    console = Console(soft_wrap=True)
+    for question, answer in zip(prompt, answers, strict=True):
+        if len(prompt) > 1:
+            console.print(f"[dim]> {question}[/]", highlight=False)
+        console.print(answer.strip(), highlight=False, markup=False)
