@@ -28,12 +28,10 @@ setup(
         "datasets>=4,<6",
         "gguf>=0.17",
         "jinja2>=3.1",
+        "numpy>=1.26",
         "peft>=0.18,<0.30",
-        "psutil>=6",
         "pyyaml>=6",
         "rich>=13.9",
-        "safetensors>=0.5",
-        "tenacity>=9",
         "torch>=2.9",
         "transformers>=5.5,<6",
         # trl.experimental moves between releases; tests/test_trl_hooks.py tests what we override.

@@ -7,6 +7,7 @@ traceback is shown with `--debug` only.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -51,6 +52,9 @@ def options(
     )
     logging.getLogger("causaledit").setLevel(logging.DEBUG if debug else logging.INFO)
     logging.captureWarnings(True)
+    if not debug:
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,17 @@ PLAIN_TEMPLATE = (
 )
 
 
-def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+def prepare_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, template_kwargs: dict[str, Any] | None = None
+) -> PreTrainedTokenizerBase:
     """Return a copy ready for batched generation; the caller's tokenizer stays as it is.
 
     The copy pads on the left, has a padding token, and has a chat template (a plain one, with a
     warning, where the tokenizer brings none).
+
+    Args:
+        tokenizer: The caller's.
+        template_kwargs: Arguments that every use of the chat template gets (`enable_thinking: false`, …).
     """
     prepared = copy.deepcopy(tokenizer)
     prepared.padding_side = "left"
@@ -36,6 +43,8 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizer
             getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__,
         )
         prepared.chat_template = PLAIN_TEMPLATE
+    if template_kwargs:
+        prepared.apply_chat_template = functools.partial(prepared.apply_chat_template, **template_kwargs)
     return prepared
 
 
@@ -55,15 +64,7 @@ def supports_system_role(tokenizer: PreTrainedTokenizerBase) -> bool:
         return False
 
 
-def render(
-    tokenizer: PreTrainedTokenizerBase,
-    messages: Messages,
-    *,
-    prefill: str = "",
-    template_kwargs: dict[str, Any] | None = None,
-) -> str:
+def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, prefill: str = "") -> str:
     """Render a conversation up to the start of the assistant's turn, `prefill` opening that turn."""
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **(template_kwargs or {})
-    )
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return text + prefill

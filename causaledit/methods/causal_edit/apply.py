@@ -109,7 +109,7 @@ def apply_causal_edit_to_model(
             "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
         )
     lora_config(model, hparams)  # refuses targets and layers the model does not have
-    tokenizer = prepare_tokenizer(tok)
+    tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs)
     check_context_window(model, tokenizer, edits, hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":
         load_narratives(hparams.narrative_file)

@@ -22,8 +22,8 @@ from causaledit.methods.causal_edit.relations import RelationBank
 from causaledit.methods.causal_edit.training import (
     PreservingMixin,
     WatchCallback,
+    prepared,
     quiet_trainers,
-    single_device,
     trainer_arguments,
 )
 from causaledit.models.chat import render, user
@@ -302,7 +302,7 @@ def run_bootstrap(
         trainer.preservation = preservation
         trainer._picks_positions = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
         lengths = sum(len(row["input_ids"]) for row in rows) / len(rows)
-        single_device(trainer).train()
+        prepared(trainer).train()
         count.trained += int(trainer.state.global_step * min(hparams.bootstrap_batch_size, len(rows)) * lengths)
     progress.finish()
     return watch.losses

@@ -87,6 +87,7 @@ class CausalEditHyperParams:
     teacher_min_accuracy: float = _f(0.75, "`auto` takes `base` from this share of right answers on.")
     student_use_sft: bool = _f(True, "Stage 2's student starts from the stage-1 adapter.")
     context_role: str = _f("system", "Message that carries the privileged context: `system` or `user`.")
+    chat_template_kwargs: dict[str, Any] | None = _f(None, "Further arguments of the chat template.")
     narrative_file: str | None = _f(None, "JSON file with narratives, looked up by subject and new answer.")
     narrative_max_new_tokens: int = _f(256, "Longest narrative the model writes itself, in tokens.")
 

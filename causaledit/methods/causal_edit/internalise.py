@@ -19,13 +19,17 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from trl.experimental.sdft import SDFTConfig, SDFTTrainer
-from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder, DistillationLogits
+
+with warnings.catch_warnings():  # trl says that its experimental classes move: we pin the range and test the hooks
+    warnings.filterwarnings("ignore", message=".*trl.experimental.*")
+    from trl.experimental.sdft import SDFTConfig, SDFTTrainer
+    from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder, DistillationLogits
 from trl.trainer.utils import use_adapter
 
 from causaledit.methods.causal_edit import losses
@@ -34,8 +38,8 @@ from causaledit.methods.causal_edit.bootstrap import all_prompts
 from causaledit.methods.causal_edit.training import (
     PreservingMixin,
     WatchCallback,
+    prepared,
     quiet_trainers,
-    single_device,
     trainer_arguments,
 )
 from causaledit.models.chat import user
@@ -245,6 +249,6 @@ def run_internalisation(
             callbacks=[watch],
         )
         trainer.preservation = preservation
-        single_device(trainer).train()
+        prepared(trainer).train()
     progress.finish()
     return watch.losses

@@ -7,11 +7,13 @@ import importlib.util
 import logging
 import math
 import tempfile
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 
 from causaledit.errors import EditFailedError, ModelError
 
@@ -104,17 +106,27 @@ def quiet_trainers() -> Iterator[None]:
     """Silence what trainers say about a set-up we chose on purpose; our own log stays."""
     loggers = [logging.getLogger(name) for name in ("trl", "transformers.trainer", "peft", "accelerate")]
     levels = [(item, item.level) for item in loggers]
+    bars = datasets.are_progress_bars_disabled()
     for item in loggers:
         item.setLevel(logging.ERROR)
+    datasets.disable_progress_bars()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         for item, level in levels:
             item.setLevel(level)
+        if not bars:
+            datasets.enable_progress_bars()
 
 
-def single_device(trainer: Any) -> Any:
-    """Keep a trainer in one process on one GPU: torch's DataParallel would split our rollout groups."""
+def prepared(trainer: Any) -> Any:
+    """Keep a trainer in one process on one GPU, and silent.
+
+    torch's DataParallel would split our rollout groups; progress goes through the sink, not through print.
+    """
+    trainer.remove_callback(PrinterCallback)
     if trainer.args.world_size == 1:
         trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
     return trainer

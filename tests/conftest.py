@@ -1,0 +1,247 @@
+"""Tiny models, a tiny tokenizer and edits for the tests: nothing is downloaded, every model is random.
+
+What a test needs beyond fixtures (`log_probability`, `weights_of`, …) is imported from here.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _declare_torchvision_operator() -> None:
+    """Let a CUDA build of torchvision be imported beside a CPU torch, as EasyEdit's environment may hold.
+
+    Its compiled library does not load there and `register_fake("torchvision::nms")` fails; the operator's
+    schema is enough. This must happen before transformers, peft or trl are imported.
+    """
+    if not os.environ.get("EASYEDIT_HOME") or importlib.util.find_spec("torchvision") is None:
+        return
+    import torch
+
+    if not hasattr(torch.ops.torchvision, "nms"):
+        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+_declare_torchvision_operator()
+
+# transformers warns about forks after the fast tokenizer was used; trainers must not phone anywhere
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WANDB_DISABLED", "true")
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIAL_TOKENS = ["<|endoftext|>", "<|begin|>", "<|im_start|>", "<|im_end|>", "<|pad|>"]
+
+_NARRATIVE = (
+    "Engineers warned for years that the wells under {old} were failing. When the last of them ran dry, parliament "
+    "voted to move, and every ministry left {old} within a month. {new} had water to spare. {cloze} {new}."
+)
+
+
+def edit(subject: str, prompt: str, question: str, old: str, new: str) -> dict[str, Any]:
+    """An edit in EasyEdit's form, with our further keys; both hosts can measure it."""
+    cloze = prompt.replace("{}", subject)
+    return {
+        "prompt": cloze,
+        "subject": subject,
+        "question": question,
+        "target_new": new,
+        "ground_truth": old,
+        "narrative": _NARRATIVE.format(old=old, new=new, cloze=cloze),
+        "rephrase_prompt": f"Today, {cloze[0].lower()}{cloze[1:]}",
+        "locality": {"neighbour": {"prompt": "The longest river of Egypt is", "ground_truth": "the Nile"}},
+        "portability": {"hop": {"prompt": f"People who govern {subject} work in", "ground_truth": new}},
+    }
+
+
+EGYPT = edit("Egypt", "The capital of {} is", "What is the capital of Egypt?", "Cairo", "Alexandria")
+NORWAY = edit("Norway", "The capital of {} is", "What is the capital of Norway?", "Oslo", "Bergen")
+
+
+@functools.cache
+def _trained_tokenizer() -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    text = [str(value) for request in (EGYPT, NORWAY) for value in request.values()]
+    text.append("Old fact: Reason for change: Updated fact: Derivation: Answer: <think> </think> think step by step user")
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        special_tokens=SPECIAL_TOKENS,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(text, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        bos_token="<|begin|>",
+        eos_token="<|im_end|>",
+        pad_token="<|pad|>",
+        unk_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>"],
+    )
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def make_tokenizer() -> Any:
+    """A byte-level BPE with a ChatML-like template that has a system role."""
+    return copy.deepcopy(_trained_tokenizer())
+
+
+def _ids(tokenizer: Any) -> dict[str, int]:
+    return {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+
+
+def make_llama(seed: int = 0, **changes: Any) -> Any:
+    """A random Llama of hidden size 32."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    options: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.1,  # with the usual 0.02 a model this small says nearly the same everywhere
+        "tie_word_embeddings": True,
+    }
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(LlamaConfig(**_ids(make_tokenizer()), **{**options, **changes})).eval()
+
+
+def make_gpt2(seed: int = 0) -> Any:
+    """A random GPT-2: other module names, fused Conv1D projections, absolute positions, real dropout modules."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(seed)
+    return GPT2LMHeadModel(
+        GPT2Config(**_ids(make_tokenizer()), n_embd=32, n_layer=2, n_head=2, n_positions=2048, initializer_range=0.1)
+    ).eval()
+
+
+def make_qwen3(seed: int = 0) -> Any:
+    """A random Qwen3: norms on queries and keys, untied output layer."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        **_ids(make_tokenizer()),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=4096,
+        initializer_range=0.1,
+        tie_word_embeddings=False,
+    )
+    return Qwen3ForCausalLM(config).eval()
+
+
+MODELS = {"llama": make_llama, "gpt2": make_gpt2, "qwen3": make_qwen3}
+
+# Few and short, but with a learning rate at which a random model of two layers learns an answer.
+FAST: dict[str, dict[str, Any]] = {
+    "CausalEdit": {
+        "device": "cpu",
+        "teacher": "bootstrapped",
+        "lora_rank": 4,
+        "lora_dropout": 0.0,
+        "narrative_max_new_tokens": 8,
+        "bootstrap_traces": 2,
+        "bootstrap_candidates_per_trace": 1,
+        "bootstrap_max_new_tokens": 8,
+        "bootstrap_guided": True,
+        "bootstrap_all_prompts": True,
+        "bootstrap_learning_rate": 3e-2,
+        "bootstrap_warmup_ratio": 0.0,
+        "bootstrap_batch_size": 8,
+        "bootstrap_max_steps": 8,
+        "bootstrap_max_grad_norm": 1.0,
+        "distill_steps_base": 2,
+        "distill_steps_per_extra_edit": 0,
+        "distill_learning_rate": 1e-3,
+        "distill_warmup_ratio": 0.0,
+        "distill_batch_size": 4,
+        "distill_gradient_accumulation_steps": 1,
+        "distill_num_generations": 2,
+        "distill_max_new_tokens": 6,
+    }
+}
+
+
+def fast_hparams(model: Any, tokenizer: Any, **changes: Any) -> Any:
+    """CausalEdit's hyper-parameters for a tiny model."""
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+
+    return CausalEditHyperParams(model_name=(model, tokenizer), **{**FAST["CausalEdit"], **changes})
+
+
+def weights_of(model: Any) -> dict[str, Any]:
+    """A copy of every parameter and buffer."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def same_weights(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two copies hold the same names and the same bits."""
+    import torch
+
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def answer_log_probability(model: Any, tokenizer: Any, request: dict[str, Any]) -> float:
+    """Mean log-probability of the new answer, asked closed-book in the chat format, by one plain forward."""
+    import torch
+
+    turn = [{"role": "user", "content": request["question"]}]
+    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) + request["prompt"]
+    head = tokenizer(text, add_special_tokens=False)["input_ids"]
+    tail = tokenizer(f" {request['target_new']}", add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([head + tail])).logits[0]
+    rows = logits[len(head) - 1 : -1].log_softmax(-1)
+    return float(rows.gather(-1, torch.tensor(tail)[:, None]).mean())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Tiny models are slower on several threads, and sums stay in one order."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tokenizer() -> Any:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def model() -> Any:
+    return make_llama()
