@@ -125,7 +125,7 @@ def greedy_answers(
     *,
     max_new_tokens: int,
     top_k: int,
-    batch_size: int = 32,
+    batch_size: int = 64,
     count: TokenCount | None = None,
 ) -> list[GreedyAnswer]:
     """Answer tokenised prompts greedily and keep each position's top-k log-probabilities, in one pass.

@@ -30,10 +30,11 @@ def restore(model: nn.Module, originals: dict[str, torch.Tensor]) -> None:
 def preserved_state(model: Any) -> Iterator[None]:
     """Put back everything but weights that training changes on a model.
 
-    That is: train/eval mode of each module, `requires_grad` of each parameter, padding ids, the
+    That is: train/eval mode and dropout of each module, `requires_grad` of each parameter, padding ids, the
     generation configuration, cache use, and attributes trainers leave behind.
     """
     modes = [(module, module.training) for module in model.modules()]
+    dropouts = [(module, module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     grads = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     attributes = dict(vars(model))
     config = dict(vars(model.config))
@@ -43,6 +44,8 @@ def preserved_state(model: Any) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+        for module, p in dropouts:  # trl sets them to 0 for good
+            module.p = p
         for parameter, flag in grads:
             parameter.requires_grad_(flag)
             parameter.grad = None

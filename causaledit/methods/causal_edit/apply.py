@@ -236,6 +236,8 @@ def _deliver(
 ) -> tuple[Any, dict[str, torch.Tensor]]:
     """Merge the adapter into the weights (or hand the adapter over), with the originals by name."""
     if not hparams.merge_adapter:
+        for name in ("forward", "_original_forward"):  # accelerate's mixed-precision wrapper
+            vars(peft_model).pop(name, None)
         return peft_model.eval(), {}
     originals = snapshot_adapted(peft_model)
     try:

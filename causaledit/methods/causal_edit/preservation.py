@@ -33,19 +33,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_SUBJECT_QUESTIONS = ("Who or what is {}?", "What is {} known for?", "Tell me about {}.")
-
 
 def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[str]:
     """Questions near the edit that it must not change.
 
-    Half are the edit's question about other subjects of its kind, a quarter its cloze about others, a
-    quarter general questions.
+    About two fifths are the edit's question about other subjects of its kind, a fifth its cloze about
+    others, a twelfth other questions about its subject, the rest general questions.
 
     Args:
         request: The edit.
         n: How many questions.
-        bank: Where names and general questions come from.
+        bank: Where names, relations and general questions come from.
         rng: Source of the draw.
     """
     relation = bank.relation_of(request)
@@ -53,14 +51,19 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
     involved = (request.subject, request.target_new, request.ground_truth or "")
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved if x)]
     rng.shuffle(names)
-    half, quarter = n // 2, n // 4
+    fifth = max(1, n // 5)
+
     questions = []
+    if relation:  # what else one asks about such a subject; open questions would call the old fact up again
+        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
+        drawn = rng.sample(others, min(len(others), max(1, n // 12)))
+        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
     if request.question and request.subject in request.question:
-        questions += [request.question.replace(request.subject, name) for name in names[:half]]
-        names = names[half:] + names[:half]
-    questions += [request.prompt.replace("{}", name) for name in names[:quarter]]
+        questions += [request.question.replace(request.subject, name) for name in names[: 2 * fifth]]
+        names = names[2 * fifth :] + names[: 2 * fifth]
+    questions += [request.prompt.replace("{}", name) for name in names[:fifth]]
     general = [q for q in bank.general if not mentions(q, [request.subject])]
-    questions += rng.sample(general, min(len(general), n - len(questions)))
+    questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
     return list(dict.fromkeys(questions))
 
 
@@ -130,7 +133,6 @@ def build_preservation(
         share = max(4, hparams.preserve_prompts // len(requests))
         for request in requests:
             questions += neighbour_questions(request, share, bank=bank, rng=rng)
-            questions += [q.format(request.subject) for q in _SUBJECT_QUESTIONS]
     questions = list(dict.fromkeys(questions))
     prompts = [tokenizer(render(tokenizer, user(q)), add_special_tokens=False)["input_ids"] for q in questions]
     answers = greedy_answers(

@@ -1,0 +1,226 @@
+"""Edit requests: every form that is read, and every refusal with the field, the value and the fix in it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+
+import pytest
+from conftest import REPOSITORY
+
+from causaledit.errors import CausalEditError, RequestError
+from causaledit.requests import (
+    EditRequest,
+    QuestionAnswer,
+    load_json,
+    request_from_dict,
+    requests_from_data,
+    strip_html,
+)
+
+EASYEDIT = {
+    "prompt": "The capital of Egypt is",
+    "target_new": "Alexandria",
+    "ground_truth": "Cairo",
+    "subject": "Egypt",
+    "rephrase_prompt": "Egypt's capital is",
+    "locality": {"near": {"prompt": "The capital of Cuba is", "ground_truth": "Havana"}},
+    "portability": {},
+}
+MQUAKE = {
+    "prompt": "The capital of {} is",
+    "subject": "Egypt",
+    "question": "What is the capital of Egypt?",
+    "target_new": {"str": "Alexandria", "id": "Q87"},
+    "target_true": {"str": "Cairo", "id": "Q85"},
+    "article": "Water ran out in <b>Cairo</b>.",
+    "rephrase_prompt": [{"question": "Name Egypt's capital.", "answer": "Alexandria"}],
+    "learning_prompt": [{"question": "Which sea does Egypt's capital lie on?", "answer": "the Mediterranean"}],
+    "locality": [{"question": "What is the capital of Cuba?", "answer": "Havana"}],
+}
+
+
+def without(data, *keys):
+    return {key: value for key, value in data.items() if key not in keys}
+
+
+# ---- what is read ----------------------------------------------------------------------------------
+def test_easyedit_request():
+    request = request_from_dict(EASYEDIT)
+    assert (request.subject, request.prompt) == ("Egypt", "The capital of {} is")
+    assert (request.target_new, request.ground_truth) == ("Alexandria", "Cairo")
+    assert (request.cloze, request.question, request.narrative) == ("The capital of Egypt is", None, None)
+    assert request.rephrase == (QuestionAnswer("Egypt's capital is", "Alexandria"),)
+    assert request.locality == (QuestionAnswer("The capital of Cuba is", "Havana"),)
+
+
+def test_mquake_rewrite():
+    request = request_from_dict(MQUAKE)
+    assert (request.target_new, request.ground_truth) == ("Alexandria", "Cairo")
+    assert request.question == request.question_form == "What is the capital of Egypt?"
+    assert request.narrative == "Water ran out in Cairo ."
+    assert request.rephrase == (QuestionAnswer("Name Egypt's capital.", "Alexandria"),)
+    assert request.learning == (QuestionAnswer("Which sea does Egypt's capital lie on?", "the Mediterranean"),)
+    assert request.locality == (QuestionAnswer("What is the capital of Cuba?", "Havana"),)
+
+
+def test_easyedit_lists_of_probes():
+    probes = {"near": {"prompt": ["A is", "B is"], "ground_truth": ["a", "b"]}, "far": {"prompt": "C is", "ground_truth": "c"}}
+    request = request_from_dict({**EASYEDIT, "locality": probes, "rephrase_prompt": ["one?", "two?"]})
+    assert [(p.question, p.answer) for p in request.locality] == [("A is", "a"), ("B is", "b"), ("C is", "c")]
+    assert [p.question for p in request.rephrase] == ["one?", "two?"]
+
+
+def test_an_easyedit_prompt_that_is_a_question():
+    request = request_from_dict({**EASYEDIT, "prompt": "What is the capital of Egypt?"})
+    assert request.question == "What is the capital of Egypt?"
+    assert request.prompt == "What is the capital of {}?"
+
+
+def test_a_cloze_alone_is_dressed_as_a_question():
+    form = request_from_dict(EASYEDIT).question_form
+    assert "The capital of Egypt is" in form
+    assert form.endswith("?")
+
+
+def test_the_old_answer_may_be_missing_or_a_list_of_one():
+    assert request_from_dict({**EASYEDIT, "ground_truth": None}).ground_truth is None
+    assert request_from_dict(without(EASYEDIT, "ground_truth")).ground_truth is None
+    assert request_from_dict({**EASYEDIT, "ground_truth": ["Cairo"]}).ground_truth == "Cairo"
+
+
+@pytest.mark.parametrize("key", ["narrative", "article"])
+def test_the_narratives_two_names(key):
+    request = request_from_dict({**EASYEDIT, key: "<p>The water ran out.</p>\n<br/>So they moved."})
+    assert request.narrative.split() == "The water ran out. So they moved.".split()
+
+
+def test_html_is_stripped_and_comparisons_are_not():
+    assert strip_html("a <i>b</i> c") == "a b c"
+    assert strip_html("if 3 < 4 and 5 > 2") == "if 3 < 4 and 5 > 2"
+
+
+def test_texts_are_trimmed():
+    request = request_from_dict({**EASYEDIT, "target_new": " Alexandria ", "subject": "Egypt", "question": "  Where? "})
+    assert (request.target_new, request.question) == ("Alexandria", "Where?")
+
+
+def test_a_ready_request_is_returned_as_it_is():
+    request = request_from_dict(EASYEDIT)
+    assert request_from_dict(request) is request
+
+
+def test_inputs_are_left_alone():
+    for data in (EASYEDIT, MQUAKE):
+        before = copy.deepcopy(data)
+        request_from_dict(data)
+        assert data == before
+
+
+def test_whole_cases_rewrites_and_single_objects():
+    case = {"case_id": 1, "requested_rewrite": [MQUAKE, {**MQUAKE, "subject": "Cuba", "question": "Which?"}]}
+    assert [r.subject for r in requests_from_data([case, EASYEDIT])] == ["Egypt", "Cuba", "Egypt"]
+    assert len(requests_from_data(EASYEDIT)) == 1
+    assert len(requests_from_data(case)) == 2
+
+
+def test_the_bundled_cases_are_read():
+    cases = load_json(REPOSITORY / "data" / "causaledit-mini.json", "data")
+    requests = requests_from_data(cases)
+    assert len(requests) == sum(len(case["requested_rewrite"]) for case in cases)
+    assert all(r.narrative and r.question and r.ground_truth for r in requests)
+
+
+def test_to_dict_is_plain_data():
+    data = request_from_dict(MQUAKE).to_dict()
+    assert json.loads(json.dumps(data))["target_new"] == "Alexandria"
+
+
+# ---- what is refused: (change to a good request, words the message must hold) ----------------------
+REFUSED = [
+    ({"target_new": ...}, ["target_new", "missing"]),
+    ({"target_new": ""}, ["target_new", "non-empty"]),
+    ({"target_new": "   "}, ["target_new", "non-empty"]),
+    ({"target_new": 7}, ["target_new", "7"]),
+    ({"target_new": ["a", "b"]}, ["target_new", "['a', 'b']"]),
+    ({"target_new": {"id": "Q1"}}, ["target_new", "non-empty"]),
+    ({"subject": ...}, ["subject", "missing", "None"]),
+    ({"subject": " "}, ["subject", "' '"]),
+    ({"subject": 3}, ["subject", "3"]),
+    ({"subject": "France"}, ["prompt", "The capital of Egypt is", "'France'", "{}"]),
+    ({"prompt": ...}, ["prompt", "None"]),
+    ({"prompt": ""}, ["prompt", "non-empty"]),
+    ({"prompt": "{} and {}"}, ["prompt", "exactly one", "{} and {}"]),
+    ({"ground_truth": "alexandria "}, ["target_new", "equals the old answer", "Alexandria", "another new answer"]),
+    ({"ground_truth": 5}, ["ground_truth", "5"]),
+    ({"narrative": ["a", "b"]}, ["narrative", "list"]),
+    ({"rephrase_prompt": [3]}, ["rephrase_prompt", "3", "question"]),
+    ({"rephrase_prompt": [{"text": "x"}]}, ["rephrase_prompt", "text", "question"]),
+    ({"locality": [{"answer": "x"}]}, ["locality", "question"]),
+    ({"locality": {"near": "The sky is"}}, ["locality", "near", "The sky is"]),
+    ({"locality": {"near": {"prompt": ["A is", "B is"], "ground_truth": ["a"]}}}, ["locality", "near"]),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), REFUSED, ids=[json.dumps(c, default=lambda _: "missing") for c, _ in REFUSED])
+def test_refused(change, words):
+    data = {**EASYEDIT, **change}
+    data = {key: value for key, value in data.items() if value is not ...}
+    with pytest.raises(RequestError) as caught:
+        request_from_dict(data)
+    for word in words:
+        assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ([], ["empty"]),
+        (5, ["list", "int"]),
+        ("a text", ["list", "str"]),
+        (None, ["list", "NoneType"]),
+        ([EASYEDIT, "a text"], ["Request 2", "object", "str"]),
+        ([EASYEDIT, EASYEDIT, without(EASYEDIT, "subject")], ["Request 3", "subject"]),
+        ([{"requested_rewrite": [MQUAKE, {}]}], ["Request 2", "target_new"]),
+        ([{"requested_rewrite": None}], ["requested_rewrite", "None"]),
+    ],
+    ids=["empty", "number", "text", "none", "not an object", "third of three", "inside a case", "case without edits"],
+)
+def test_refused_lists_count_from_one(data, words):
+    with pytest.raises(RequestError) as caught:
+        requests_from_data(data)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_a_request_built_by_hand_is_checked_too():
+    good = EditRequest("Egypt", "The capital of {} is", "Alexandria")
+    for change, word in (
+        ({"prompt": "no place for the subject"}, "prompt"),
+        ({"question": " "}, "question"),
+        ({"narrative": 3}, "narrative"),
+        ({"ground_truth": "ALEXANDRIA"}, "target_new"),
+    ):
+        with pytest.raises(RequestError, match=word):
+            dataclasses.replace(good, **change)
+
+
+def test_errors_are_ours_and_end_the_command_line_with_2():
+    with pytest.raises(CausalEditError) as caught:
+        requests_from_data([])
+    assert isinstance(caught.value, ValueError)
+    assert caught.value.exit_code == 2
+
+
+# ---- files -----------------------------------------------------------------------------------------
+def test_unusable_files_are_named(tmp_path):
+    missing, broken, binary = tmp_path / "no.json", tmp_path / "broken.json", tmp_path / "binary.json"
+    broken.write_text("{", encoding="utf-8")
+    binary.write_bytes(b"\xff\xfe\x00[")
+    for path, word in ((missing, "does not exist"), (broken, "not valid JSON"), (binary, "not valid JSON"), (tmp_path, "read")):
+        with pytest.raises(RequestError) as caught:
+            load_json(path, "`--requests`")
+        assert "`--requests`" in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert word in str(caught.value)
