@@ -39,6 +39,13 @@ def test_a_trace_is_read_and_written_back():
     assert read(trace.text) == trace
 
 
+def test_a_part_keeps_its_last_word_and_stop():
+    text = GOOD.replace("from Cairo.", "from Cairo until 2019.").replace("parliament moved.", "parliament moved in 2020.")
+    trace = read(text)
+    assert trace.part("Old fact") == "Egypt was governed from Cairo until 2019."
+    assert trace.part("Reason for change").endswith("parliament moved in 2020.")
+
+
 @pytest.mark.parametrize(
     "text",
     [

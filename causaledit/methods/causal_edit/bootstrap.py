@@ -222,7 +222,9 @@ class BootstrapTrainer(PreservingMixin, SFTTrainer):
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Cross-entropy over completion tokens (the trainer's own, where the model cannot pick positions)."""
-        if not self._picks_positions or return_outputs or self.accelerator.num_processes > 1:
+        # in token mode trl's own loss also counts the tokens of other processes
+        several = self.accelerator.num_processes > 1 and not self._mean_by_sequence
+        if return_outputs or several or not self._picks_positions:
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
@@ -234,11 +236,14 @@ class BootstrapTrainer(PreservingMixin, SFTTrainer):
             logits_to_keep=positions,
             use_cache=False,
         ).logits
-        total = torch.nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), labels[:, positions].flatten(), ignore_index=-100, reduction="sum"
-        )
-        tokens = num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum()
-        return self.with_preservation(total / tokens, model)
+        labels = labels[:, positions]
+        losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
+        if self._mean_by_sequence:
+            loss = (losses.sum(-1) / (labels != -100).sum(-1).clamp(min=1)).mean()
+            loss = loss / self.current_gradient_accumulation_steps
+        else:
+            loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else (labels != -100).sum())
+        return self.with_preservation(loss, model)
 
 
 def run_bootstrap(
@@ -300,7 +305,10 @@ def run_bootstrap(
             callbacks=[watch],
         )
         trainer.preservation = preservation
+        trainer._mean_by_sequence = hparams.bootstrap_loss_mean == "sequence"
         trainer._picks_positions = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
+        if trainer._mean_by_sequence and not trainer._picks_positions:
+            logger.warning("`bootstrap_loss_mean: sequence` needs a model with `logits_to_keep`: token mean is used")
         lengths = sum(len(row["input_ids"]) for row in rows) / len(rows)
         prepared(trainer).train()
         count.trained += int(trainer.state.global_step * min(hparams.bootstrap_batch_size, len(rows)) * lengths)

@@ -132,6 +132,9 @@ class CausalEditHyperParams:
     bootstrap_max_steps: int | None = _f(None, "Most optimiser steps for one edit; None means by epochs alone.")
     bootstrap_steps_per_extra_edit: int = _f(0, "Steps added to `bootstrap_max_steps` per further edit.")
     bootstrap_max_grad_norm: float = _f(0.1, "Gradient clipping of stage 1.")
+    bootstrap_loss_mean: str = _f(
+        "token", "`token`: all completion tokens weigh the same; `sequence`: all completions, so short ones more."
+    )
     bootstrap_stop_loss: float = _f(0.35, "Stage 1 stops when the loss stays below this …")
     bootstrap_stop_patience: int = _f(2, "… for so many logs in a row.")
 
@@ -239,6 +242,7 @@ class CausalEditHyperParams:
             "teacher": ("base", "bootstrapped", "auto"),
             "context_role": ("system", "user"),
             "dtype": ("auto", "float32", "bfloat16", "float16"),
+            "bootstrap_loss_mean": ("token", "sequence"),
             "distill_vllm_mode": ("colocate", "server"),
         }.items():
             value = getattr(self, name)

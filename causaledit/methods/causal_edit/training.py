@@ -89,6 +89,7 @@ def trainer_arguments(model: PreTrainedModel, hparams: CausalEditHyperParams) ->
             "weight_decay": 0.0,
             "logging_steps": 1,
             "logging_strategy": "steps",
+            "logging_nan_inf_filter": False,  # a loss that is not finite must be seen, not averaged away
             "save_strategy": "no",
             "report_to": "none",
             "disable_tqdm": True,
