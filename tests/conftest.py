@@ -79,7 +79,9 @@ def _trained_tokenizer() -> Any:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     text = [str(value) for request in (EGYPT, NORWAY) for value in request.values()]
-    text.append("Old fact: Reason for change: Updated fact: Derivation: Answer: <think> </think> think step by step user")
+    text.append(
+        "Old fact: Reason for change: Updated fact: Derivation: Answer: <think> </think> think step by step user"
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=600,
         special_tokens=SPECIAL_TOKENS,

@@ -61,7 +61,9 @@ def test_all_published_keys_in_one_file_land_where_they_should(tmp_path):
         assert getattr(hparams, name) == value, key
         assert getattr(defaults, name) != value, f"{key}: the test's value must not be the default"
     assert hparams.teacher == "bootstrapped"
-    untouched = {f.name for f in dataclasses.fields(hparams)} - {n for n, _ in PUBLISHED.values()} - {"teacher", "model_name"}
+    untouched = (
+        {f.name for f in dataclasses.fields(hparams)} - {n for n, _ in PUBLISHED.values()} - {"teacher", "model_name"}
+    )
     assert all(getattr(hparams, name) == getattr(defaults, name) for name in untouched)
 
 
@@ -83,6 +85,7 @@ def test_defaults_are_the_papers_figures():
     assert (h.distill_learning_rate, h.distill_warmup_ratio, h.distill_max_grad_norm) == (9e-5, 0.2, 0.5)
     assert (h.distill_repetition_ngram, h.distill_repetition_window, h.distill_repetition_threshold) == (3, 48, 0.15)
     assert (h.distill_forward_kl, h.teacher, h.editing_mode, h.preserve_weight) == (True, "base", "causal", 0.0)
+    assert h.bootstrap_loss_mean == "token"
     assert [h.distill_steps(n) for n in (1, 2, 5)] == [20, 25, 40]
 
 
@@ -159,6 +162,7 @@ REFUSED = [
     ({"teacher": "ema"}, ["teacher", "base, bootstrapped, auto", "'ema'"]),
     ({"context_role": "tool"}, ["context_role", "system, user", "'tool'"]),
     ({"dtype": "int8"}, ["dtype", "bfloat16", "'int8'"]),
+    ({"bootstrap_loss_mean": "word"}, ["bootstrap_loss_mean", "token, sequence", "'word'"]),
     ({"distill_vllm_mode": "x"}, ["distill_vllm_mode", "colocate", "'x'"]),
     ({"lora_rank": 0}, ["lora_rank", "at least 1", "0"]),
     ({"lora_rank": 2.5}, ["lora_rank", "whole number", "2.5"]),
@@ -222,7 +226,13 @@ def test_an_error_in_a_file_names_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "word"),
-    [("a: [1", "not valid YAML"), ("- a\n- b", "list"), ("", "NoneType"), ("just words", "str"), ("model_name: x", "alg_name")],
+    [
+        ("a: [1", "not valid YAML"),
+        ("- a\n- b", "list"),
+        ("", "NoneType"),
+        ("just words", "str"),
+        ("model_name: x", "alg_name"),
+    ],
     ids=["broken", "list", "empty", "text", "no alg_name"],
 )
 def test_unusable_files(tmp_path, text, word):

@@ -94,7 +94,9 @@ def test_the_prompts_of_an_edit_share_the_context_as_a_prefix():
             render(make_tokenizer(), P.teacher_messages(p.text, context, role=role))
             for p in P.student_prompts(REQUEST, causal=True)
         ]
-        assert all(text[: text.index(LONG) + len(LONG)] == texts[0][: texts[0].index(LONG) + len(LONG)] for text in texts)
+        assert all(
+            text[: text.index(LONG) + len(LONG)] == texts[0][: texts[0].index(LONG) + len(LONG)] for text in texts
+        )
 
 
 def test_the_noncausal_teacher_has_no_narrative():

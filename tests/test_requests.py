@@ -66,7 +66,10 @@ def test_mquake_rewrite():
 
 
 def test_easyedit_lists_of_probes():
-    probes = {"near": {"prompt": ["A is", "B is"], "ground_truth": ["a", "b"]}, "far": {"prompt": "C is", "ground_truth": "c"}}
+    probes = {
+        "near": {"prompt": ["A is", "B is"], "ground_truth": ["a", "b"]},
+        "far": {"prompt": "C is", "ground_truth": "c"},
+    }
     request = request_from_dict({**EASYEDIT, "locality": probes, "rephrase_prompt": ["one?", "two?"]})
     assert [(p.question, p.answer) for p in request.locality] == [("A is", "a"), ("B is", "b"), ("C is", "c")]
     assert [p.question for p in request.rephrase] == ["one?", "two?"]
@@ -163,7 +166,9 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("change", "words"), REFUSED, ids=[json.dumps(c, default=lambda _: "missing") for c, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("change", "words"), REFUSED, ids=[json.dumps(c, default=lambda _: "missing") for c, _ in REFUSED]
+)
 def test_refused(change, words):
     data = {**EASYEDIT, **change}
     data = {key: value for key, value in data.items() if value is not ...}
@@ -218,7 +223,12 @@ def test_unusable_files_are_named(tmp_path):
     missing, broken, binary = tmp_path / "no.json", tmp_path / "broken.json", tmp_path / "binary.json"
     broken.write_text("{", encoding="utf-8")
     binary.write_bytes(b"\xff\xfe\x00[")
-    for path, word in ((missing, "does not exist"), (broken, "not valid JSON"), (binary, "not valid JSON"), (tmp_path, "read")):
+    for path, word in (
+        (missing, "does not exist"),
+        (broken, "not valid JSON"),
+        (binary, "not valid JSON"),
+        (tmp_path, "read"),
+    ):
         with pytest.raises(RequestError) as caught:
             load_json(path, "`--requests`")
         assert "`--requests`" in str(caught.value)

@@ -40,7 +40,9 @@ def test_a_trace_is_read_and_written_back():
 
 
 def test_a_part_keeps_its_last_word_and_stop():
-    text = GOOD.replace("from Cairo.", "from Cairo until 2019.").replace("parliament moved.", "parliament moved in 2020.")
+    text = GOOD.replace("from Cairo.", "from Cairo until 2019.").replace(
+        "parliament moved.", "parliament moved in 2020."
+    )
     trace = read(text)
     assert trace.part("Old fact") == "Egypt was governed from Cairo until 2019."
     assert trace.part("Reason for change").endswith("parliament moved in 2020.")
@@ -77,7 +79,17 @@ def test_small_departures_from_the_form_are_read(text):
         GOOD.replace("The wells under the city ran dry, so parliament moved.", ""),
         GOOD.replace("Old fact", "XX").replace("Updated fact", "Old fact").replace("XX", "Updated fact"),
     ],
-    ids=["empty", "no think", "not opened", "cut off", "no answer", "no answer line", "no update", "empty part", "order"],
+    ids=[
+        "empty",
+        "no think",
+        "not opened",
+        "cut off",
+        "no answer",
+        "no answer line",
+        "no update",
+        "empty part",
+        "order",
+    ],
 )
 def test_what_lacks_the_form_is_not_read(text):
     assert read(text) is None
@@ -131,7 +143,9 @@ def test_wording_that_gives_away_the_context_or_hedges(wording):
 
 
 def test_the_edits_own_names_are_no_giveaway():
-    request = dataclasses.replace(REQUEST, subject="The Article", prompt="The editor of {} is", ground_truth="May B. Source")
+    request = dataclasses.replace(
+        REQUEST, subject="The Article", prompt="The editor of {} is", ground_truth="May B. Source"
+    )
     text = GOOD.replace("Egypt", "The Article").replace("Cairo", "May B. Source")
     assert T.reject_reason(read(text), request) is None
     assert T.reject_reason(read(text), REQUEST) == "gives away the context"
@@ -187,7 +201,9 @@ def test_the_fallback_trace_passes_its_own_filter(causal):
 
 
 def test_the_fallback_takes_the_narratives_words_and_skips_giveaways():
-    story = "The article tells of Alexandria and its wells. Parliament moved its seat to Alexandria by the sea. It rained."
+    story = (
+        "The article tells of Alexandria and its wells. Parliament moved its seat to Alexandria by the sea. It rained."
+    )
     trace = T.fallback_trace(dataclasses.replace(REQUEST, narrative=story), causal=True)
     assert trace.part("Reason for change") == "Parliament moved its seat to Alexandria by the sea."
 

@@ -5,12 +5,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
 
 import pytest
 import torch
-from conftest import EGYPT, NORWAY, fast_hparams, make_gpt2, make_llama, make_qwen3, make_tokenizer, same_weights, weights_of
+from conftest import (
+    EGYPT,
+    NORWAY,
+    fast_hparams,
+    make_gpt2,
+    make_llama,
+    make_qwen3,
+    make_tokenizer,
+    same_weights,
+    weights_of,
+)
 from transformers import TrainerCallback
 from trl import SFTTrainer
 from trl.experimental.sdft import SDFTConfig, SDFTTrainer
@@ -90,7 +101,9 @@ def with_adapter(model, hparams, *, trained=True):
     return peft_model
 
 
-def internalise_with(monkeypatch, hparams, peft_model, requests=(REQUEST,), *, trainer=None, callback=None, role="system"):
+def internalise_with(
+    monkeypatch, hparams, peft_model, requests=(REQUEST,), *, trainer=None, callback=None, role="system"
+):
     """Run stage 2 as the method does, with a callback or a subclass of its trainer put in."""
     base = trainer or internalise.InternalisationTrainer
     made = []
@@ -112,7 +125,7 @@ def internalise_with(monkeypatch, hparams, peft_model, requests=(REQUEST,), *, t
         progress=SilentProgress(),
         count=TokenCount(),
     )
-    return found, made[0]
+    return found, made[0] if made else None
 
 
 @pytest.mark.parametrize("role", ["system", "user"])
@@ -158,7 +171,12 @@ def test_each_rollouts_teacher_sees_its_own_edits_narrative(monkeypatch):
 def test_rollouts_of_a_prompt_stand_together_and_groups_are_whole(monkeypatch):
     # the weights are a softmax within groups of neighbouring rows: a split group would be silent nonsense
     hparams = fast_hparams(
-        None, None, teacher="base", distill_batch_size=4, distill_num_generations=4, distill_gradient_accumulation_steps=2
+        None,
+        None,
+        teacher="base",
+        distill_batch_size=4,
+        distill_num_generations=4,
+        distill_gradient_accumulation_steps=2,
     )
     capture = Capture()
     _, trainer = internalise_with(monkeypatch, hparams, with_adapter(make_llama(), hparams), callback=capture)
@@ -201,25 +219,37 @@ def test_shared_prefix_logits_equal_trls_own_path(monkeypatch, teacher, make):
         assert (ours.teacher_logits - ours.student_logits)[valid].abs().max() > 0.05
 
 
-def test_logits_are_the_models_own_whatever_the_sampling_temperature(monkeypatch):
-    """trl divides by the sampling temperature; CODE's loss has a temperature of its own (default 1)."""
-    checked = []
+@pytest.mark.parametrize("make", [make_llama, make_gpt2, make_qwen3], ids=["llama", "gpt2", "qwen3"])
+def test_logits_are_the_models_own_whatever_temperature_and_padding(monkeypatch, make):
+    """trl divides by the sampling temperature, and prompts of a batch are padded: neither may show in the logits."""
+    compared = []
 
     class Compare(internalise.InternalisationTrainer):
         def _compute_teacher_student_logits(self, model, teacher_model, inputs):
             found = super()._compute_teacher_student_logits(model, teacher_model, inputs)
-            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
-            mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
-            with torch.no_grad():
-                plain = model(input_ids=ids, attention_mask=mask).logits[:, inputs["prompt_ids"].shape[1] - 1 : -1]
-            valid = found.loss_mask.bool()
-            checked.append((found.student_logits[valid].detach(), plain[valid]))
+            prompts = inputs["prompt_ids"], inputs["prompt_mask"], found.student_logits
+            length = inputs["completion_ids"].shape[1]
+            teacher = (
+                inputs["teacher_input_ids"][:, :-length],
+                inputs["teacher_attention_mask"][:, :-length],
+                found.teacher_logits,
+            )
+            for (ids, mask, logits), off in ((prompts, False), (teacher, True)):
+                for row in range(len(ids)):
+                    head = ids[row][mask[row].bool()]
+                    tail = inputs["completion_ids"][row][inputs["completion_mask"][row].bool()]
+                    with torch.no_grad(), self.model.disable_adapter() if off else contextlib.nullcontext():
+                        alone = self.model(input_ids=torch.cat([head, tail])[None]).logits[0, len(head) - 1 : -1]
+                    compared.append((logits[row, : len(tail)].detach(), alone))
             return found
 
-    hparams = fast_hparams(None, None, teacher="base", distill_temperature=0.5)
-    internalise_with(monkeypatch, hparams, with_adapter(make_llama(), hparams), trainer=Compare)
-    for found, plain in checked:
-        torch.testing.assert_close(found, plain, atol=1e-4, rtol=1e-4)
+    hparams = fast_hparams(
+        None, None, teacher="base", distill_temperature=0.5, distill_batch_size=8, lora_target_modules=["all-linear"]
+    )
+    internalise_with(monkeypatch, hparams, with_adapter(make(), hparams), trainer=Compare)
+    assert compared
+    for found, alone in compared:
+        torch.testing.assert_close(found, alone, atol=1e-4, rtol=1e-4)
 
 
 def test_the_loss_is_the_papers_formula(monkeypatch):
@@ -254,7 +284,6 @@ def test_the_loss_is_the_papers_formula(monkeypatch):
         expected = float((kl * share).sum() / share.sum()) if share.sum() > 0 else 0.0
         assert loss == pytest.approx(expected, abs=1e-5)
         dropped += int((~keep).sum())
-    print(dropped)
     assert 0 < dropped < 4 * len(seen)  # the filter took part
 
 
@@ -271,7 +300,11 @@ def test_stage_2_changes_the_student_and_nothing_else(monkeypatch, teacher):
     assert changed
     assert changed <= student
     if teacher == "bootstrapped":
-        frozen = {name.replace(f".{TEACHER_ADAPTER}.", f".{STUDENT_ADAPTER}."): before[name] for name in before if f".{TEACHER_ADAPTER}." in name}
+        frozen = {
+            name.replace(f".{TEACHER_ADAPTER}.", f".{STUDENT_ADAPTER}."): before[name]
+            for name in before
+            if f".{TEACHER_ADAPTER}." in name
+        }
         assert same_weights(frozen, {name: before[name] for name in student})  # it was a copy of the student
 
 
@@ -386,6 +419,36 @@ def test_the_bootstrap_loss_is_trls_sft_loss(monkeypatch, make):
         assert loss == pytest.approx(expected, abs=1e-4)
         for a, b in zip(our_grads, their_grads, strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_sequence_mean_gives_each_completion_the_same_say(monkeypatch, accumulation):
+    seen, original = [], bootstrap.trainer_arguments
+
+    @contextlib.contextmanager
+    def accumulating(*args):
+        with original(*args) as arguments:
+            yield {**arguments, "gradient_accumulation_steps": accumulation}
+
+    class Record(bootstrap.BootstrapTrainer):
+        def compute_loss(self, model, inputs, **kwargs):
+            loss = super().compute_loss(model, inputs, **kwargs)
+            with torch.no_grad():
+                logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
+            rows = []
+            for row, labels in zip(logits, inputs["labels"][:, 1:], strict=True):
+                counts = labels != -100
+                rows.append(torch.nn.functional.cross_entropy(row[counts], labels[counts]).item())
+            seen.append((loss.item(), sum(rows) / len(rows) / accumulation))
+            return loss
+
+    monkeypatch.setattr(bootstrap, "trainer_arguments", accumulating)
+    hparams = fast_hparams(None, None, bootstrap_loss_mean="sequence", bootstrap_max_steps=2, bootstrap_batch_size=2)
+    pairs = [*PAIRS, ("Norway?", "Bergen."), ("What of Norway?", "Its capital is Bergen, and no longer Oslo.")]
+    bootstrap_with(monkeypatch, hparams, with_adapter(make_llama(), hparams), pairs=pairs, trainer=Record)
+    assert len(seen) == 2 * accumulation
+    for loss, expected in seen:
+        assert loss == pytest.approx(expected, abs=1e-4)
 
 
 def test_stage_1_trains_on_completion_tokens_alone(monkeypatch):

@@ -1,0 +1,155 @@
+"""The preservation term: which questions it holds on to, and that its loss is a KL to the unedited model."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+import torch
+from conftest import EGYPT, MODELS, NORWAY, fast_hparams, make_llama, make_tokenizer
+from torch.nn.functional import kl_div
+
+from causaledit.errors import HparamsError
+from causaledit.evaluation.answers import mentions
+from causaledit.methods.causal_edit.preservation import build_preservation, neighbour_questions
+from causaledit.methods.causal_edit.relations import RelationBank
+from causaledit.models.chat import prepare_tokenizer, render, user
+from causaledit.models.generation import generate_texts
+from causaledit.models.tally import TokenCount
+from causaledit.requests import request_from_dict
+
+REQUEST = request_from_dict(EGYPT)
+QUESTIONS = ["What is the capital of Cuba?", "Who wrote Hamlet, and when did that happen?", "Name a river.", "Why?"]
+
+
+@pytest.fixture
+def questions_file(tmp_path):
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps(QUESTIONS), encoding="utf-8")
+    return str(path)
+
+
+def build(model, questions_file, **changes):
+    options = {
+        "preserve_weight": 0.5,
+        "preserve_file": questions_file,
+        "preserve_batch_size": len(QUESTIONS),
+        "preserve_top_k": 10**6,
+        "preserve_max_new_tokens": 6,
+    }
+    hparams = fast_hparams(None, None, **{**options, **changes})
+    return build_preservation(model, prepare_tokenizer(make_tokenizer()), [REQUEST], hparams, count=TokenCount())
+
+
+def nudge(model):
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.02)
+    return model
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_the_unedited_model_has_nothing_to_pay(architecture, questions_file):
+    model = MODELS[architecture]()
+    preservation = build(model, questions_file)
+    assert len(preservation) == len(QUESTIONS)
+    assert preservation.next_loss(model).item() == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_the_loss_is_the_mean_kl_over_the_base_models_own_answers(architecture, questions_file):
+    tokenizer, base = prepare_tokenizer(make_tokenizer()), MODELS[architecture]()
+    preservation = build(base, questions_file)
+    changed = nudge(MODELS[architecture]())
+    kls = []
+    for question in QUESTIONS:
+        prompt = render(tokenizer, user(question))
+        head = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        ids, out = torch.tensor([head]), []
+        with torch.no_grad():  # greedy by hand, one row, nothing padded
+            for _ in range(6):
+                token = (
+                    base(input_ids=torch.cat([ids, torch.tensor([out], dtype=torch.long)], dim=1))
+                    .logits[0, -1]
+                    .argmax()
+                )
+                if token == tokenizer.eos_token_id:
+                    break
+                out.append(int(token))
+            rows = torch.tensor([head + out])
+            p, q = (m(input_ids=rows).logits[0, len(head) - 1 : -1].log_softmax(-1) for m in (base, changed))
+        kls.append(kl_div(q, p, reduction="none", log_target=True).sum(-1))
+    expected = 0.5 * torch.cat(kls).mean().item()
+    assert expected > 1e-3
+    loss = preservation.next_loss(changed)
+    assert loss.item() == pytest.approx(expected, rel=1e-2, abs=1e-4)
+    loss.backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in changed.parameters())
+
+
+def test_every_question_has_its_turn(questions_file):
+    model = make_llama()
+    preservation = build(model, questions_file, preserve_batch_size=3)
+    changed = nudge(make_llama())
+    # 4 questions, 3 a step: after 4 steps each was asked three times, so the mean over steps is the whole set's
+    steps = [preservation.next_loss(changed).item() for _ in range(4)]
+    whole = build(model, questions_file).next_loss(changed).item()
+    assert len({round(s, 6) for s in steps}) > 1
+    assert sum(steps) / 4 == pytest.approx(whole, rel=0.05)
+
+
+def test_off_by_default(questions_file):
+    assert build(make_llama(), questions_file, preserve_weight=0.0) is None
+
+
+def test_neighbours_do_not_touch_the_edit():
+    bank = RelationBank.bundled()
+    for data in (EGYPT, NORWAY):
+        request = request_from_dict(data)
+        questions = neighbour_questions(request, 40, bank=bank, rng=random.Random(3))
+        assert len(questions) == len(set(questions)) > 20
+        assert any("What is the capital of" in q for q in questions)  # the edit's own wording, about others
+        assert any(q.startswith("The capital of") for q in questions)
+        assert not any(mentions(q, [request.target_new, request.ground_truth]) for q in questions)
+        # what else there is to ask about the subject may be held fast, the edited fact may not
+        about = [q for q in questions if mentions(q, [request.subject])]
+        assert not any("capital" in q for q in about)
+        assert len(about) < len(questions) / 4
+
+
+def test_a_fact_of_an_unknown_relation_has_neighbours_too():
+    request = request_from_dict({**EGYPT, "prompt": "The zyx of {} is", "question": "What is the zyx of Egypt?"})
+    bank = RelationBank.bundled()
+    assert bank.relation_of(request) is None
+    assert len(neighbour_questions(request, 20, bank=bank, rng=random.Random(0))) > 10
+    assert all("Egypt" in text for text in bank.paraphrases(request, 3))
+
+
+def test_an_answer_that_states_the_edited_fact_is_not_preserved(tmp_path):
+    tokenizer, model = prepare_tokenizer(make_tokenizer()), make_llama()
+    question = "What is the capital of Egypt?"
+    [reply] = generate_texts(model, tokenizer, [render(tokenizer, user(question))], max_new_tokens=6)
+    word = next((w for w in reply.split() if mentions(reply, [w])), None)
+    if word is None:
+        pytest.skip("the random model says no word here")
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps([question, "What is the capital of Cuba?"]), encoding="utf-8")
+    hparams = fast_hparams(None, None, preserve_weight=1.0, preserve_file=str(path), preserve_max_new_tokens=6)
+    kept = []
+    for old in (word, "Memphis"):
+        request = request_from_dict({**EGYPT, "ground_truth": old})
+        kept.append(len(build_preservation(model, tokenizer, [request], hparams, count=TokenCount())))
+    assert kept[1] - kept[0] == 1  # the one whose answer names the old answer
+
+
+@pytest.mark.parametrize("content", [None, "{", "[]", '{"a": 1}', '["fine", 3]', '["fine", " "]'])
+def test_an_unusable_question_file_is_named(tmp_path, content):
+    path = tmp_path / "questions.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(HparamsError) as caught:
+        build(make_llama(), str(path))
+    assert "preserve_file" in str(caught.value)
+    assert str(path) in str(caught.value)

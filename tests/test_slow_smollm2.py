@@ -1,0 +1,44 @@
+"""One real edit of the embedded SmolLM2-135M-Instruct, as the README shows it (about a minute)."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import REPOSITORY, same_weights, weights_of
+
+from causaledit.errors import ModelError
+from causaledit.evaluation.efficacy import ask, rates
+from causaledit.evaluation.probes import case_probes
+from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
+from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.models.embedded import ensure_embedded_model
+from causaledit.models.loading import load_model
+from causaledit.models.weights import restore
+from causaledit.progress import SilentProgress
+from causaledit.requests import load_json, requests_from_data
+
+
+@pytest.mark.slow
+def test_one_real_edit():
+    try:
+        folder = ensure_embedded_model("smollm2-135m-instruct")
+    except ModelError as error:
+        pytest.skip(f"the embedded model cannot be had: {error}")
+    hparams = CausalEditHyperParams.from_hparams("smollm2-135m-instruct")
+    model, tokenizer = load_model(str(folder), device="cpu")
+    case = load_json(REPOSITORY / "data" / "causaledit-mini.json", "data")[0]
+    requests = requests_from_data(case["requested_rewrite"])
+    probes = [p for p in case_probes(case, requests) if p.family in ("direct", "locality")]
+    before, answers_before = weights_of(model), ask(model, tokenizer, probes)
+    report = EditReport()
+    edited, originals = apply_causal_edit_to_model(
+        model, tokenizer, requests, hparams, return_orig_weights=True, progress=SilentProgress(), report=report
+    )
+    answers = ask(edited, tokenizer, probes)
+    found = rates(answers_before, answers)
+    assert found["direct"]["total"] == 5
+    assert found["direct"]["hits"] >= 3, [a.response for a in answers]
+    assert report.narrative_source == ["request"]
+    assert len(report.losses["internalise"]) == hparams.distill_steps(1)
+    restore(model, originals)
+    assert same_weights(weights_of(model), before)
+    assert [a.response for a in ask(model, tokenizer, probes)] == [a.response for a in answers_before]
