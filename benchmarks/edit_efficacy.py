@@ -3,7 +3,8 @@
     python benchmarks/edit_efficacy.py --data FILE --hparams YAML --json OUT
 
 Edits of a case are applied together; closed-book greedy answers are taken before and after; the weights
-are restored after each case. Each finished case is written at once, and the same --json resumes.
+are restored after each case. Where both stages run, the probes are asked between them too (its time is not counted):
+what stage 1 alone gave, which is also what `--stages 1` gives. Each finished case is written at once, and the same --json resumes.
 `cost_tokens` is the seconds of an edit times the plain model's generation rate (batch 32) measured in the
 same run, so that machines compare.
 """
@@ -34,7 +35,7 @@ from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
 from causaledit.models.tally import TokenCount
-from causaledit.models.weights import restore
+from causaledit.models.weights import merged_for_inference, restore
 from causaledit.progress import SilentProgress
 from causaledit.requests import load_json, requests_from_data
 
@@ -59,6 +60,17 @@ def run_case(model, tokenizer, case, hparams) -> dict:
     probes = case_probes(case, requests)
     pre = ask(model, tokenizer, probes)
     report = EditReport()
+    between: list = []
+    spent = 0.0
+
+    def look(peft_model) -> None:
+        nonlocal between, spent
+        started = time.perf_counter()
+        peft_model.eval()
+        with merged_for_inference(peft_model):
+            between = ask(peft_model.get_base_model(), tokenizer, probes)
+        spent = time.perf_counter() - started
+
     began = time.perf_counter()
     edited, originals = apply_causal_edit_to_model(
         model,
@@ -68,8 +80,9 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         return_orig_weights=True,
         progress=SilentProgress(),
         report=report,
+        after_bootstrap=look if 2 in hparams.stages else None,
     )
-    seconds = time.perf_counter() - began
+    seconds = time.perf_counter() - began - spent
     post = ask(edited, tokenizer, probes)
     restore(model, originals)
     return {
@@ -83,7 +96,9 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         "losses": report.losses,
         "rates": rates(pre, post),
         "rates_before": rates(pre, pre),
+        "rates_stage_1": rates(pre, between) if between else None,
         "pre": [a.to_dict() for a in pre],
+        "stage_1": [a.to_dict() for a in between],
         "post": [a.to_dict() for a in post],
     }
 
@@ -95,6 +110,7 @@ def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
     return {
         **pooled([c["rates"] for c in cases]),
         "before": pooled([c["rates_before"] for c in cases]),
+        "stage_1": pooled([c["rates_stage_1"] for c in cases]) if cases[0]["rates_stage_1"] else None,
         "seconds_per_edit": seconds,
         "seconds_per_single_edit": statistics.median(single) if single else None,
         "plain_tokens_per_second": rate,
@@ -165,14 +181,14 @@ def main() -> None:
         print(f"case {case['case_id']}: {done[-1]['seconds']:.0f} s, so far {line}", flush=True)
 
     table = Table(title=f"{len(done)} cases, {summary['edits']} edits")
-    for column in ("", "before", "after"):
-        table.add_column(column, justify="right" if column else "left")
+    columns = {"before": summary["before"], "stage 1": summary["stage_1"], "after": summary}
+    columns = {name: figures for name, figures in columns.items() if figures}
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
     for family in FAMILIES:
-        before, after = summary["before"][family], summary[family]
-        table.add_row(
-            family,
-            *(f"{r['rate']:.1%} ({r['hits']}/{r['total']})" if r["total"] else "–" for r in (before, after)),
-        )
+        cells = [figures[family] for figures in columns.values()]
+        table.add_row(family, *(f"{r['rate']:.1%} ({r['hits']}/{r['total']})" if r["total"] else "–" for r in cells))
     console = Console()
     console.print(table)
     for key in ("seconds_per_edit", "seconds_per_single_edit", "plain_tokens_per_second", "cost_tokens",

@@ -134,15 +134,14 @@ def make_llama(seed: int = 0, **changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**_ids(make_tokenizer()), **{**options, **changes})).eval()
 
 
-def make_gpt2(seed: int = 0) -> Any:
+def make_gpt2(seed: int = 0, **changes: Any) -> Any:
     """A random GPT-2: other module names, fused Conv1D projections, absolute positions, real dropout modules."""
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(seed)
-    return GPT2LMHeadModel(
-        GPT2Config(**_ids(make_tokenizer()), n_embd=32, n_layer=2, n_head=2, n_positions=2048, initializer_range=0.1)
-    ).eval()
+    options = {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_positions": 2048, "initializer_range": 0.1, **changes}
+    return GPT2LMHeadModel(GPT2Config(**_ids(make_tokenizer()), **options)).eval()
 
 
 def make_qwen3(seed: int = 0) -> Any:

@@ -26,7 +26,7 @@ from conftest import (
     weights_of,
 )
 
-from causaledit.errors import CausalEditError, EditFailedError, ModelError, RequestError
+from causaledit.errors import CausalEditError, EditFailedError, HparamsError, ModelError, RequestError
 from causaledit.methods.registry import METHODS
 from causaledit.progress import SilentProgress
 
@@ -491,20 +491,27 @@ def test_without_narrative_and_old_answer_the_model_is_asked(method):
 # ---- refusals, before any compute ------------------------------------------------------------------
 def refused(method, error, match, *requests, model=None, **changes):
     model = model or make_llama()
+
+    def computed(*args):
+        raise AssertionError("the model was run before the input was refused")
+
+    handle = model.register_forward_pre_hook(computed)
     weights, around = weights_of(model), surroundings(model)
-    progress = Stop("", 1, AssertionError("something was computed"))
     with pytest.raises(error, match=match) as caught:
-        apply(method, model, make_tokenizer(), *requests, progress=progress, **changes)
+        apply(method, model, make_tokenizer(), *requests, **changes)
     assert isinstance(caught.value, CausalEditError)
     assert same_weights(weights_of(model), weights)
     assert surroundings(model) == around
+    handle.remove()
 
 
 def test_unusable_input_is_refused(method):
     refused(method, RequestError, "empty")
     refused(method, RequestError, "Request 2.*subject", EGYPT, {**NORWAY, "subject": ""})
     refused(method, RequestError, "same fact", EGYPT, {**EGYPT, "target_new": "Luxor"})
-    refused(method, RequestError, "does not exist", EGYPT, narrative_file="/no/such/file.json")
+    bare = {key: EGYPT[key] for key in ("prompt", "subject", "target_new")}  # the model would be asked for the rest
+    refused(method, RequestError, "does not exist", bare, narrative_file="/no/such/file.json")
+    refused(method, HparamsError, "preserve_file", bare, preserve_weight=1.0, preserve_file="/no/such/file.json")
     refused(method, RequestError, "context window", {**EGYPT, "narrative": EGYPT["narrative"] * 200})
     refused(method, ModelError, "c_attn.*all-linear", EGYPT, lora_target_modules=["c_attn"])
     refused(method, ModelError, r"\[1, 9\].*2 layers", EGYPT, lora_layers=[1, 9])

@@ -6,8 +6,8 @@ import types
 
 import pytest
 import torch
-from conftest import MODELS, make_llama, make_tokenizer
-from transformers import GenerationConfig
+from conftest import MODELS, make_gpt2, make_llama, make_tokenizer
+from transformers import GenerationConfig, LlamaConfig
 
 from causaledit.models.generation import (
     MIN_SHARED_PREFIX,
@@ -82,6 +82,19 @@ def test_generated_tokens_are_counted(model, tokenizer):
     before = count.generated
     generate_texts(model, tokenizer, [PROMPT, "x"], max_new_tokens=3, count=count)
     assert 2 <= count.generated - before <= 6
+
+
+def test_generation_ends_at_the_models_window(tokenizer):
+    # 2,048 new tokens are the published length of a trace; beyond its window GPT-2 has no positions to give
+    model = make_gpt2(n_positions=64)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id = None
+    room = 64 - len(ids_of(tokenizer, PROMPT))
+    assert 0 < room < 50
+    texts = sample_continuations(model, tokenizer, PROMPT, 3, max_new_tokens=100, temperature=1.0, top_p=1.0)
+    assert len(texts) == 3
+    count = TokenCount()
+    generate_texts(model, tokenizer, [PROMPT], max_new_tokens=100, count=count)
+    assert count.generated >= room
 
 
 # ---- scoring completions ---------------------------------------------------------------------------
@@ -196,6 +209,7 @@ class ScarceModel:
     """Generates the last prompt token, for at most `room` rows at a time."""
 
     device = torch.device("cpu")
+    config = LlamaConfig()
     generation_config = types.SimpleNamespace(eos_token_id=None)
 
     def __init__(self, room, message="CUDA out of memory. Tried to allocate 2 GiB"):

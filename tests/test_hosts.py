@@ -7,7 +7,7 @@ import subprocess
 import sys
 import textwrap
 import types
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import (
@@ -28,6 +28,9 @@ from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.hosts.metrics import predicted_tokens, token_accuracy
 from causaledit.methods.registry import METHODS, get_method
 from causaledit.models.loading import load_model
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -162,7 +165,7 @@ def test_an_old_easyedit_is_one_clear_error(tmp_path, version):
 
 # ---- the registry ----------------------------------------------------------------------------------
 def test_an_unknown_method_offers_the_nearest_name():
-    with pytest.raises(HostError, match="'CausalEdt'.*Did you mean 'CausalEdit'"):
+    with pytest.raises(HostError, match=r"'CausalEdt'.*Did you mean 'CausalEdit'"):
         get_method("CausalEdt")
     for name in (None, 3, ["CausalEdit"]):
         with pytest.raises(HostError, match="alg_name"):
@@ -171,7 +174,7 @@ def test_an_unknown_method_offers_the_nearest_name():
 
 def test_the_editor_refuses_an_unknown_method():
     hparams = types.SimpleNamespace(alg_name="Causal-Edit", model_name="x", device="cpu", model_parallel=False)
-    with pytest.raises(HostError, match="'Causal-Edit'.*'CausalEdit'"):
+    with pytest.raises(HostError, match=r"'Causal-Edit'.*'CausalEdit'"):
         EmbeddedEditor.from_hparams(hparams)
     with pytest.raises(HostError, match="hparams"):
         EmbeddedEditor.from_hparams(None)
@@ -222,7 +225,7 @@ def test_arguments_that_do_not_fit_together(arguments, words):
 
 
 def test_edit_refuses_a_batch_size():
-    with pytest.raises(HostError, match="batch_size.*2.*batch_edit"):
+    with pytest.raises(HostError, match=r"batch_size.*2.*batch_edit"):
         embedded(batch_size=2).edit(EGYPT["prompt"], EGYPT["target_new"], subject="Egypt")
 
 

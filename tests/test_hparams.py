@@ -194,7 +194,10 @@ REFUSED = [
     ({"seed": 1.5}, ["seed", "1.5"]),
     ({"seed": -1}, ["seed", "-1"]),
     # combinations
-    ({"distill_batch_size": 10, "distill_num_generations": 4}, ["distill_batch_size", "10", "distill_num_generations", "4"]),
+    (
+        {"distill_batch_size": 10, "distill_num_generations": 4},
+        ["distill_batch_size", "10", "distill_num_generations", "4"],
+    ),
     ({"stages": [2]}, ["stages: [2]", "student_use_sft: false"]),
     ({"stages": [2], "student_use_sft": False, "teacher": "bootstrapped"}, ["stages: [2]", "teacher: base"]),
 ]  # fmt: skip
@@ -244,7 +247,7 @@ def test_unusable_files(tmp_path, text, word):
 
 
 def test_a_missing_file_offers_the_nearest_bundled_name():
-    with pytest.raises(HparamsError, match="smollm2-135m-instrct.*Did you mean 'smollm2-135m-instruct'"):
+    with pytest.raises(HparamsError, match=r"smollm2-135m-instrct.*Did you mean 'smollm2-135m-instruct'"):
         CausalEditHyperParams.from_hparams("smollm2-135m-instrct")
 
 

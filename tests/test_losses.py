@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -152,7 +153,7 @@ def with_repeats(grams, repeats):
 @pytest.mark.parametrize(("repeats", "kept"), [(1, True), (2, True), (3, False)], ids=["below", "at", "above"])
 def test_filter_drops_only_above_the_threshold(repeats, kept):
     row = with_repeats(10, repeats)
-    grams = list(zip(row, row[1:], strict=False))
+    grams = list(itertools.pairwise(row))
     assert (len(grams), len(grams) - len(set(grams))) == (10, repeats)  # the row is what the case says
     assert keeps(row, ngram=2, threshold=0.2) is kept
 

@@ -78,6 +78,7 @@ def apply_causal_edit_to_model(
     *,
     progress: ProgressSink | None = None,
     report: EditReport | None = None,
+    after_bootstrap: Callable[[PeftModel], None] | None = None,
     **kwargs: Any,
 ) -> tuple[Any, dict[str, torch.Tensor]]:
     """Apply edits together (arXiv 2605.28303, both stages).
@@ -92,6 +93,7 @@ def apply_causal_edit_to_model(
         keep_original_weight: Part of the host's call; weights are only kept where asked for.
         progress: Where progress goes; by default rich bars in a terminal.
         report: Filled in with what was done.
+        after_bootstrap: Called with the adapted model between the stages, to look at what stage 1 gave.
         **kwargs: Further arguments of a host's call (`train_ds`, …), not used here.
 
     Returns:
@@ -120,7 +122,7 @@ def apply_causal_edit_to_model(
     with contextlib.ExitStack() as stack:
         stack.enter_context(_seeded(hparams.seed))
         sink = progress if progress is not None else stack.enter_context(terminal_progress())
-        return _edit(target, tokenizer, edits, hparams, return_orig_weights, sink, report)
+        return _edit(target, tokenizer, edits, hparams, return_orig_weights, sink, report, after_bootstrap)
 
 
 def _edit(
@@ -131,6 +133,7 @@ def _edit(
     return_orig_weights: bool,
     progress: ProgressSink,
     report: EditReport,
+    after_bootstrap: Callable[[PeftModel], None] | None,
 ) -> tuple[Any, dict[str, torch.Tensor]]:
     tally = report.tally
     role = hparams.context_role
@@ -167,6 +170,8 @@ def _edit(
                         peft_model, tokenizer, pairs, len(edits), hparams,
                         preservation=preservation, progress=progress, count=tally.tokens,
                     )  # fmt: skip
+                if after_bootstrap is not None:
+                    after_bootstrap(peft_model)
             if 2 in hparams.stages:
                 if report.teacher == "bootstrapped":
                     add_teacher_snapshot(peft_model)

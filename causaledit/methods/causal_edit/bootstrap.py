@@ -216,12 +216,30 @@ class BootstrapTrainer(PreservingMixin, SFTTrainer):
 
     The output layer is a large part of a small model: on SmolLM2-135M projecting the prompt's positions too,
     only to ignore them, is over half of a step.
+
+    Args:
+        mean_by_sequence: `bootstrap_loss_mean: sequence`.
+        preservation: The preservation term, if any.
+        count: Receives the tokens trained on.
     """
+
+    def __init__(
+        self, *args: Any, mean_by_sequence: bool, preservation: PreservationSet | None, count: TokenCount, **kwargs: Any
+    ) -> None:
+        forward = kwargs["model"].get_base_model().forward  # before trl wraps it
+        self._picks_positions = "logits_to_keep" in inspect.signature(forward).parameters
+        super().__init__(*args, **kwargs)
+        self._mean_by_sequence = mean_by_sequence
+        self.preservation = preservation
+        self.count = count
+        if mean_by_sequence and not self._picks_positions:
+            logger.warning("`bootstrap_loss_mean: sequence` needs a model with `logits_to_keep`: token mean is used")
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Cross-entropy over completion tokens (the trainer's own, where the model cannot pick positions)."""
+        self.count.trained += int(inputs["attention_mask"].sum())
         # in token mode trl's own loss also counts the tokens of other processes
         several = self.accelerator.num_processes > 1 and not self._mean_by_sequence
         if return_outputs or several or not self._picks_positions:
@@ -288,6 +306,9 @@ def run_bootstrap(
     progress.start("stage 1: bootstrap", steps)
     with trainer_arguments(model, hparams) as arguments, quiet_trainers():
         trainer = BootstrapTrainer(
+            mean_by_sequence=hparams.bootstrap_loss_mean == "sequence",
+            preservation=preservation,
+            count=count,
             model=model,
             args=SFTConfig(
                 **arguments,
@@ -304,13 +325,6 @@ def run_bootstrap(
             processing_class=tokenizer,
             callbacks=[watch],
         )
-        trainer.preservation = preservation
-        trainer._mean_by_sequence = hparams.bootstrap_loss_mean == "sequence"
-        trainer._picks_positions = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
-        if trainer._mean_by_sequence and not trainer._picks_positions:
-            logger.warning("`bootstrap_loss_mean: sequence` needs a model with `logits_to_keep`: token mean is used")
-        lengths = sum(len(row["input_ids"]) for row in rows) / len(rows)
         prepared(trainer).train()
-        count.trained += int(trainer.state.global_step * min(hparams.bootstrap_batch_size, len(rows)) * lengths)
     progress.finish()
     return watch.losses

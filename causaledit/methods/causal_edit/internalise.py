@@ -80,6 +80,7 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         hparams: The method's hyper-parameters (loss, filter, groups).
         teacher: `base` or `bootstrapped`, already resolved.
         context_role: Message that carries the privileged context.
+        preservation: The preservation term, if any.
         count: Receives generated and trained tokens.
     """
 
@@ -89,12 +90,14 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         hparams: CausalEditHyperParams,
         teacher: str,
         context_role: str,
+        preservation: PreservationSet | None,
         count: TokenCount,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.hparams = hparams
         self.teacher = teacher
+        self.preservation = preservation
         self.count = count
         self.teacher_context_builder = PrivilegedContextBuilder(self, role=context_role)
         # In one process on plain weights the teacher's context is read once per step, not once per rollout.
@@ -223,6 +226,7 @@ def run_internalisation(
             hparams=hparams,
             teacher=teacher,
             context_role=context_role,
+            preservation=preservation,
             count=count,
             model=model,
             args=SDFTConfig(
@@ -248,7 +252,6 @@ def run_internalisation(
             processing_class=tokenizer,
             callbacks=[watch],
         )
-        trainer.preservation = preservation
         prepared(trainer).train()
     progress.finish()
     return watch.losses
