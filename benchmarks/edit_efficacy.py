@@ -3,10 +3,10 @@
     python benchmarks/edit_efficacy.py --data FILE --hparams YAML --json OUT
 
 Edits of a case are applied together; closed-book greedy answers are taken before and after; the weights
-are restored after each case. Where both stages run, the probes are asked between them too (its time is not counted):
-what stage 1 alone gave, which is also what `--stages 1` gives. Each finished case is written at once, and the same --json resumes.
-`cost_tokens` is the seconds of an edit times the plain model's generation rate (batch 32) measured in the
-same run, so that machines compare.
+are restored after each case. Where both stages run, the probes are asked between them too (its time is not
+counted): what stage 1 alone gave, which is also what `--stages 1` gives. Each finished case is written at
+once, and the same --json resumes. `cost_tokens` is the seconds of an edit times the plain model's generation
+rate (batch 32) measured in the same run, so that machines compare.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ from causaledit.progress import EditTally, ProgressSink, terminal_progress
 from causaledit.requests import EditRequest, requests_from_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
