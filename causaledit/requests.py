@@ -121,11 +121,17 @@ def _pairs(value: Any, default_answer: str, name: str) -> tuple[QuestionAnswer, 
 def _easyedit_pairs(groups: Mapping[str, Any]) -> tuple[QuestionAnswer, ...]:
     """`locality{key:{prompt,ground_truth}}` of EasyEdit, each side a text or a list."""
     pairs = []
-    for group in groups.values():
+    for key, group in groups.items():
+        if not isinstance(group, Mapping):
+            raise RequestError(
+                f"`locality[{key!r}]` must be an object with `prompt` and `ground_truth`, got {group!r}."
+            )
         prompts, answers = group.get("prompt"), group.get("ground_truth")
         prompts = [prompts] if isinstance(prompts, str) else list(prompts or ())
         answers = [answers] if isinstance(answers, str) else list(answers or ())
-        pairs += [QuestionAnswer(str(p), str(a)) for p, a in zip(prompts, answers, strict=False)]
+        if len(prompts) != len(answers):
+            raise RequestError(f"`locality[{key!r}]` has {len(prompts)} prompts, but {len(answers)} answers.")
+        pairs += [QuestionAnswer(str(p), str(a)) for p, a in zip(prompts, answers, strict=True)]
     return tuple(pairs)
 
 
@@ -194,7 +200,12 @@ def requests_from_data(data: Any) -> list[EditRequest]:
         raise RequestError(f"Requests must be a list of objects, got {type(data).__name__}.")
     flat: list[Any] = []
     for item in data:
-        flat += item["requested_rewrite"] if isinstance(item, Mapping) and "requested_rewrite" in item else [item]
+        if isinstance(item, Mapping) and "requested_rewrite" in item:
+            if not isinstance(item["requested_rewrite"], list):
+                raise RequestError(f"`requested_rewrite` must be a list of edits, got {item['requested_rewrite']!r}.")
+            flat += item["requested_rewrite"]
+        else:
+            flat.append(item)
     if not flat:
         raise RequestError("There is no request: the list is empty.")
     requests = []

@@ -42,9 +42,12 @@ def mentions(text: str, names: Iterable[str]) -> bool:
     return bool(pattern and pattern.search(normalise(text)))
 
 
-def _sentences(text: str) -> list[str]:
+def _sentences(text: str, names: Iterable[str]) -> list[str]:
+    # a full stop inside a name ("St. Louis") ends no sentence
+    for name in (n for n in names if n and "." in n):
+        text = re.sub(re.escape(name), lambda m: re.sub(r"\.\s", ".\x00", m.group()), text, flags=re.IGNORECASE)
     parts = re.split(r"(?<=[.!?])\s+|\n+", text)
-    return [normalise(p) for p in parts if p.strip()]
+    return [normalise(p.replace("\x00", " ")) for p in parts if p.strip()]
 
 
 def commits_to(response: str, answer: Sequence[str], rival: Sequence[str] = ()) -> bool:
@@ -66,24 +69,39 @@ def commits_to(response: str, answer: Sequence[str], rival: Sequence[str] = ()) 
     other = _pattern(set(rival) - set(answer))
     if lines := _FINAL_LINE.findall(response):
         last = normalise(lines[-1])
-        return bool(wanted.search(last)) and not _negated(last, wanted)
+        return _gives(last, wanted, other)
     given = False
-    for sentence in _sentences(response):
+    for sentence in _sentences(response, [*answer, *rival]):
         names_rival = bool(other and other.search(_without_longer(sentence, wanted, other)))
         names_answer = bool(wanted.search(_without_longer(sentence, other, wanted) if other else sentence))
-        if names_answer and _negated(sentence, wanted):
-            given = False
-        elif names_answer:
-            given = True
+        if names_answer:
+            given = _gives(sentence, wanted, other)
         elif names_rival and not _SUPERSEDED.search(sentence):
             given = False
     return given
 
 
+def _gives(sentence: str, wanted: re.Pattern[str], other: re.Pattern[str] | None) -> bool:
+    """Whether one sentence gives the answer: named, not denied, and not as history beside the rival."""
+    if other:
+        sentence = _without_longer(sentence, other, wanted)
+        if other.search(_without_longer(sentence, wanted, other)) and _history(wanted).search(sentence):
+            return False
+    return bool(wanted.search(sentence)) and not _negated(sentence, wanted)
+
+
+def _history(name: re.Pattern[str]) -> re.Pattern[str]:
+    """ "formerly X", "from X to", "replaced X", "X used to be": X is what it was before."""
+    before = r"\b(?:formerly|previously|once|replaced|replaces)\s+(?:the\s+)?" + name.pattern
+    before += r"|\bfrom\s+(?:the\s+)?" + name.pattern + r"\s+to\b"
+    after = name.pattern + r"\s+(?:used to be|was (?:once|formerly|previously|replaced)|(?:has|had) been)\b"
+    return re.compile(f"{before}|{after}")
+
+
 def _negated(sentence: str, wanted: re.Pattern[str]) -> bool:
     """ "not X", "no longer in X", "isn't the X": a negation right before the answer, and X not given after it."""
     negation = re.compile(
-        r"(?:\bnot|\bno longer|\bnever|n['’]t|\brather than|\binstead of)\s+(?:\w+\s+){0,3}?" + wanted.pattern
+        r"(?:\bnot|\bno longer|\bnever|n['’]t|\brather than|\binstead of)\s+(?:(?!but\b)\w+\s+){0,3}?" + wanted.pattern
     )
     hits = list(negation.finditer(sentence))
     if not hits:

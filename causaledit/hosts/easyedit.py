@@ -13,6 +13,7 @@ import importlib.util
 import logging
 import os
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 HOME_VARIABLE = "EASYEDIT_HOME"
 _MARK = "__causaledit__"
+_ADAPTER = "_causaledit_adapter"  # on a model: the PeftModel around it, weakly
 
 
 def is_available() -> bool:
@@ -67,9 +69,10 @@ def register() -> type:
         easyeditor = importlib.import_module("easyeditor")
         algorithms = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT
         batch_editor = importlib.import_module("easyeditor.editors.batch_editor").BatchEditor
-        base_editor = importlib.import_module("easyeditor.editors.editor").BaseEditor
+        editors = importlib.import_module("easyeditor.editors.editor")
+        base_editor = editors.BaseEditor
         utilities = importlib.import_module("easyeditor.editors.utils")
-    except (ImportError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # whatever its own import runs into
         raise HostError(f"{_where()} cannot be imported here: {error}. Its own requirements may be missing.") from error
     missing = [name for name in ("restore_after_edit", "_prepare_requests") if not hasattr(utilities, name)]
     if missing or not hasattr(base_editor, "edit_requests") or not hasattr(batch_editor, "is_batchable_method"):
@@ -85,6 +88,7 @@ def register() -> type:
         setattr(easyeditor, method.load_hparams().__name__, method.load_hparams())
     _allow_batches(batch_editor)
     _name_models_in_memory(base_editor)
+    _take_adapters_off(editors)
     return base_editor
 
 
@@ -95,11 +99,37 @@ def _where() -> str:
 
 def _host_function(method: Method) -> Any:
     def apply(model: Any, tok: Any, requests: Any, hparams: Any, *args: Any, **kwargs: Any) -> Any:
-        return method.load_apply()(model, tok, requests, hparams, *args, **kwargs)
+        # a sequential edit goes on from the merged weights of the one before, as in the embedded host
+        previous = vars(model).pop(_ADAPTER, None)
+        if previous is not None and (adapter := previous()) is not None:
+            adapter.merge_and_unload()
+        edited, originals = method.load_apply()(model, tok, requests, hparams, *args, **kwargs)
+        if hasattr(edited, "peft_config"):
+            setattr(edited.get_base_model(), _ADAPTER, weakref.ref(edited))
+        return edited, originals
 
     apply.__name__ = f"apply_{method.name}_to_model"
     setattr(apply, _MARK, True)
     return apply
+
+
+def _take_adapters_off(editors: Any) -> None:
+    """With `merge_adapter: false` EasyEdit has nothing to copy back: let it go on with a plain model."""
+    from causaledit.models.weights import without_adapter
+
+    original = editors.restore_after_edit
+    if hasattr(original, _MARK):
+        return
+
+    def restore_after_edit(editor: Any, edited_model: Any, weights_copy: Any) -> Any:
+        result = original(editor, edited_model, weights_copy)
+        if getattr(editor, "alg_name", None) in METHODS and hasattr(edited_model, "peft_config"):
+            editor.model = without_adapter(edited_model)
+            vars(editor.model).pop(_ADAPTER, None)
+        return result
+
+    setattr(restore_after_edit, _MARK, True)
+    editors.restore_after_edit = restore_after_edit
 
 
 def _allow_batches(batch_editor: Any) -> None:

@@ -15,7 +15,7 @@ from causaledit.errors import HostError, RequestError
 from causaledit.hosts.metrics import as_list, edit_quality, finish_locality
 from causaledit.methods.registry import get_method
 from causaledit.models.loading import load_model
-from causaledit.models.weights import restore
+from causaledit.models.weights import restore, without_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class EmbeddedEditor:
                 for item, request in zip(metrics, batch, strict=True):
                     item["time"] = seconds
                     item["post"] = self._measure(edited, request)
-                    finish_locality(item, request)
+                    finish_locality(item)
             except BaseException:  # Ctrl-C while measuring: the model is not left edited
                 self._restore(edited, weights_copy)
                 raise
@@ -204,7 +204,7 @@ class EmbeddedEditor:
         # with an adapter there is nothing to copy back: self.model's weights were never written, and the
         # caller keeps the PeftModel, so the host goes on with a copy of the plain model
         elif hasattr(edited, "peft_config"):
-            self.model = _without_adapter(edited)
+            self.model = without_adapter(edited)
 
     def _requests(
         self,
@@ -253,15 +253,3 @@ def _probe_texts(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [item["question"] if isinstance(item, Mapping) else item for item in value] or None
     return value
-
-
-def _without_adapter(edited: Any) -> Any:
-    """A plain model with the base weights of a PeftModel that the caller keeps."""
-    import copy
-
-    duplicate = copy.deepcopy(edited)
-    plain = duplicate.unload()
-    for name in ("peft_config", "_hf_peft_config_loaded"):
-        if name in vars(plain):
-            delattr(plain, name)
-    return plain

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.models.chat import render, user
-from causaledit.models.generation import pad_left
+from causaledit.models.generation import left_padded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,8 +44,7 @@ def predicted_tokens(
     heads = [tok(prompt)["input_ids"] for prompt in prompts]
     rows = [tok(f"{prompt} {target}")["input_ids"] for prompt, target in zip(prompts, targets, strict=True)]
     pad_id = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id
-    ids, mask = pad_left(rows, pad_id or 0, model.device)
-    first = model(input_ids=ids, attention_mask=mask, use_cache=False).logits.argmax(-1).tolist()
+    first = model(**left_padded(model, rows, pad_id or 0, model.device), use_cache=False).logits.argmax(-1).tolist()
     pairs = []
     for choice, row, head in zip(first, rows, heads, strict=True):
         n = max(len(row) - len(head), 1)
@@ -88,9 +87,9 @@ def edit_quality(
     return result
 
 
-def finish_locality(metrics: dict[str, Any], request: Mapping[str, Any]) -> None:
+def finish_locality(metrics: dict[str, Any]) -> None:
     """Replace the post-edit locality outputs by `<key>_acc`: agreement with the pre-edit outputs."""
-    for key in request.get("locality") or {}:
+    for key in [name.removesuffix("_output") for name in metrics["pre"]["locality"]]:
         before = metrics["pre"]["locality"].pop(f"{key}_output")
         after = metrics["post"]["locality"].pop(f"{key}_output")
         metrics["post"]["locality"][f"{key}_acc"] = token_accuracy(list(zip(after, before, strict=True)))

@@ -6,6 +6,7 @@ run here on a key-value cache of the shared part, filled by one row and then rep
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -35,7 +36,12 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[
     return ids
 
 
-def _config(model: Any, tokenizer: Any, max_new_tokens: int, temperature: float | None, top_p: float) -> Any:
+def _config(
+    model: Any, tokenizer: Any, prompt_length: int, max_new_tokens: int, temperature: float | None, top_p: float
+) -> Any:
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if window:  # a model with absolute positions fails beyond it
+        max_new_tokens = max(1, min(max_new_tokens, window - prompt_length))
     sampling = (
         {"do_sample": False}
         if temperature is None
@@ -80,7 +86,6 @@ def generate_texts(
     Returns:
         The continuations without special tokens, in the order of `prompts`.
     """
-    config = _config(model, tokenizer, max_new_tokens, temperature, top_p)
     encoded = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
@@ -89,11 +94,12 @@ def generate_texts(
         rows = order[start : start + batch_size]
         ids, mask = pad_left([encoded[i] for i in rows], tokenizer.pad_token_id, model.device)
         try:
+            config = _config(model, tokenizer, ids.shape[1], max_new_tokens, temperature, top_p)
             output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         except RuntimeError as error:
-            if batch_size == 1 or not _is_out_of_memory(error):
+            if len(rows) == 1 or not _is_out_of_memory(error):
                 raise
-            batch_size = max(1, batch_size // 2)
+            batch_size = len(rows) // 2
             torch.cuda.empty_cache()
             logger.warning("out of memory while generating: batch size reduced to %d", batch_size)
             continue
@@ -137,14 +143,14 @@ def greedy_answers(
     Returns:
         One answer per prompt, the end-of-turn token left out.
     """
-    config = _config(model, tokenizer, max_new_tokens, None, 1.0)
-    config.output_logits = config.return_dict_in_generate = True
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     answers: dict[int, GreedyAnswer] = {}
     ends = set(eos_ids(model, tokenizer))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
         ids, mask = pad_left([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
+        config = _config(model, tokenizer, ids.shape[1], max_new_tokens, None, 1.0)
+        config.output_logits = config.return_dict_in_generate = True
         output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         new = output.sequences[:, ids.shape[1] :].tolist()
         kept = [step.float().log_softmax(-1).topk(min(top_k, step.shape[-1]), dim=-1) for step in output.logits]
@@ -188,7 +194,8 @@ def sample_continuations(
         model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_repeat_interleave(n)
         inputs["past_key_values"] = cache
-    output = model.generate(**inputs, generation_config=_config(model, tokenizer, max_new_tokens, temperature, top_p))
+    config = _config(model, tokenizer, ids.shape[1], max_new_tokens, temperature, top_p)
+    output = model.generate(**inputs, generation_config=config)
     new = output[:, ids.shape[1] :]
     if count is not None:
         count.generated += int((new != tokenizer.pad_token_id).sum())
@@ -201,6 +208,24 @@ def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[t
     ids = torch.tensor([[pad_id] * (length - len(r)) + list(r) for r in rows], device=device)
     mask = torch.tensor([[0] * (length - len(r)) + [1] * len(r) for r in rows], device=device)
     return ids, mask
+
+
+def left_padded(model: Any, rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> dict[str, torch.Tensor]:
+    """Inputs of a plain forward over left-padded rows, with positions counted from each row's first token.
+
+    `generate` does that itself; without it a model with absolute positions (GPT-2) reads shifted ones.
+    """
+    ids, mask = pad_left(rows, pad_id, device)
+    inputs = {"input_ids": ids, "attention_mask": mask}
+    return {**inputs, **positions_for(model, mask)}
+
+
+def positions_for(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    """`position_ids` for a left-padded mask, where the model takes them."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if "position_ids" not in inspect.signature(type(plain).forward).parameters:
+        return {}
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
@@ -276,8 +301,8 @@ def completion_logits(
                 n = len(completions[i])
                 out[i] = logits[row, end - n - 1 : end - 1].float()
         else:
-            ids, mask = pad_left(full, pad_id, model.device)
-            logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
+            inputs = left_padded(model, full, pad_id, model.device)
+            logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
             for row, i in enumerate(group):
                 n = len(completions[i])
                 out[i] = logits[row, -n - 1 : -1].float()

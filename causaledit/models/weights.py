@@ -7,6 +7,7 @@ changes weights here keeps the originals and copies them back.
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -95,3 +96,13 @@ def merged_for_inference(peft_model: PeftModel) -> Iterator[None]:
             for parameters in originals:
                 for parameter, value in parameters:
                     parameter.copy_(value)
+
+
+def without_adapter(edited: Any) -> Any:
+    """A plain model with the base weights of a PeftModel that the caller keeps."""
+    duplicate = copy.deepcopy(edited)
+    plain = duplicate.unload()
+    for name in ("peft_config", "_hf_peft_config_loaded"):
+        if name in vars(plain):
+            delattr(plain, name)
+    return plain

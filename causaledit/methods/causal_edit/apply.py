@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 
 from causaledit.errors import ModelError, RequestError
 from causaledit.methods.causal_edit.bootstrap import (
@@ -24,7 +25,7 @@ from causaledit.methods.causal_edit.internalise import (
     add_teacher_snapshot,
     run_internalisation,
 )
-from causaledit.methods.causal_edit.preservation import build_preservation
+from causaledit.methods.causal_edit.preservation import build_preservation, read_questions
 from causaledit.methods.causal_edit.teacher import choose_teacher
 from causaledit.methods.causal_edit.training import add_adapter, lora_config
 from causaledit.models.chat import prepare_tokenizer, supports_system_role
@@ -106,7 +107,7 @@ def apply_causal_edit_to_model(
     """
     report = report if report is not None else EditReport()
     edits = requests_from_data(list(requests))
-    if hasattr(model, "peft_config"):
+    if hasattr(model, "peft_config") or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ModelError(
             "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
         )
@@ -115,6 +116,8 @@ def apply_causal_edit_to_model(
     check_context_window(model, tokenizer, edits, hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":
         load_narratives(hparams.narrative_file)
+    if hparams.preserve_weight and hparams.preserve_file:
+        read_questions(hparams.preserve_file)
     if len({(e.subject, e.prompt) for e in edits}) != len(edits):
         raise RequestError("Two requests of one batch change the same fact (same subject and prompt): keep one.")
 

@@ -216,6 +216,8 @@ class CausalEditHyperParams:
         given: dict[str, str] = {}
         for key, value in data.items():
             if key == "teacher_use_sft":  # published switch: a boolean where we have three choices
+                if not isinstance(value, bool):
+                    raise HparamsError(f"`teacher_use_sft` must be true or false, got {value!r}.")
                 name, value = "teacher", "bootstrapped" if value else "base"
             else:
                 name = PUBLISHED_ALIASES.get(key, key)
@@ -273,6 +275,19 @@ class CausalEditHyperParams:
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
                 raise HparamsError(f"`{name}` must lie between 0 and 1, got {value!r}.")
+        for name, least in (("bootstrap_max_steps", 1), ("distill_max_steps", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value is None and name != "seed":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**32:
+                raise HparamsError(f"`{name}` must be a whole number of at least {least}, got {value!r}.")
+        if self.lora_alpha is not None and not self.lora_alpha > 0:
+            raise HparamsError(f"`lora_alpha` must be None or a number above 0, got {self.lora_alpha!r}.")
+        targets = self.lora_target_modules
+        if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
+            raise HparamsError(
+                f"`lora_target_modules` must be a list of projection names or ['all-linear'], got {targets!r}."
+            )
         for name in ("preserve_weight", "bootstrap_stop_loss"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or isinstance(value, bool) or value < 0:
@@ -329,6 +344,8 @@ def resolve_hparams_file(path: str | Path) -> Path:
     """
     given = Path(path).expanduser()
     bundled = hparams_dir(ALG_NAME)
+    if not given.name:
+        raise HparamsError(f"`{path}` names no hparams file: give a file or the name of a bundled one.")
     for base in (given, bundled / given.name):
         for file in (base, base.with_name(base.name + ".yaml"), base.with_name(base.name + ".json")):
             if file.is_file():

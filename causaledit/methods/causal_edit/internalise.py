@@ -43,7 +43,7 @@ from causaledit.methods.causal_edit.training import (
     trainer_arguments,
 )
 from causaledit.models.chat import user
-from causaledit.models.generation import completion_logits
+from causaledit.models.generation import completion_logits, positions_for
 from causaledit.models.weights import merged_for_inference
 
 if TYPE_CHECKING:
@@ -121,9 +121,12 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         name = TEACHER_ADAPTER if self.teacher == "bootstrapped" else None
         return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=name)
 
-    def _forward_logits(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        # trl divides by the sampling temperature; the loss has a temperature of its own
-        return super()._forward_logits(*args, **kwargs) * self.temperature
+    def _forward_logits(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int) -> torch.Tensor:
+        # trl divides by the sampling temperature, which the loss has of its own, and counts padding in positions
+        keep = {"logits_to_keep": logits_to_keep + 1} if "logits_to_keep" in self.model_kwarg_keys else {}
+        positions = positions_for(self.accelerator.unwrap_model(model), attention_mask)
+        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions, **keep).logits
+        return logits[:, :-1, :][:, -logits_to_keep:, :]
 
     def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> DistillationLogits:
         if not self._shares_prefix:
@@ -219,6 +222,8 @@ def run_internalisation(
         for prompt in all_prompts(request, hparams)
     ]
     steps = hparams.distill_steps(len(requests))
+    if steps == 0:  # the trainer would take 0 for "not given"
+        return []
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
     with trainer_arguments(model, hparams) as arguments, quiet_trainers():

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.errors import HparamsError
-from causaledit.evaluation.answers import mentions
+from causaledit.evaluation.answers import mentions, normalise
 from causaledit.methods.causal_edit.losses import bucketed_kl
 from causaledit.methods.causal_edit.relations import RelationBank
 from causaledit.models.chat import render, user
-from causaledit.models.generation import greedy_answers, pad_left
+from causaledit.models.generation import greedy_answers, left_padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -48,7 +48,8 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
     """
     relation = bank.relation_of(request)
     pool = bank.names[relation.kind] if relation else [name for names in bank.names.values() for name in names]
-    involved = (request.subject, request.target_new, request.ground_truth or "")
+    probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
+    involved = (request.subject, request.target_new, request.ground_truth or "", *probes)
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved if x)]
     rng.shuffle(names)
     fifth = max(1, n // 5)
@@ -64,7 +65,8 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
     questions += [request.prompt.replace("{}", name) for name in names[:fifth]]
     general = [q for q in bank.general if not mentions(q, [request.subject])]
     questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
-    return list(dict.fromkeys(questions))
+    held_out = {normalise(q) for q in probes}
+    return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
 
 
 @dataclass(frozen=True)
@@ -100,12 +102,12 @@ class PreservationSet:
             self._queue += again
         batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]
         device = batch[0].top.device
-        ids, mask = pad_left([r.prompt + r.answer for r in batch], self._pad_id, device)
+        inputs = left_padded(model, [r.prompt + r.answer for r in batch], self._pad_id, device)
         keep = max(len(r.answer) for r in batch) + 1
-        logits = model(input_ids=ids, attention_mask=mask, logits_to_keep=keep, use_cache=False).logits
+        logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
         rows = torch.cat([logits[i, -len(r.answer) - 1 : -1] for i, r in enumerate(batch)])
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
-        self.trained_tokens += int(mask.sum())
+        self.trained_tokens += int(inputs["attention_mask"].sum())
         return self._weight * kl.mean()
 
 
@@ -127,13 +129,15 @@ def build_preservation(
     rng = random.Random(hparams.seed)
     questions: list[str] = []
     if hparams.preserve_file:
-        questions = _read_questions(hparams.preserve_file)
+        questions = read_questions(hparams.preserve_file)
     else:
         bank = RelationBank.bundled()
         share = max(4, hparams.preserve_prompts // len(requests))
         for request in requests:
             questions += neighbour_questions(request, share, bank=bank, rng=rng)
-    questions = list(dict.fromkeys(questions))
+    # a probe of one edit may be a neighbour of another one in the batch
+    held_out = {normalise(pair.question) for request in requests for pair in request.locality}
+    questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
     prompts = [tokenizer(render(tokenizer, user(q)), add_special_tokens=False)["input_ids"] for q in questions]
     answers = greedy_answers(
         model,
@@ -167,7 +171,8 @@ def _states_edited_fact(question: str, answer: str, requests: list[EditRequest])
     )
 
 
-def _read_questions(path: str) -> list[str]:
+def read_questions(path: str) -> list[str]:
+    """Read the questions of `preserve_file`, or raise an `HparamsError` that names it."""
     try:
         data = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

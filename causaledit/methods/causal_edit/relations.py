@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from causaledit.evaluation.answers import normalise
 from causaledit.resources import data_dir
 
 if TYPE_CHECKING:
@@ -65,8 +66,9 @@ class RelationBank:
         return None
 
     def paraphrases(self, request: EditRequest, n: int) -> list[str]:
-        """Up to `n` other ways to ask for the edited fact."""
+        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are probes, held out."""
         relation = self.relation_of(request)
         templates = relation.questions if relation else (f"{request.prompt} which?",)
         asked = [template.replace("{}", request.subject) for template in templates]
-        return [q for q in asked if q not in (request.question, request.cloze)][:n]
+        known = {normalise(q) for q in (request.question_form, request.cloze, *(p.question for p in request.rephrase))}
+        return [q for q in asked if normalise(q) not in known][:n]

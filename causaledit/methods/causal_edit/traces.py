@@ -69,7 +69,10 @@ def parse_trace(text: str, labels: tuple[str, ...]) -> Trace | None:
     if match is None:
         return None
     body, tail = match.groups()
-    pattern = r"\s*".join(rf"(?:[-*\d.]*\s*)\**{re.escape(label)}\**\s*:\**\s*(.+?)" for label in labels) + r"\s*$"
+    # a bullet or number belongs to a label only at the start of a line: "in 2020." ends the part before it
+    bullet = r"(?:[-*]\s+|\d+[.)]\s*)?"
+    parts_ = (rf"\**{re.escape(label)}\**\s*:\**\s*(.+?)" for label in labels)
+    pattern = bullet + (r"(?:\s*\n\s*" + bullet + r"|\s+)").join(parts_) + r"\s*$"
     parts = re.match(pattern, body, re.DOTALL | re.IGNORECASE)
     answer = re.search(r"answer\s*:\**\s*(.+)", tail, re.IGNORECASE)
     if parts is None or answer is None:
