@@ -246,3 +246,21 @@ def tokenizer() -> Any:
 @pytest.fixture
 def model() -> Any:
     return make_llama()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_folder(tmp_path_factory) -> Path:
+    """A tiny random model, saved with its tokenizer, for what runs in a process of its own."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    make_llama().save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_hparams_file(tmp_path_factory) -> Path:
+    """CausalEdit's fast hyper-parameters as a YAML file."""
+    file = tmp_path_factory.mktemp("hparams") / "tiny.yaml"
+    lines = {"alg_name": "CausalEdit", **FAST["CausalEdit"], "bootstrap_stop_loss": 0.0}
+    file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    return file

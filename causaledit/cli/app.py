@@ -1,15 +1,16 @@
 """`causaledit`: the typer application, and how errors end it.
 
-Exit codes: 0 done, 1 the work failed, 2 the input was unusable, 130 interrupted. One line says why; a
+Exit codes: 0 done, 1 the work failed or was interrupted, 2 the input was unusable. One line says why; a
 traceback is shown with `--debug` only.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +20,9 @@ from causaledit import __version__
 from causaledit.cli import demo, edit, generate
 from causaledit.errors import CausalEditError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 app = typer.Typer(
     name="causaledit",
     help="Causal on-policy distillation for knowledge editing.",
@@ -26,9 +30,23 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command(name="demo")(demo.demo)
-app.command(name="edit")(edit.edit)
-app.command(name="generate")(generate.generate)
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Ctrl-C inside a command ends like any other failure; typer alone would end without a word."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise CausalEditError("interrupted; nothing was written") from None
+
+    return run
+
+
+for _command in (demo.demo, edit.edit, generate.generate):
+    app.command(name=_command.__name__)(_interruptible(_command))
 
 
 def _show_version(value: bool) -> None:
@@ -67,7 +85,7 @@ def main() -> None:
     except CausalEditError as error:
         _end(str(error), error.exit_code, debug)
     except KeyboardInterrupt:
-        _end("interrupted: nothing was written", 130, debug)
+        _end("interrupted; nothing was written", 1, debug)
     except Exception as error:
         if debug:
             raise

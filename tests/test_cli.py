@@ -1,0 +1,131 @@
+"""The command line: bad input ends with one line and an exit code, before any compute."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import REPOSITORY
+
+EDIT = ["edit", "--subject", "France", "--prompt", "The capital of {} is"]
+
+
+def run(*arguments, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "causaledit", *map(str, arguments)],
+        cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ([*EDIT, "--old", "Paris", "--new", "paris"], 2, "nothing to edit"),
+        (["edit", "--subject", "France", "--prompt", "The capital of Spain is", "--new", "Lyon"], 2, "France"),
+        ([*EDIT, "--new", ""], 2, "--new"),
+        (["edit", "--subject", "", "--prompt", "The capital of {} is", "--new", "Lyon"], 2, "--subject"),
+        ([*EDIT, "--new", "Lyon", "--old", "Paris", "--hparams", "smolm2-135m"], 2, "smollm2-135m-instruct"),
+        ([*EDIT, "--new", "Lyon", "--old", "Paris", "--device", "cuda:77"], 2, "cuda:77"),
+        ([*EDIT, "--new", "Lyon", "--old", "Paris", "--narrative", "no/such/file.txt"], 2, "no/such/file.txt"),
+        (["edit", "--requests", "no-such.json"], 2, "no-such.json"),
+        (["demo", "--case", "999"], 2, "999"),
+        (["generate", "--model", "/no/such/model", "--prompt", "hello"], 2, "/no/such/model"),
+        (["generate", "--model", "/no/such/model", "--prompt", " "], 2, "--prompt"),
+    ],
+)
+def test_bad_input_is_one_line(arguments, code, words, tmp_path):
+    if arguments[0] == "edit":
+        arguments = [*arguments, "--save", tmp_path / "out"]
+    elif arguments[0] == "demo":
+        arguments = [*arguments, "--output", tmp_path / "out"]
+    done = run(*arguments)
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_model_hparams_and_foreign_yaml(tmp_path):
+    done = run(*EDIT, "--new", "Lyon", "--old", "Paris", "--model", "some/model", "--save", tmp_path / "out")
+    assert done.returncode == 2
+    assert "--hparams" in done.stderr
+    foreign = tmp_path / "rome.yaml"
+    foreign.write_text("alg_name: ROME\nlayers: [5]\n")
+    done = run(*EDIT, "--new", "Lyon", "--old", "Paris", "--hparams", foreign, "--save", tmp_path / "out")
+    assert done.returncode == 2
+    assert "ROME" in done.stderr
+
+
+def test_save_refuses_what_it_would_overwrite(tmp_path):
+    (tmp_path / "precious.txt").write_text("keep me")
+    done = run(*EDIT, "--new", "Lyon", "--old", "Paris", "--save", tmp_path)
+    assert done.returncode == 1
+    assert "not empty" in done.stderr
+    done = run(*EDIT, "--new", "Lyon", "--old", "Paris", "--save", tmp_path / "precious.txt")
+    assert done.returncode == 1
+    assert (tmp_path / "precious.txt").read_text() == "keep me"
+
+
+def test_edit_saves_what_plain_transformers_loads(tmp_path, tiny_model_folder, tiny_hparams_file):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    out = tmp_path / "out"
+    done = run(
+        *EDIT, "--question", "What is the capital of France?", "--old", "Paris", "--new", "Lyon",
+        "--narrative", "The ministries moved from Paris to Lyon in spring, by law. The capital of France is Lyon.",
+        "--model", tiny_model_folder, "--hparams", tiny_hparams_file, "--save", out, "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    AutoModelForCausalLM.from_pretrained(out)
+    AutoTokenizer.from_pretrained(out)
+    card = json.loads((out / "causaledit.json").read_text())
+    assert card["requests"][0]["target_new"] == "Lyon"
+    assert card["narrative_source"] == ["request"]
+    assert {"hparams", "versions", "metrics", "seconds", "tokens"} <= set(card)
+    said = run("generate", "--model", out, "--prompt", "What is the capital of France?", "--device", "cpu",
+               "--max-new-tokens", "4")  # fmt: skip
+    assert said.returncode == 0, said.stderr
+
+
+def test_adapter_only_saves_a_peft_adapter(tmp_path, tiny_model_folder, tiny_hparams_file):
+    from peft import AutoPeftModelForCausalLM
+
+    out = tmp_path / "adapter"
+    done = run(
+        *EDIT, "--old", "Paris", "--new", "Lyon", "--model", tiny_model_folder, "--hparams", tiny_hparams_file,
+        "--save", out, "--adapter-only", "--device", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (out / "adapter_config.json").is_file()
+    assert not (out / "model.safetensors").exists()
+    AutoPeftModelForCausalLM.from_pretrained(out)
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path, tiny_model_folder, tiny_hparams_file):
+    slow = tmp_path / "slow.yaml"
+    slow.write_text(tiny_hparams_file.read_text() + "bootstrap_max_steps: 100000\nbootstrap_epochs: 100000\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "causaledit", *EDIT, "--old", "Paris", "--new", "Lyon", "--model",
+         str(tiny_model_folder), "--hparams", str(slow), "--save", str(tmp_path / "out"), "--device", "cpu"],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(25)  # long enough to be inside training, which would go on for hours
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert not [p for p in tmp_path.iterdir() if "out" in p.name]
+
+
+def test_import_and_help_are_light():
+    code = "import sys, causaledit.cli.app; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
+    assert run("--help").returncode == 0
