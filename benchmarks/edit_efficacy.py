@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from causaledit.cli.common import peak_rss_mb
 from causaledit.evaluation.efficacy import ask, pooled, rates
 from causaledit.evaluation.probes import PROBE_VERSION, case_probes
 from causaledit.files import write_json
@@ -124,13 +125,6 @@ def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
         "command": " ".join(["python", "benchmarks/edit_efficacy.py", *args]),
         "hparams": hparams.to_dict(),
     }
-
-
-def peak_rss_mb() -> float:
-    """Highest resident memory of this process so far."""
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:

@@ -119,14 +119,11 @@ def _run(edits: list[Any], config: Any, console: Console) -> tuple[Any, Any, Any
     from causaledit.hosts.metrics import edit_quality
     from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
     from causaledit.models.chat import prepare_tokenizer
-    from causaledit.models.loading import load_model
+    from causaledit.models.loading import load_from_hparams
     from causaledit.progress import RichProgress
 
     with console.status(f"loading {config.model_name}"):
-        model, tokenizer = load_model(
-            config.model_name, device=config.device, dtype=config.dtype, fp16=config.fp16,
-            model_parallel=config.model_parallel,
-        )  # fmt: skip
+        model, tokenizer = load_from_hparams(config)
     prepared = prepare_tokenizer(tokenizer)
 
     def measure(current: Any) -> list[dict[str, Any]]:

@@ -160,17 +160,11 @@ def _name_models_in_memory(base_editor: Any) -> None:
         if getattr(hparams, "alg_name", None) not in METHODS:
             original(self, hparams)
             return
-        from causaledit.models.loading import load_model, resolve_device
+        from causaledit.models.loading import load_from_hparams, resolve_device
 
         # the host reads and keeps these; the caller's stay as they are
         hparams = copy.copy(hparams)
-        model, tok = load_model(
-            hparams.model_name,
-            device=hparams.device,
-            dtype=getattr(hparams, "dtype", "auto"),
-            fp16=getattr(hparams, "fp16", False),
-            model_parallel=hparams.model_parallel,
-        )
+        model, tok = load_from_hparams(hparams)
         device = resolve_device(hparams.device)
         hparams.device = device.index if device.type == "cuda" and device.index is not None else device.type
         given, hparams.model_name = hparams.model_name, (model, copy.deepcopy(tok))

@@ -14,7 +14,7 @@ from typing import Any
 from causaledit.errors import HostError, RequestError
 from causaledit.hosts.metrics import as_list, edit_quality, finish_locality
 from causaledit.methods.registry import get_method
-from causaledit.models.loading import load_model
+from causaledit.models.loading import load_from_hparams
 from causaledit.models.weights import restore, without_adapter
 
 logger = logging.getLogger(__name__)
@@ -46,13 +46,7 @@ class EmbeddedEditor:
         self.method = get_method(hparams.alg_name)
         self.apply_algo = self.method.load_apply()
         self.model_name = hparams.model_name
-        self.model, self.tok = load_model(
-            hparams.model_name,
-            device=hparams.device,
-            dtype=getattr(hparams, "dtype", "auto"),
-            fp16=getattr(hparams, "fp16", False),
-            model_parallel=hparams.model_parallel,
-        )
+        self.model, self.tok = load_from_hparams(hparams)
 
     # ---- the host's calls ----------------------------------------------------------------------
     def edit(
@@ -82,17 +76,10 @@ class EmbeddedEditor:
                 f"`edit` applies one request at a time, but `batch_size` is {self.hparams.batch_size}: set it to 1 or "
                 "call `batch_edit`."
             )
-        requests = kwargs.get("requests") or self._requests(
-            prompts,
-            target_new,
-            ground_truth,
-            target_neg,
-            rephrase_prompts,
-            locality_inputs,
-            portability_inputs,
-            kwargs,
+        requests = self._requests(
+            prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs, portability_inputs, kwargs
         )
-        return self.edit_requests(list(requests), sequential_edit=sequential_edit, verbose=verbose)
+        return self.edit_requests(requests, sequential_edit=sequential_edit, verbose=verbose)
 
     def edit_requests(
         self,
@@ -120,18 +107,8 @@ class EmbeddedEditor:
         """Apply requests in batches of `hparams.batch_size`, those of a batch together."""
         if not self.method.batched:
             raise HostError(f"The method {self.alg_name} cannot edit batches: call `edit`.")
-        requests = list(
-            kwargs.get("requests")
-            or self._requests(
-                prompts,
-                target_new,
-                ground_truth,
-                target_neg,
-                rephrase_prompts,
-                locality_inputs,
-                portability_inputs,
-                kwargs,
-            )
+        requests = self._requests(
+            prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs, portability_inputs, kwargs
         )
         size = self.hparams.batch_size
         return self._run([requests[i : i + size] for i in range(0, len(requests), size)], sequential_edit, verbose)
@@ -217,6 +194,9 @@ class EmbeddedEditor:
         portability_inputs: Any,
         extra: Mapping[str, Any],
     ) -> list[dict[str, Any]]:
+        """Ready `requests=[…]` as they are, or one request per prompt from the host's columns."""
+        if extra.get("requests"):
+            return list(extra["requests"])
         prompts = as_list(prompts)
         columns: dict[str, Any] = {
             "prompt": prompts,

@@ -112,6 +112,17 @@ def load_model(
     return loaded
 
 
+def load_from_hparams(hparams: Any) -> LoadedModel:
+    """Load the model that a method's hyper-parameters name; `dtype` and `fp16` may be missing there."""
+    return load_model(
+        hparams.model_name,
+        device=hparams.device,
+        dtype=getattr(hparams, "dtype", "auto"),
+        fp16=getattr(hparams, "fp16", False),
+        model_parallel=hparams.model_parallel,
+    )
+
+
 def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> LoadedModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

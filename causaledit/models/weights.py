@@ -98,11 +98,15 @@ def merged_for_inference(peft_model: PeftModel) -> Iterator[None]:
                     parameter.copy_(value)
 
 
+def forget_adapter(model: nn.Module) -> None:
+    """Take off what peft leaves on a model it has left, so that hosts see a plain one."""
+    for name in ("peft_config", "_hf_peft_config_loaded"):
+        if name in vars(model):
+            delattr(model, name)
+
+
 def without_adapter(edited: Any) -> Any:
     """A plain model with the base weights of a PeftModel that the caller keeps."""
-    duplicate = copy.deepcopy(edited)
-    plain = duplicate.unload()
-    for name in ("peft_config", "_hf_peft_config_loaded"):
-        if name in vars(plain):
-            delattr(plain, name)
+    plain = copy.deepcopy(edited).unload()
+    forget_adapter(plain)
     return plain

@@ -29,7 +29,7 @@ from causaledit.methods.causal_edit.preservation import build_preservation, read
 from causaledit.methods.causal_edit.teacher import choose_teacher
 from causaledit.methods.causal_edit.training import add_adapter, lora_config
 from causaledit.models.chat import prepare_tokenizer, supports_system_role
-from causaledit.models.weights import preserved_state, restore, snapshot_adapted
+from causaledit.models.weights import forget_adapter, preserved_state, restore, snapshot_adapted
 from causaledit.narratives import check_context_window, load_narratives, resolve_edits
 from causaledit.progress import EditTally, ProgressSink, terminal_progress
 from causaledit.requests import EditRequest, requests_from_data
@@ -191,7 +191,7 @@ def _edit(
         except BaseException:  # Ctrl-C too: the base weights were never written, the adapter comes off
             if peft_model is not None:
                 peft_model.unload()
-            _forget_adapter(model)
+            forget_adapter(model)
             raise
     with tally.timed("merge"):
         return _deliver(peft_model, model, hparams, return_orig_weights)
@@ -252,18 +252,11 @@ def _deliver(
         merged = peft_model.merge_and_unload()
     except BaseException:
         peft_model.unload()
-        _forget_adapter(model)
+        forget_adapter(model)
         restore(model, originals)
         raise
-    _forget_adapter(model)
+    forget_adapter(model)
     return merged, originals if return_orig_weights else {}
-
-
-def _forget_adapter(model: Any) -> None:
-    """Take off what peft leaves on a model it has left, so that hosts see a plain one."""
-    for name in ("peft_config", "_hf_peft_config_loaded"):
-        if name in vars(model):
-            delattr(model, name)
 
 
 @contextlib.contextmanager
