@@ -6,6 +6,7 @@ measurements rely on is checked here, with nothing but json and plain asserts.
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ import pytest
 DATA = Path(__file__).resolve().parents[1] / "data" / "causaledit-mini.json"
 CASES = json.loads(DATA.read_text(encoding="utf-8"))
 EDITS = [(case, edit) for case in CASES for edit in case["requested_rewrite"]]
+
+HEDGES = ("maybe", "perhaps", "possibly", "reportedly", "allegedly", "rumour", "rumoured", "might", "unconfirmed")
+
+
+def questions_of(items):
+    return [item["question"] for item in items]
 
 
 def name(value):
@@ -30,12 +37,41 @@ def mentions(text, phrase):
 
 def test_counts():
     # The mix is part of what the file promises: kinds, hop counts and edits per case.
-    assert [case["case_id"] for case in CASES] == list(range(1, 21))
-    assert [sum(c["kind"] == k for c in CASES) for k in ("temporal", "counterfactual")] == [10, 10]
-    assert [sum(len(c["new_single_hops"]) == n for c in CASES) for n in (2, 3)] == [14, 6]
-    assert [sum(len(c["requested_rewrite"]) == n for c in CASES) for n in (1, 2)] == [15, 5]
-    # An edit the model never contradicted says little about forgetting, so few of them may be unknown.
-    assert sum(edit["known_before"] is True for _, edit in EDITS) >= 22
+    assert len(CASES) >= 60
+    assert [case["case_id"] for case in CASES] == list(range(1, len(CASES) + 1))
+    assert [sum(c["kind"] == k for c in CASES) for k in ("temporal", "counterfactual")] == [30, 30]
+    hops = Counter(len(c["new_single_hops"]) for c in CASES)
+    edits = Counter(len(c["requested_rewrite"]) for c in CASES)
+    assert set(hops) == {2, 3, 4} and min(hops.values()) >= 8
+    assert set(edits) == {1, 2, 3} and min(edits.values()) >= 4
+    assert len({edit["relation_id"] for _, edit in EDITS}) >= 30
+
+
+def test_the_readme_gives_the_counts_of_the_file():
+    # A reader plans with the README; it must not lag behind the data.
+    readme = (DATA.parent / "README.md").read_text(encoding="utf-8")
+    known = sum(edit["known_before"] for _, edit in EDITS)
+    assert f"{known} of {len(EDITS)} edits" in readme
+    relations = sorted({edit["relation_id"] for _, edit in EDITS}, key=lambda r: int(r[1:]))
+    assert ", ".join(relations) in " ".join(readme.split())
+    # A model that never held the old answer says little about forgetting it.
+    assert known >= 0.6 * len(EDITS)
+
+
+def test_no_fact_is_edited_twice():
+    facts = [(edit["subject"].lower(), edit["relation_id"]) for _, edit in EDITS]
+    assert len(set(facts)) == len(facts)
+
+
+def test_narratives_share_no_run_of_eight_words():
+    # A shared phrase is a template showing, and one that a model could learn in place of the cause.
+    first: dict[tuple[str, ...], str] = {}
+    for _, edit in EDITS:
+        words = re.findall(r"\w+", edit["article"].lower())
+        runs = {tuple(words[i : i + 8]) for i in range(len(words) - 7)}
+        shared = {" ".join(run): first[run] for run in runs if run in first}
+        assert not shared, f"{edit['subject']}: {shared}"
+        first.update(dict.fromkeys(runs, edit["subject"]))
 
 
 @each_edit
@@ -58,8 +94,11 @@ def test_narrative(edit):
     assert 90 <= len(article.split()) <= 160
     assert mentions(article, subject)
     assert len(old) >= 1 and len(new) >= 3
-    # A reader has to leave the text with the new answer as the current one.
+    # A reader has to leave the text with the new answer as the current one: named most, and last.
+    assert len(new) > len(old)
     assert new[-1] > mentions(article, edit["target_true"]["str"])[-1]
+    assert not [word for word in HEDGES if mentions(article, word)]
+    assert not re.search(r"[{}<>\[\]]|\bTODO\b", article)
 
 
 @each_edit
@@ -74,6 +113,8 @@ def test_paraphrases_and_locality(edit):
     # One question about the same subject, two about others; none may be answered by the edit itself.
     assert sum(bool(mentions(item["question"], edit["subject"])) for item in local) == 1
     assert all(not mentions(item["answer"], new) for item in local)
+    # Neither wording may hand over the answer.
+    assert not any(mentions(text, new) for text in (*asked, edit["question"], edit["prompt"], *questions_of(local)))
 
 
 @each_case
@@ -85,12 +126,14 @@ def test_chain(case):
             # Without this the multi-hop question could not be reached from the single facts.
             assert mentions(hop["question"], labels[i][0]) and mentions(hop["cloze"], labels[i][0])
             assert hop["answer"] == labels[i][2]
+            assert isinstance(hop["answer_alias"], list) and hop["answer"] not in hop["answer_alias"]
             assert i == 0 or (labels[i][0] == labels[i - 1][2] and ids[i][0] == ids[i - 1][2])
     old, new = case["single_hops"][-1], case["new_single_hops"][-1]
     assert (case["answer"], case["answer_alias"]) == (old["answer"], old["answer_alias"])
     assert (case["new_answer"], case["new_answer_alias"]) == (new["answer"], new["answer_alias"])
     assert case["answer"] != case["new_answer"]
     assert len(set(case["questions"])) == 3
+    assert all(mentions(q, case["orig"]["new_triples_labeled"][0][0]) for q in case["questions"])
     # A question that names a bridge entity would give part of the chain away.
     bridges = [hop["answer"] for hop in case["new_single_hops"]]
     assert not any(mentions(q, bridge) for q in case["questions"] for bridge in bridges)
@@ -117,3 +160,31 @@ def test_cases_do_not_disturb_each_other():
     hops = [hop for case in CASES for hop in case["new_single_hops"]]
     assert all(edited.get(hop["question"], hop["answer"]) == hop["answer"] for hop in hops)
     assert not any(item["question"] in edited for _, edit in EDITS for item in edit["locality"])
+
+
+def test_no_locality_question_asks_for_an_edited_fact():
+    # Other words for an edited fact show as its subject asked for and its old answer given.
+    local = [item for _, edit in EDITS for item in edit["locality"]]
+    for _, edit in EDITS:
+        hit = [q for q in local if mentions(q["question"], edit["subject"])]
+        assert not [q for q in hit if mentions(q["answer"], edit["target_true"]["str"])], edit["subject"]
+
+
+def test_no_locality_question_is_asked_with_two_answers():
+    answers: dict[str, set[str]] = {}
+    for _, edit in EDITS:
+        for item in edit["locality"]:
+            answers.setdefault(item["question"], set()).add(item["answer"])
+    assert not {question: given for question, given in answers.items() if len(given) > 1}
+
+
+def test_an_entity_has_one_id():
+    ids: dict[str, set[str]] = {}
+    for case in CASES:
+        for key in ("triples", "new_triples"):
+            for triple, labels in zip(case["orig"][key], case["orig"][f"{key}_labeled"], strict=True):
+                ids.setdefault(labels[0], set()).add(triple[0])
+                ids.setdefault(labels[2], set()).add(triple[2])
+    assert not {label: found for label, found in ids.items() if len(found) > 1}
+    shared = Counter(next(iter(found)) for found in ids.values() if found != {None})
+    assert not [q for q, n in shared.items() if n > 1]
