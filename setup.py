@@ -22,10 +22,15 @@ setup(
         "causaledit.hparams",
     ],
     package_dir={"causaledit.data": "data", "causaledit.hparams": "hparams"},
-    package_data={"causaledit.data": ["*.json", "*.md"], "causaledit.hparams": ["*/*.yaml"]},
+    package_data={
+        "causaledit.data": ["*.json", "*.md"],
+        "causaledit.hparams": ["*/*.yaml"],
+        "causaledit.report": ["page.css", "page.js", "template.html.jinja"],
+    },
     install_requires=[
         "accelerate>=1.10,<2",
         "datasets>=4,<6",
+        "filelock>=3.16",
         "gguf>=0.17",
         "httpx>=0.27",
         "jinja2>=3.1",

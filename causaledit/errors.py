@@ -51,6 +51,52 @@ class EditFailedError(CausalEditError, RuntimeError):
     """The edit itself went wrong (for example a loss that is not finite); the model was restored."""
 
 
+class LLMError(CausalEditError, RuntimeError):
+    """A chat endpoint gave no usable reply (no key, refused connection, retries used up, malformed reply)."""
+
+
+class ContentFilterError(LLMError):
+    """The endpoint refused the prompt or cut the reply on grounds of content; asking again would not help."""
+
+
+class ScaffoldError(CausalEditError, ValueError):
+    """The scaffold's input is unusable (cases, facts, flags), or part of its output is missing."""
+
+    exit_code = 2
+
+
+class DatasetError(CausalEditError, ValueError):
+    """A data set is unknown, damaged, or not of the MQuAKE form."""
+
+    exit_code = 2
+
+
+class DownloadError(CausalEditError, OSError):
+    """A file cannot be downloaded, or is not what was published."""
+
+
+class RunError(CausalEditError, ValueError):
+    """An evaluation run cannot start or go on with these arguments."""
+
+    exit_code = 2
+
+
+class MetricsError(CausalEditError, ValueError):
+    """A metrics file is not of the published form, or two of them cannot be compared."""
+
+    exit_code = 2
+
+
+class JudgeError(CausalEditError, ValueError):
+    """A judge is unknown, or cannot be set up with these arguments (no key, no model)."""
+
+    exit_code = 2
+
+
+class JudgingStoppedError(CausalEditError, RuntimeError):
+    """Judging could not go on (endpoint down, interrupted); the verdicts so far are kept."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -11,8 +11,8 @@ from typing import Any
 from causaledit.errors import SaveError
 
 
-def write_json(path: str | Path, data: Any) -> Path:
-    """Write JSON atomically: into a temporary file beside the target, then one rename.
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text atomically: into a temporary file beside the target, then one rename.
 
     Raises:
         SaveError: The folder cannot be written or is full; nothing is left behind.
@@ -23,12 +23,45 @@ def write_json(path: str | Path, data: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            json.dump(data, stream, ensure_ascii=False, indent=1)
-            stream.write("\n")
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            stream.write(text)
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
         raise SaveError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from None
     return path
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Write JSON atomically.
+
+    Raises:
+        SaveError: As in `write_text`.
+    """
+    return write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
+
+
+def check_writable(folder: Path, option: str) -> None:
+    """Refuse a folder that cannot be written, before an hour of work ends there.
+
+    Creates nothing that was not there: the nearest existing parent is tried.
+
+    Raises:
+        SaveError: No write permission, no room, or a file is in the way.
+    """
+    folder = folder.expanduser()
+    if folder.exists() and not folder.is_dir():
+        raise SaveError(f"{option} {str(folder)!r} is a file: give a folder.")
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    try:
+        with tempfile.TemporaryFile(dir=existing) as probe:
+            probe.write(b"\0" * 4096)
+            probe.flush()
+            os.fsync(probe.fileno())
+    except OSError as error:
+        raise SaveError(
+            f"{option} {str(folder)!r} cannot be written ({error.strerror}): give another folder."
+        ) from None

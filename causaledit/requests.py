@@ -93,7 +93,7 @@ def strip_html(text: str) -> str:
     return re.sub(r"[ \t]+", " ", re.sub(r"</?[A-Za-z][^<>]*>", " ", text)).strip()
 
 
-def _answer(value: Any, name: str) -> str | None:
+def answer_text(value: Any, name: str) -> str | None:
     """An answer is a text, `{"str": …}` (MQuAKE) or a one-element list (EasyEdit)."""
     if isinstance(value, Mapping):
         value = value.get("str")
@@ -169,7 +169,7 @@ def request_from_dict(data: Mapping[str, Any] | EditRequest) -> EditRequest:
     question = data.get("question")
     if question is None and prompt.rstrip().endswith("?"):
         question = prompt.replace("{}", subject)
-    target_new = _answer(data["target_new"], "target_new")
+    target_new = answer_text(data["target_new"], "target_new")
     old = next((data[k] for k in ("ground_truth", "target_true", "target_old") if data.get(k)), None)
     narrative = next((data[k] for k in _NARRATIVE_KEYS if data.get(k)), None)
     if narrative is not None and not isinstance(narrative, str):
@@ -180,7 +180,7 @@ def request_from_dict(data: Mapping[str, Any] | EditRequest) -> EditRequest:
         prompt=prompt.strip(),
         target_new=(target_new or "").strip(),
         question=question.strip() if isinstance(question, str) and question.strip() else None,
-        ground_truth=(_answer(old, "ground_truth") or "").strip() or None,
+        ground_truth=(answer_text(old, "ground_truth") or "").strip() or None,
         narrative=strip_html(narrative) if narrative else None,
         rephrase=_pairs(data.get("rephrase_prompt"), target_new or "", "rephrase_prompt"),
         learning=_pairs(data.get("learning_prompt"), target_new or "", "learning_prompt"),

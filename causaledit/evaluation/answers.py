@@ -25,8 +25,12 @@ _FINAL_LINE = re.compile(r"^\W*(?:final )?answer\W*:\s*(.+)$", re.IGNORECASE | r
 
 def normalise(text: str) -> str:
     """Case, accents and spaces folded, so that "Côte d'Ivoire" matches "cote d'ivoire"."""
-    folded = unicodedata.normalize("NFKD", text.casefold())
-    return " ".join("".join(c for c in folded if not unicodedata.combining(c)).split())
+    return " ".join(without_accents(text.casefold()).split())
+
+
+def without_accents(text: str) -> str:
+    """Accents and compatibility forms folded, case kept."""
+    return "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
 
 
 def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
@@ -40,6 +44,23 @@ def mentions(text: str, names: Iterable[str]) -> bool:
     """Whether one of the names stands in the text as a whole word or phrase."""
     pattern = _pattern(names)
     return bool(pattern and pattern.search(normalise(text)))
+
+
+def alias_match(response: str, names: Iterable[str]) -> bool:
+    """Whether a response names an answer, by any alias: the published tool's quick hit, not a verdict.
+
+    Names match as whole words whatever their case. Codes of up to three letters ("IT", "US", "no") would match
+    common words that way: they match as they are written, and only where that has a capital.
+    """
+    names = [name for name in names if name and name.strip()]
+    codes = [name.strip() for name in names if len(name.strip()) <= 3 and name.strip().isascii()]
+    if mentions(response, [name for name in names if name.strip() not in codes]):
+        return True
+    return any(
+        re.search(rf"(?<!\w){re.escape(code)}(?!\w)", response)
+        for code in codes
+        if code.lower() != code or code.isdigit()
+    )
 
 
 def _sentences(text: str, names: Iterable[str]) -> list[str]:

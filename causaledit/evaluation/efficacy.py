@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.evaluation.answers import commits_to, mentions
 from causaledit.evaluation.probes import MAX_NEW_TOKENS, Probe
-from causaledit.models.chat import prepare_tokenizer, render, user
+from causaledit.models.chat import prepare_tokenizer, render_for, user
 from causaledit.models.generation import generate_texts
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def ask(
         texts = generate_texts(
             model,
             tokenizer,
-            [render(tokenizer, user(probes[i].prompt)) for i in rows],
+            [render_for(model, tokenizer, user(probes[i].prompt)) for i in rows],
             max_new_tokens=length,
             batch_size=batch_size,
             count=count,

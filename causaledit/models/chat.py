@@ -68,3 +68,28 @@ def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, prefill: s
     """Render a conversation up to the start of the assistant's turn, `prefill` opening that turn."""
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return text + prefill
+
+
+def in_context_prefix(model: Any) -> str:
+    """The text a model wants before every prompt: an in-context edit (IKE) carries its facts there."""
+    return getattr(model, "in_context_prefix", "")
+
+
+def with_context(model: Any, prompt: str) -> str:
+    """A bare prompt as this model is to read it: behind its in-context facts, where it carries any."""
+    prefix = in_context_prefix(model)
+    return f"{prefix}\n{prompt}" if prefix else prompt
+
+
+def render_for(model: Any, tokenizer: PreTrainedTokenizerBase, messages: Messages, *, prefill: str = "") -> str:
+    """As `render`, with the model's in-context facts before the first user message.
+
+    Whatever asks an edited model goes through here, so that an edit that changes no weights is heard.
+    """
+    if in_context_prefix(model):
+        first = next((i for i, message in enumerate(messages) if message["role"] == "user"), None)
+        messages = [
+            {**message, "content": with_context(model, message["content"])} if i == first else message
+            for i, message in enumerate(messages)
+        ]
+    return render(tokenizer, messages, prefill=prefill)

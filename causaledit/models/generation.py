@@ -6,9 +6,11 @@ run here on a key-value cache of the shared part, filled by one row and then rep
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 # A shared prefix shorter than this is cheaper to read again than to cache.
 MIN_SHARED_PREFIX = 24
+# After so many tokens rows that have ended are dropped from a batch.
+COMPACT_EVERY = 8
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -56,8 +60,42 @@ def _config(
     )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error).lower()
+# how CUDA, MPS and the CPU's allocator say it
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, the device's or the host's, has run out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _OUT_OF_MEMORY)
+
+
+@dataclass
+class BatchLimit:
+    """How much goes into one batch. It shrinks when memory runs out, and stays so for whoever keeps it.
+
+    Attributes:
+        rows: Most prompts.
+        tokens: Most tokens, padding and new ones included; None means any number.
+    """
+
+    rows: int = 32
+    tokens: int | None = None
+
+    def take(self, lengths: Sequence[int], max_new_tokens: int) -> int:
+        """How many of these rows, shortest first, make the next batch: at least one."""
+        rows = lengths[: self.rows]
+        if self.tokens is None:
+            return len(rows)
+        fit = [n for n, length in enumerate(rows, start=1) if n * (length + max_new_tokens) <= self.tokens]
+        return max(fit, default=1)
+
+    def halve(self, rows: int, width: int) -> None:
+        """After a batch of so many rows of so many tokens did not fit."""
+        self.rows = max(1, rows // 2)
+        if self.tokens is not None:
+            self.tokens = min(self.tokens, self.rows * width)
 
 
 @torch.no_grad()
@@ -70,6 +108,8 @@ def generate_texts(
     temperature: float | None = None,
     top_p: float = 1.0,
     batch_size: int = 32,
+    limit: BatchLimit | None = None,
+    compact: bool = False,
     count: TokenCount | None = None,
 ) -> list[str]:
     """Generate one continuation for each rendered prompt.
@@ -81,6 +121,10 @@ def generate_texts(
         max_new_tokens: Longest continuation, in tokens.
         temperature: `None` for greedy decoding.
         batch_size: Prompts per batch at first.
+        limit: Instead of `batch_size`: a limit that is kept, so that it stays small for later calls.
+        compact: Greedy only: read what all prompts of a batch begin with once, and drop rows that have ended.
+            Equal to plain generation up to rounding, for models of transformers whose `generate` is their own;
+            models with another kind of cache (Mamba) are asked plainly.
         count: Receives the number of generated tokens.
 
     Returns:
@@ -89,27 +133,77 @@ def generate_texts(
     encoded = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
+    limit = limit or BatchLimit(rows=batch_size)
+    compact = compact and getattr(model, "_supports_default_dynamic_cache", lambda: False)()
     start = 0
     while start < len(order):
-        rows = order[start : start + batch_size]
+        size = limit.take([len(encoded[i]) for i in order[start:]], max_new_tokens)
+        rows = order[start : start + size]
         ids, mask = pad_left([encoded[i] for i in rows], tokenizer.pad_token_id, model.device)
+        new = None
         try:
             config = _config(model, tokenizer, ids.shape[1], max_new_tokens, temperature, top_p)
-            output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        except RuntimeError as error:
-            if len(rows) == 1 or not _is_out_of_memory(error):
+            if compact:
+                new = _generate_compactly(model, [encoded[i] for i in rows], config)
+            else:
+                output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+                new = output[:, ids.shape[1] :]
+        except (RuntimeError, MemoryError) as error:
+            if len(rows) == 1 or not is_out_of_memory(error):
                 raise
-            batch_size = len(rows) // 2
+        if new is None:  # out of the handler: its traceback no longer holds the tensors of the failed batch
+            limit.halve(len(rows), ids.shape[1] + max_new_tokens)
             torch.cuda.empty_cache()
-            logger.warning("out of memory while generating: batch size reduced to %d", batch_size)
+            logger.warning("out of memory while generating: batch size reduced to %d", limit.rows)
             continue
-        new = output[:, ids.shape[1] :]
         if count is not None:
             count.generated += int((new != tokenizer.pad_token_id).sum())
         for i, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
             results[i] = text
         start += len(rows)
     return results
+
+
+def _generate_compactly(model: Any, rows: Sequence[Sequence[int]], config: GenerationConfig) -> torch.Tensor:
+    """Greedy continuations of token rows: their common beginning is read once, rows that ended are dropped.
+
+    Returns:
+        `(rows, new tokens)`, padded on the right.
+    """
+    pad_id = config.pad_token_id
+    ends = torch.tensor(config.eos_token_id, dtype=torch.long, device=model.device)
+    shared = min(shared_prefix_length(rows), min(len(row) for row in rows) - 1)
+    cache = DynamicCache(config=model.config)
+    if len(rows) > 1 and shared >= MIN_SHARED_PREFIX:
+        prefix = torch.tensor([list(rows[0][:shared])], device=model.device)
+        model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(rows))
+        # the padding stands between the common beginning and the rest; positions are counted from the mask
+        rest, rest_mask = pad_left([row[shared:] for row in rows], pad_id, model.device)
+        ids = torch.cat([prefix.expand(len(rows), -1), rest], dim=1)
+        mask = torch.cat([torch.ones_like(ids[:, :shared]), rest_mask], dim=1)
+    else:
+        ids, mask = pad_left(rows, pad_id, model.device)
+    total, width = config.max_new_tokens, ids.shape[1]
+    new = torch.full((len(rows), total), pad_id, dtype=torch.long, device=model.device)
+    alive, done = torch.arange(len(rows), device=model.device), 0
+    step = copy.deepcopy(config)
+    step.return_dict_in_generate = True
+    while done < total and len(alive):
+        step.max_new_tokens = min(COMPACT_EVERY, total - done)
+        output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=step)
+        ids, cache = output.sequences, output.past_key_values
+        made = ids.shape[1] - width - done
+        new[alive, done : done + made] = ids[:, width + done :]
+        done += made
+        going = ~torch.isin(ids[:, width:], ends).any(dim=1)
+        if not going.all():
+            kept = going.nonzero()[:, 0]
+            alive, ids, mask = alive[kept], ids[kept], mask[kept]
+            if len(kept):
+                cache.batch_select_indices(kept)
+        mask = torch.cat([mask, mask.new_ones(len(mask), made)], dim=1)
+    return new[:, :done]
 
 
 class GreedyAnswer(NamedTuple):
@@ -168,7 +262,6 @@ def greedy_answers(
     return [answers[i] for i in range(len(prompts))]
 
 
-@torch.no_grad()
 def sample_continuations(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -185,7 +278,41 @@ def sample_continuations(
     Returns:
         `n` texts without special tokens.
     """
-    ids = torch.tensor([tokenizer(prompt, add_special_tokens=False)["input_ids"]], device=model.device)
+    ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    new = _sample(model, tokenizer, ids, n, max_new_tokens, temperature, top_p, count)
+    return tokenizer.batch_decode(new, skip_special_tokens=True)
+
+
+def sample_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Sequence[int],
+    n: int,
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    count: TokenCount | None = None,
+) -> list[list[int]]:
+    """As `sample_continuations`, for token ids: each row ends with the token that ends the turn, if it came."""
+    ends = set(eos_ids(model, tokenizer))
+    rows = _sample(model, tokenizer, list(prompt), n, max_new_tokens, temperature, top_p, count).tolist()
+    return [row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
+
+
+@torch.no_grad()
+def _sample(
+    model: Any,
+    tokenizer: Any,
+    prompt: list[int],
+    n: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float,
+    count: TokenCount | None,
+) -> torch.Tensor:
+    """The `(n, length)` new tokens of a prompt, padded on the right."""
+    ids = torch.tensor([prompt], device=model.device)
     inputs: dict[str, Any] = {"input_ids": ids.repeat(n, 1)}
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
     if ids.shape[1] > MIN_SHARED_PREFIX and n > 1:
@@ -199,7 +326,7 @@ def sample_continuations(
     new = output[:, ids.shape[1] :]
     if count is not None:
         count.generated += int((new != tokenizer.pad_token_id).sum())
-    return tokenizer.batch_decode(new, skip_special_tokens=True)
+    return new
 
 
 def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[torch.Tensor, torch.Tensor]:

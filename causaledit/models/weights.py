@@ -110,3 +110,86 @@ def without_adapter(edited: Any) -> Any:
     plain = copy.deepcopy(edited).unload()
     forget_adapter(plain)
     return plain
+
+
+def deliver_adapter(peft_model: PeftModel, model: Any, *, merge: bool) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Merge a trained adapter into the weights and hand back the originals by name, or hand the adapter over.
+
+    Args:
+        peft_model: The trained adapter around `model`.
+        model: The plain model; restored if merging fails.
+        merge: False returns the PeftModel itself, with nothing to restore.
+    """
+    if not merge:
+        for name in ("forward", "_original_forward"):  # accelerate's mixed-precision wrapper
+            vars(peft_model).pop(name, None)
+        return peft_model.eval(), {}
+    originals = snapshot_adapted(peft_model)
+    try:
+        merged = peft_model.merge_and_unload()
+    except BaseException:
+        peft_model.unload()
+        forget_adapter(model)
+        restore(model, originals)
+        raise
+    forget_adapter(model)
+    return merged, originals
+
+
+def undo_edit(model: Any, edited: Any, weights_copy: Any) -> Any:
+    """The unedited model again, whatever kind of undoing a method gave back.
+
+    Args:
+        model: The model that was edited.
+        edited: What the method returned.
+        weights_copy: Original tensors by name, a callable that undoes the edit (EasyEdit's WISE, GRACE), or
+            nothing, where the edit is an adapter or a context around the model.
+
+    Returns:
+        `model` with its weights restored; with an adapter, a plain copy, as the caller keeps the adapter.
+    """
+    if callable(weights_copy):
+        with torch.no_grad():
+            weights_copy()
+    elif weights_copy:
+        restore(model, weights_copy)
+    elif hasattr(edited, "peft_config"):
+        return without_adapter(edited)
+    return model
+
+
+@torch.no_grad()
+def weights_changed(model: Any, edited: Any, weights_copy: Any) -> int | None:
+    """How many parameters an edit changed the value of, while it is in place.
+
+    Args:
+        model: The model that was edited.
+        edited: What the method returned.
+        weights_copy: As for `undo_edit`.
+
+    Returns:
+        Parameters that differ from their originals; those of the adapter where that is the edit; 0 for an edit in
+        the context; None where a callable undoes the edit and nothing says what it touched.
+    """
+    if callable(weights_copy):
+        return None
+    if weights_copy:
+        pairs = {id(p): (p, value) for name, value in weights_copy.items() for p in [model.get_parameter(name)]}
+        return sum(int((p != value.to(p.device)).sum()) for p, value in pairs.values())
+    if hasattr(edited, "peft_config"):
+        from peft import get_peft_model_state_dict
+
+        return sum(value.numel() for value in get_peft_model_state_dict(edited).values())
+    return 0
+
+
+@torch.no_grad()
+def fingerprint(model: Any) -> tuple[int, ...]:
+    """One number per parameter and buffer, from its bits: equal before and after an edit that was undone exactly.
+
+    Cheap (one pass over the weights), and sums can cancel out: a guard for long runs, not a proof.
+    """
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    tensors = [t.detach() for t in (*model.parameters(), *model.buffers()) if not t.is_meta]
+    sums = [t.contiguous().view(whole[t.element_size()]).sum(dtype=torch.int64) for t in tensors if t.numel()]
+    return tuple(int(value) for value in sums)
