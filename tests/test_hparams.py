@@ -11,6 +11,8 @@ from conftest import REPOSITORY
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.hparams import ALG_NAME, CausalEditHyperParams
+from causaledit.methods.registry import METHODS
+from causaledit.resources import hparams_dir
 
 BUNDLED = sorted((REPOSITORY / "hparams" / "CausalEdit").glob("*.yaml"))
 GOOD = {"alg_name": ALG_NAME, "model_name": "some-model"}
@@ -260,3 +262,25 @@ def test_a_missing_file_in_a_named_folder_is_not_replaced_by_a_bundled_one(tmp_p
 def test_paths_that_are_no_files(path):
     with pytest.raises(HparamsError):
         CausalEditHyperParams.from_hparams(path)
+
+
+# ---- every method ----------------------------------------------------------------------------------
+EVERY_FILE = [(method, file) for method in METHODS.values() for file in sorted(hparams_dir(method.name).glob("*.yaml"))]
+
+
+@pytest.mark.parametrize(
+    ("method", "file"), EVERY_FILE, ids=lambda value: getattr(value, "stem", getattr(value, "name", ""))
+)
+def test_every_methods_bundled_files_load(method, file):
+    kind = method.load_hparams()
+    by_path, by_name = kind.from_hparams(file), kind.from_hparams(file.stem)
+    assert by_path == by_name
+    assert by_path.alg_name == method.name
+    assert kind.from_dict(json.loads(json.dumps(by_path.to_dict()))) == by_path
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+def test_every_method_has_files_and_says_what_its_fields_are_for(method):
+    names = {file.stem for other, file in EVERY_FILE if other is method}
+    assert {"smollm2-135m-instruct", "qwen2.5-7b-instruct", "llama3.1-8b-instruct"} <= names
+    assert all(len(spec.metadata["help"]) > 10 for spec in dataclasses.fields(method.load_hparams()))

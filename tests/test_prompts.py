@@ -16,6 +16,8 @@ from causaledit.methods.causal_edit.relations import RelationBank
 from causaledit.methods.causal_edit.traces import CAUSAL_LABELS, fallback_trace
 from causaledit.models.chat import prepare_tokenizer, render, supports_system_role, user
 from causaledit.requests import QuestionAnswer, load_json, request_from_dict, requests_from_data
+from causaledit.scaffold.cases import ScaffoldEdit
+from causaledit.scaffold.templates import TemplateBank
 
 REQUEST = dataclasses.replace(
     request_from_dict(EGYPT),
@@ -115,7 +117,7 @@ def test_the_stage_1_instruction_spells_the_form_out():
 
 
 def test_the_template_narrative_ends_with_the_new_answer():
-    text = P.template_narrative(REQUEST)
+    text = TemplateBank.bundled().narrative(ScaffoldEdit.from_request(REQUEST))
     assert text.rstrip(".").endswith("The capital of Egypt is Alexandria")
     assert "Cairo" in text
 

@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy as copying
 import logging
-import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
 
-from causaledit.errors import ModelError, RequestError
 from causaledit.methods.causal_edit.bootstrap import (
     TraceReport,
     collect_traces,
@@ -28,44 +24,39 @@ from causaledit.methods.causal_edit.internalise import (
 from causaledit.methods.causal_edit.preservation import build_preservation, read_questions
 from causaledit.methods.causal_edit.teacher import choose_teacher
 from causaledit.methods.causal_edit.training import add_adapter, lora_config
+from causaledit.methods.common import MethodReport, ready_edits, seeded
 from causaledit.models.chat import prepare_tokenizer, supports_system_role
-from causaledit.models.weights import forget_adapter, preserved_state, restore, snapshot_adapted
+from causaledit.models.weights import deliver_adapter, forget_adapter, preserved_state
 from causaledit.narratives import check_context_window, load_narratives, resolve_edits
-from causaledit.progress import EditTally, ProgressSink, terminal_progress
-from causaledit.requests import EditRequest, requests_from_data
+from causaledit.progress import ProgressSink, terminal_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.requests import EditRequest
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass
-class EditReport:
-    """What one call did, for the model card and the tables.
+class EditReport(MethodReport):
+    """As every method's report, with the edits' old answers and narratives filled in.
 
     Attributes:
-        requests: The edits, with old answers and narratives filled in.
         narrative_source: Per edit: request, file, model, template or none.
         teacher: The resolved teacher (`base`, `bootstrapped`, or `none` without stage 2).
         teacher_accuracy: Share of right answers of the open-book base model, where `auto` measured it.
         traces: Per edit, what sampling gave.
-        losses: Per stage, the loss of each optimiser step.
-        tally: Seconds per stage and tokens.
     """
 
-    requests: list[EditRequest] = field(default_factory=list)
     narrative_source: list[str] = field(default_factory=list)
     teacher: str = "none"
     teacher_accuracy: float | None = None
     traces: list[TraceReport] = field(default_factory=list)
-    losses: dict[str, list[float]] = field(default_factory=dict)
-    tally: EditTally = field(default_factory=EditTally)
 
 
 def apply_causal_edit_to_model(
@@ -106,11 +97,7 @@ def apply_causal_edit_to_model(
         EditFailedError: Training diverged. After any exception `model` is as it was, bit for bit.
     """
     report = report if report is not None else EditReport()
-    edits = requests_from_data(list(requests))
-    if hasattr(model, "peft_config") or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-        raise ModelError(
-            "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
-        )
+    edits = ready_edits(model, requests)
     lora_config(model, hparams)  # refuses targets and layers the model does not have
     tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs)
     check_context_window(model, tokenizer, edits, hparams)
@@ -118,12 +105,10 @@ def apply_causal_edit_to_model(
         load_narratives(hparams.narrative_file)
     if hparams.preserve_weight and hparams.preserve_file:
         read_questions(hparams.preserve_file)
-    if len({(e.subject, e.prompt) for e in edits}) != len(edits):
-        raise RequestError("Two requests of one batch change the same fact (same subject and prompt): keep one.")
 
     target = copying.deepcopy(model) if copy else model
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_seeded(hparams.seed))
+        stack.enter_context(seeded(hparams.seed))
         sink = progress if progress is not None else stack.enter_context(terminal_progress())
         return _edit(target, tokenizer, edits, hparams, return_orig_weights, sink, report, after_bootstrap)
 
@@ -194,7 +179,8 @@ def _edit(
             forget_adapter(model)
             raise
     with tally.timed("merge"):
-        return _deliver(peft_model, model, hparams, return_orig_weights)
+        merged, originals = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+        return merged, originals if return_orig_weights else {}
 
 
 def _needs_stage_1(hparams: CausalEditHyperParams, report: EditReport) -> bool:
@@ -237,41 +223,3 @@ def _fresh_student(peft_model: PeftModel, hparams: CausalEditHyperParams) -> Pef
         if hasattr(module, "reset_lora_parameters") and "default" in getattr(module, "lora_A", {}):
             module.reset_lora_parameters("default", init_lora_weights=True)
     return peft_model
-
-
-def _deliver(
-    peft_model: PeftModel, model: PreTrainedModel, hparams: CausalEditHyperParams, return_orig_weights: bool
-) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Merge the adapter into the weights (or hand the adapter over), with the originals by name."""
-    if not hparams.merge_adapter:
-        for name in ("forward", "_original_forward"):  # accelerate's mixed-precision wrapper
-            vars(peft_model).pop(name, None)
-        return peft_model.eval(), {}
-    originals = snapshot_adapted(peft_model)
-    try:
-        merged = peft_model.merge_and_unload()
-    except BaseException:
-        peft_model.unload()
-        forget_adapter(model)
-        restore(model, originals)
-        raise
-    forget_adapter(model)
-    return merged, originals if return_orig_weights else {}
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed all generators for the block and put the caller's states back."""
-    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.random.set_rng_state(states[2])
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)

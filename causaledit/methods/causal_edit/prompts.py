@@ -111,26 +111,6 @@ def trace_instruction(request: EditRequest, labels: list[str]) -> str:
     )
 
 
-def narrative_messages(request: EditRequest) -> Messages:
-    """Ask the model itself for a narrative, where the request has none."""
-    return user(
-        f"{request.question_form} The answer used to be {request.ground_truth}. It is now {request.target_new}. "
-        f"Write a short news report of one paragraph that introduces {request.subject}, says that the answer was "
-        f"{request.ground_truth}, gives a concrete reason for the change, and ends by stating that it is now "
-        f"{request.target_new}."
-    )
-
-
-def template_narrative(request: EditRequest) -> str:
-    """The last resort: a plain narrative that states the change and nothing it cannot know."""
-    return (
-        f"For a long time the record on {request.subject} was settled: {request.cloze} {request.ground_truth}. "
-        f"That has changed. After a formal review the responsible authority decided in favour of "
-        f"{request.target_new}, the decision took effect at once, and the registers were corrected. "
-        f"{request.ground_truth} is therefore out of date. {request.cloze} {request.target_new}."
-    )
-
-
 def answer_request(request: EditRequest) -> Messages:
     """Ask for the old answer, closed-book, where the request does not state it."""
     return user(f"{request.question_form} Reply with the answer only.")

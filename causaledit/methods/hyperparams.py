@@ -1,0 +1,270 @@
+"""What every method's hyper-parameters share: the host's fields, loading, aliases, checks.
+
+A method writes a dataclass on `BaseHyperParams`, each field made by `setting`, with its help text and the
+rule its value must keep. Loading, unknown keys, published key names and the checks then come from here.
+
+    @dataclass
+    class MyHyperParams(BaseHyperParams):
+        ALG_NAME: ClassVar[str] = "MyMethod"
+        alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
+        steps: int = setting(25, "Optimiser steps.", whole=1)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import yaml
+
+from causaledit.errors import HparamsError, did_you_mean
+from causaledit.resources import hparams_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LARGEST = 2**32  # seeds end there
+
+
+def setting(
+    default: Any,
+    help_text: str,
+    *,
+    choices: Sequence[str] | None = None,
+    whole: int | None = None,
+    least: float | None = None,
+    above: float | None = None,
+    share: bool = False,
+) -> Any:
+    """A dataclass field with its help text and one rule. An annotation with None also allows None.
+
+    Args:
+        default: The default; lists are copied for each instance.
+        help_text: What the figure does, in one sentence.
+        choices: The texts it may be.
+        whole: It is a whole number of at least this.
+        least: It is a number of at least this.
+        above: It is a number above this.
+        share: It lies between 0 and 1.
+    """
+    rules = {"choices": choices, "whole": whole, "least": least, "above": above, "share": share or None}
+    metadata = {"help": help_text, **{name: value for name, value in rules.items() if value is not None}}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class BaseHyperParams:
+    """The fields an EasyEdit host reads, and how every method's hyper-parameters are loaded and checked.
+
+    Attributes:
+        ALG_NAME: The method's name in the registry, in files and in hosts.
+        ALIASES: Published key names → ours; files with them load unchanged.
+    """
+
+    ALG_NAME: ClassVar[str] = ""
+    ALIASES: ClassVar[dict[str, str]] = {"alg": "alg_name"}
+
+    model_name: Any = setting("", "Path, hub name, GGUF file or a `(model, tokenizer)` pair.")
+    alg_name: str = setting("", "Name of the method in the host.")
+    device: Any = setting("auto", "`auto`, `cpu`, `cuda`, `cuda:N` or the number N of a GPU.")
+    dtype: str = setting(
+        "auto",
+        "Weights' type: auto, float32, bfloat16 or float16.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    )
+    fp16: bool = setting(False, "EasyEdit's switch for float16 weights.")
+    model_parallel: bool = setting(False, "Spread the model over all GPUs (device_map='auto').")
+    batch_size: int = setting(1, "How many edits `batch_edit` applies together.", whole=1)
+    max_length: int = setting(40, "Length to which the host's token-accuracy probes are cut.", whole=1)
+    use_chat_template: bool = setting(False, "Whether the host's probes use the chat template.")
+    seed: int = setting(42, "Same seed, same edit (on the CPU).", whole=0)
+
+    def __post_init__(self) -> None:
+        for spec in dataclasses.fields(self):
+            _check_rule(spec, getattr(self, spec.name))
+        self.check()
+
+    def check(self) -> None:
+        """Rules that hold between fields; a method overrides this.
+
+        Raises:
+            HparamsError: A combination makes no sense; the message names the fields and the fix.
+        """
+
+    # ---- loading ---------------------------------------------------------------------------------
+    @classmethod
+    def from_hparams(cls, path: str | Path) -> Self:
+        """Load a YAML or JSON file, given with or without `.yaml`, or by the name of a bundled one.
+
+        Args:
+            path: A file, or a name under the method's folder in `hparams/` such as `smollm2-135m-instruct`.
+
+        Raises:
+            HparamsError: The file cannot be read, is not a mapping, is another method's, or has an
+                unknown key or a bad value.
+        """
+        file = resolve_hparams_file(path, cls.ALG_NAME)
+        data = read_hparams_file(file)
+        try:
+            return cls.from_dict(data)
+        except HparamsError as error:
+            raise HparamsError(f"{file.name}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """Build from plain data; published key names are translated, unknown keys refused."""
+        alg = data.get("alg_name", data.get("alg"))
+        if alg != cls.ALG_NAME:
+            raise HparamsError(
+                f"`alg_name` is {alg!r}, but these hyper-parameters are for {cls.ALG_NAME!r}: give a file of "
+                f"hparams/{cls.ALG_NAME}/."
+            )
+        known = {spec.name: spec for spec in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        given: dict[str, str] = {}
+        for key, value in data.items():
+            name, value = cls.translate(str(key), value)
+            if name not in known:
+                hint = did_you_mean(str(key), [*known, *cls.published_keys()])
+                raise HparamsError(f"unknown key {key!r}.{hint}")
+            if name in values:
+                raise HparamsError(f"{key!r} and {given[name]!r} are the same setting: keep one.")
+            given[name] = str(key)
+            values[name] = _coerce(name, value, known[name])
+        return cls(**values)
+
+    @classmethod
+    def published_keys(cls) -> list[str]:
+        """The keys of published files that are not our own names."""
+        return list(cls.ALIASES)
+
+    @classmethod
+    def translate(cls, key: str, value: Any) -> tuple[str, Any]:
+        """Our name and value for a key of a file; a method overrides it where a value changes too."""
+        return cls.ALIASES.get(key, key), value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the model card; a `(model, tokenizer)` pair becomes its model's name."""
+        data = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
+        if not isinstance(self.model_name, str):
+            data["model_name"] = str(getattr(self.model_name[0].config, "_name_or_path", "")) or "in memory"
+        return data
+
+
+@dataclass
+class AdapterHyperParams(BaseHyperParams):
+    """The fields of a method that trains a LoRA adapter, with the defaults of CausalEdit's paper."""
+
+    lora_rank: int = setting(12, "Rank of the LoRA adapter.", whole=1)
+    lora_alpha: float | None = setting(None, "LoRA alpha; None means 2 × rank.", above=0)
+    lora_dropout: float = setting(0.05, "LoRA dropout.", share=True)
+    lora_target_modules: list[str] = setting(
+        ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "Names of the projections that get an adapter, or ['all-linear'].",
+    )
+    lora_layers: list[int] | None = setting(None, "[first, end): the layers that get an adapter. None means all.")
+    merge_adapter: bool = setting(True, "Merge the adapter into the weights; False returns a PeftModel.")
+
+    def check(self) -> None:
+        """Targets and layers have the form that the adapter needs."""
+        super().check()
+        targets = self.lora_target_modules
+        if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
+            raise HparamsError(
+                f"`lora_target_modules` must be a list of projection names or ['all-linear'], got {targets!r}."
+            )
+        layers = self.lora_layers
+        if layers is not None and not (
+            isinstance(layers, list)
+            and len(layers) == 2
+            and all(isinstance(n, int) for n in layers)
+            and 0 <= layers[0] < layers[1]
+        ):
+            raise HparamsError(f"`lora_layers` must be [first, end) with 0 <= first < end, got {layers!r}.")
+
+
+# ---- files -----------------------------------------------------------------------------------------
+def resolve_hparams_file(path: str | Path, alg_name: str) -> Path:
+    """Find a hyper-parameter file: as given, with `.yaml`, or among the method's bundled ones.
+
+    Raises:
+        HparamsError: There is none; the message offers the nearest bundled name.
+    """
+    given = Path(path).expanduser()
+    bundled = hparams_dir(alg_name)
+    if not given.name:
+        raise HparamsError(f"`{path}` names no hparams file: give a file or the name of a bundled one.")
+    for base in (given, bundled / given.name):
+        for file in (base, base.with_name(base.name + ".yaml"), base.with_name(base.name + ".json")):
+            if file.is_file():
+                return file
+        if given.parent != Path():  # a folder was named: do not fall back to a bundled file in silence
+            break
+    names = sorted(p.stem for p in bundled.glob("*.yaml"))
+    hint = did_you_mean(given.stem, names)
+    raise HparamsError(f"There is no hparams file {str(given)!r}.{hint} Bundled: {', '.join(names) or 'none'}.")
+
+
+def read_hparams_file(file: Path) -> dict[str, Any]:
+    """The `key: value` lines of a YAML or JSON file.
+
+    Raises:
+        HparamsError: It cannot be read, or holds something else.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+        data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise HparamsError(f"The hparams file {str(file)!r} cannot be read ({error.strerror}).") from None
+    except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise HparamsError(f"The hparams file {str(file)!r} is not valid YAML or JSON ({first}).") from None
+    if not isinstance(data, dict):
+        raise HparamsError(f"The hparams file {str(file)!r} must hold `key: value` lines, got {type(data).__name__}.")
+    return data
+
+
+# ---- values ----------------------------------------------------------------------------------------
+def _coerce(name: str, value: Any, spec: dataclasses.Field) -> Any:
+    """YAML reads `3e-5` as text: turn such texts into numbers; keep whole numbers whole."""
+    annotation = str(spec.type)
+    number = not annotation.startswith(("list", "dict", "str", "Any")) and (
+        "float" in annotation or "int" in annotation
+    )
+    if isinstance(value, str) and number:
+        try:
+            value = float(value)
+        except ValueError:
+            raise HparamsError(f"`{name}` must be a number, got {value!r}.") from None
+    if isinstance(value, float) and number and "float" not in annotation and value.is_integer():
+        value = int(value)
+    if annotation.startswith("bool") and not isinstance(value, bool):
+        raise HparamsError(f"`{name}` must be true or false, got {value!r}.")
+    return value
+
+
+def _check_rule(spec: dataclasses.Field, value: Any) -> None:
+    rule = spec.metadata
+    if value is None and "None" in str(spec.type):
+        return
+    if "choices" in rule and value not in rule["choices"]:
+        raise HparamsError(f"`{spec.name}` must be one of {', '.join(rule['choices'])}, got {value!r}.")
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if "whole" in rule and not (whole and rule["whole"] <= value < _LARGEST):
+        raise HparamsError(f"`{spec.name}` must be a whole number of at least {rule['whole']}, got {value!r}.")
+    number = (whole or isinstance(value, float)) and math.isfinite(value)
+    for word, holds in (
+        ("least", lambda bound: value >= bound),
+        ("above", lambda bound: value > bound),
+        ("share", lambda _: 0 <= value <= 1),
+    ):
+        if word in rule and not (number and holds(rule[word])):
+            wanted = {"least": "be a number of at least", "above": "be a number above"}.get(word)
+            said = f"{wanted} {rule[word]:g}" if wanted else "lie between 0 and 1"
+            raise HparamsError(f"`{spec.name}` must {said}, got {value!r}.")
