@@ -1,0 +1,213 @@
+"""Fetching public files from a real HTTP server on loopback, with its faults; finding a data set by name."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import threading
+from dataclasses import dataclass, field
+
+import pytest
+from conftest import REPOSITORY
+
+from causaledit.errors import DatasetError, DownloadError, SaveError
+from causaledit.evaluation import datasets
+from causaledit.evaluation.datasets import DATASETS, Dataset, fetch_dataset, locate_dataset
+
+CONTENT = (REPOSITORY / "data" / "causaledit-mini.json").read_bytes()
+
+
+def blob_id(content):
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+@dataclass
+class Behaviour:
+    """What the server does: `faults` are used up one per request, then it serves `content`."""
+
+    content: bytes = CONTENT
+    faults: list[str] = field(default_factory=list)
+    ranges: bool = True
+    asked: list[str | None] = field(default_factory=list)
+
+
+@pytest.fixture
+def server():
+    behaviour = Behaviour()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            asked = self.headers.get("Range")
+            behaviour.asked.append(asked)
+            fault = behaviour.faults.pop(0) if behaviour.faults else ""
+            if fault.isdigit():
+                self.send_response(int(fault))
+                self.send_header("Retry-After", "0")
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            start = int(asked.removeprefix("bytes=").rstrip("-")) if asked and behaviour.ranges else 0
+            if start >= len(behaviour.content):
+                self.send_response(416)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            body = behaviour.content[start:]
+            self.send_response(206 if start else 200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if fault == "cut":
+                self.wfile.write(body[: len(body) // 3])
+                self.wfile.flush()
+                self.close_connection = True
+                return
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
+    thread.start()
+    behaviour.url = f"http://127.0.0.1:{httpd.server_address[1]}/files"
+    yield behaviour
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+@pytest.fixture(autouse=True)
+def known_file(monkeypatch):
+    """The table's entry for a file this server can serve."""
+    monkeypatch.setitem(DATASETS, "MQuAKE-T", Dataset("MQuAKE-T.json", blob_id(CONTENT)))
+
+
+def fetch(server, folder, **options):
+    return fetch_dataset("MQuAKE-T", base_url=server.url, folder=folder, longest_wait=0.05, **options)
+
+
+def test_a_file_is_fetched_verified_and_recorded(server, tmp_path):
+    seen = []
+    fetched = fetch(server, tmp_path, progress=lambda done, total: seen.append((done, total)))
+    assert fetched.path.read_bytes() == CONTENT
+    assert fetched.sha256 == hashlib.sha256(CONTENT).hexdigest()
+    assert (tmp_path / "MQuAKE-T.json.sha256").read_text() == f"{fetched.sha256}  MQuAKE-T.json\n"
+    assert (fetched.cases, fetched.problems, fetched.downloaded) == (len(json.loads(CONTENT)), [], True)
+    assert seen[-1] == (len(CONTENT), len(CONTENT))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["MQuAKE-T.json", "MQuAKE-T.json.sha256"]
+    assert not fetch(server, tmp_path).downloaded  # it is there and intact: nothing is asked
+    assert len(server.asked) == 1
+
+
+def test_a_damaged_file_is_fetched_again(server, tmp_path):
+    (tmp_path / "MQuAKE-T.json").write_bytes(CONTENT[:-1])
+    assert fetch(server, tmp_path).downloaded
+    assert (tmp_path / "MQuAKE-T.json").read_bytes() == CONTENT
+
+
+def test_a_broken_transfer_goes_on_where_it_stopped(server, tmp_path):
+    server.faults = ["cut", "503", "cut"]
+    fetched = fetch(server, tmp_path)
+    assert fetched.path.read_bytes() == CONTENT
+    first = len(CONTENT) // 3
+    assert server.asked[0] is None
+    assert server.asked[1] == server.asked[2] == f"bytes={first}-"
+
+
+def test_what_arrived_is_kept_for_a_later_call(server, tmp_path):
+    server.faults = ["cut"] * datasets.ATTEMPTS
+    with pytest.raises(DownloadError, match=r"could not be fetched after 5 attempts.*bytes are kept"):
+        fetch(server, tmp_path)
+    assert not (tmp_path / "MQuAKE-T.json").exists()
+    kept = (tmp_path / "MQuAKE-T.json.part").stat().st_size
+    assert 0 < kept < len(CONTENT)
+    server.asked.clear()
+    assert fetch(server, tmp_path).path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={kept}-"]
+
+
+def test_a_server_without_ranges_starts_over(server, tmp_path):
+    server.ranges, server.faults = False, ["cut"]
+    assert fetch(server, tmp_path).path.read_bytes() == CONTENT
+
+
+def test_the_rest_of_another_file_is_not_glued_on(server, tmp_path):
+    (tmp_path / "MQuAKE-T.json.part").write_bytes(b"x" * 1000)
+    assert fetch(server, tmp_path).path.read_bytes() == CONTENT
+    (tmp_path / "MQuAKE-T.json").unlink()
+    (tmp_path / "MQuAKE-T.json.part").write_bytes(b"x" * (len(CONTENT) + 5))  # longer than the file: status 416
+    assert fetch(server, tmp_path).path.read_bytes() == CONTENT
+
+
+def test_404_is_final(server, tmp_path):
+    server.faults = ["404"]
+    with pytest.raises(DownloadError, match=r"MQuAKE-T\.json.*404"):
+        fetch(server, tmp_path)
+    assert len(server.asked) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_content_is_refused(server, tmp_path, monkeypatch):
+    server.content = CONTENT.replace(b"case_id", b"case-id", 1)
+    with pytest.raises(DownloadError, match="git blob id"):
+        fetch(server, tmp_path)
+    assert not list(tmp_path.iterdir())
+    wrong = Dataset("MQuAKE-T.json", blob_id(server.content), sha256="0" * 64)
+    monkeypatch.setitem(DATASETS, "MQuAKE-T", wrong)
+    with pytest.raises(DownloadError, match=f"SHA-256.*expected {'0' * 64}"):
+        fetch(server, tmp_path)
+
+
+def test_a_server_that_is_down(tmp_path):
+    with pytest.raises(DownloadError, match="Check the network"):
+        fetch_dataset("MQuAKE-T", base_url="http://127.0.0.1:1/files", folder=tmp_path, longest_wait=0.01)
+    with pytest.raises(DownloadError, match="no address"):
+        fetch_dataset("MQuAKE-T", base_url="files", folder=tmp_path, longest_wait=0.01)
+
+
+def test_unknown_name_and_unwritable_folder(server, tmp_path):
+    with pytest.raises(DatasetError, match="Did you mean 'MQuAKE-CF-3k'"):
+        fetch_dataset("MQuAKE-CF3k", folder=tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SaveError, match="cannot be written"):
+        fetch(server, tmp_path / "file")
+
+
+def test_the_table_is_pinned():
+    commit = datasets.BASE_URL.split("/")[-2]
+    assert len(commit) == 40 and int(commit, 16)
+    assert list(DATASETS) == ["MQuAKE-CF-3k", "MQuAKE-CF-3k-v2", "MQuAKE-T"]
+    assert all(len(spec.git_blob) == 40 and spec.file == f"{name}.json" for name, spec in DATASETS.items())
+
+
+# ---- by name ---------------------------------------------------------------------------------------
+def test_a_data_set_is_found_by_path_or_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path))
+    file = tmp_path / "my cases.json"
+    file.write_text(json.dumps([]))
+    assert locate_dataset(str(file)).name == "my cases"
+    assert locate_dataset("causaledit-mini").path.is_file()
+    kept = tmp_path / "datasets" / "MQuAKE-T-causal.json"
+    kept.parent.mkdir()
+    kept.write_text("[]")
+    assert locate_dataset("MQuAKE-T-causal").path == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("MQuAKE-T", "causaledit data fetch MQuAKE-T"),
+        ("MQuAKE-CF-3k-causal", "no public address"),
+        ("MQUAKE-CF-3K-V2", "Known: MQuAKE-CF-3k"),
+        ("MQuAKE-CF3k-v2", "Did you mean 'MQuAKE-CF-3k-v2'"),
+        ("some/where.json", "does not exist"),
+        (" ", "is empty"),
+    ],
+)
+def test_a_data_set_that_is_not_there(name, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path))
+    with pytest.raises(DatasetError, match=words):
+        locate_dataset(name)
