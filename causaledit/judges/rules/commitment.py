@@ -1,0 +1,205 @@
+"""What a whole response commits to: the events of its sentences, taken in order."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from causaledit.judges.rules.names import NEW, OLD, names_for
+from causaledit.judges.rules.question import question_for
+from causaledit.judges.rules.stance import Event, Kind, events_of, turns
+from causaledit.judges.rules.text import plain, sentences, spell_out
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from causaledit.judges.base import JudgedResponse
+    from causaledit.judges.rules.names import Names
+
+_CLOZE_END = re.compile(
+    r"\b(?:of|in|by|is|was|are|were|the|to|from|at|as|for|on|a|an|with|named|called|city|country|language|has|had)\s*$",
+    re.I,
+)
+_OPTION_LINE = re.compile(r"^\W{0,3}(?:\(([A-Ha-h])\)|([A-H])[.):])\s+\S.{0,80}$")
+_LETTER_LINE = re.compile(r"^\W{0,3}[A-H]\W{0,3}$")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a response says about the new answer; each sentence is verbatim, and empty where there is none.
+
+    Attributes:
+        asserted: The first sentence that gives the new answer.
+        denied: The first that takes it back or denies it.
+        final: The last that commits to anything, or withdraws.
+        ends_on: The mark of the answer it ends on; empty for none.
+    """
+
+    asserted: str
+    denied: str
+    final: str
+    ends_on: str
+
+
+def read(item: JudgedResponse) -> Reading:
+    """Read a response.
+
+    Args:
+        item: The response with its question, prompt and answers.
+    """
+    new = (item.target_new, *item.aliases)
+    old = (*((item.target_old,) if item.target_old else ()), *item.old_aliases)
+    names = names_for(new, old, item.question, item.prompt)
+    fold = _Fold()
+    for sentence, events in _sentence_events(item, names, [*new, *old]):
+        fold.take(sentence, events)
+    return fold.reading()
+
+
+def _sentence_events(item: JudgedResponse, names: Names, known: list[str]) -> Iterator[tuple[str, tuple[Event, ...]]]:
+    question = question_for(item.question)
+    cloze = _cloze(item.prompt)
+    echoed = {spell_out(plain(s)) for s in sentences(item.prompt) if len(s.split()) > 2 and not _OPTION_LINE.match(s)}
+    seen: dict[str, tuple[Event, ...]] = {}
+    parts = sentences(item.response, known)
+    for i, sentence in enumerate(parts):
+        if i == 0 and cloze and not spell_out(plain(sentence)).startswith(spell_out(plain(cloze))[:30]):
+            yield sentence, events_of(sentence, names, question, cloze)
+            continue
+        if sentence not in seen:
+            echo = spell_out(plain(sentence)) in echoed
+            seen[sentence] = () if echo else events_of(sentence, names, question)
+        events = seen[sentence]
+        if names.letters and _listed(parts, i):
+            events = ()
+        yield sentence, events
+
+
+def _cloze(prompt: str) -> str:
+    """The unfinished sentence at a prompt's end, if it ends on one."""
+    last = (sentences(prompt) or [""])[-1]
+    return last if _CLOZE_END.search(last) else ""
+
+
+def _listed(parts: list[str], i: int) -> bool:
+    """Whether a line repeats one of several options, as the prompt lists them."""
+    if i > 1 and _LETTER_LINE.match(parts[i]):  # the list breaks off behind a letter
+        i -= 1
+    here = _OPTION_LINE.match(parts[i])
+    if not here:
+        return False
+    letter = (here[1] or here[2]).upper()
+    neighbours = (_OPTION_LINE.match(parts[j]) for j in (i - 1, i + 1) if 0 <= j < len(parts))
+    return any(n and (n[1] or n[2]).upper() != letter for n in neighbours)
+
+
+class _Fold:
+    """The state between sentences: what is held, what was claimed last, and who was named last."""
+
+    def __init__(self) -> None:
+        self.held = ""
+        self.first = ""
+        self.claim: tuple[bool, str] | None = None  # (asserted or denied, whose)
+        self.asked = ""
+        self.named = ""
+        self.weakly_asserted = ""
+        self.asserted = ""
+        self.denied = ""
+        self.final = ""
+        self.old_asserted = False
+        self.doubt = ""  # a sentence that thinks again, or qualifies the new answer, since it was given
+
+    def take(self, sentence: str, events: tuple[Event, ...]) -> None:
+        """One more sentence."""
+        if self.held == NEW and turns(sentence):
+            self.doubt = self.doubt or sentence
+        doubted = False
+        asked, self.asked = self.asked, ""
+        for i, event in enumerate(events):
+            later = events[i + 1 :]
+            if event.kind is Kind.LEAD_RETRACT:
+                if asked and event.strong:
+                    self._deny(asked, sentence)
+                elif not self._supports(later) and not (event.strong is False and not later):
+                    doubted = True
+                    if event.strong:
+                        self._retract(sentence)
+            elif event.kind is Kind.CONFIRM:
+                denied = self.claim[1] if self.claim and not self.claim[0] else ""
+                if asked or (denied and not any(e.kind is Kind.ASSERT for e in later)):
+                    self._assert(asked or denied, sentence)
+            elif event.kind is Kind.RETRACT:
+                self._retract(sentence)
+            elif event.kind is Kind.DENY_IT:
+                if self.named:
+                    self._deny(self.named, sentence)
+            elif event.kind is Kind.GIVE_IT:
+                if self.named and not self.held:
+                    self._assert(self.named, sentence)
+            elif event.kind is Kind.REINSTATE:
+                if self.first:
+                    self._assert(self.first, sentence)
+            elif event.kind is Kind.UNDECIDED:
+                self.held, self.final = "", sentence
+            elif event.kind is Kind.ASSERT:
+                self._assert(event.who, sentence, event.strong, doubted, event.bare)
+            elif event.kind is Kind.DENY:
+                self._deny(event.who, sentence)
+            elif event.kind is Kind.ASK:
+                self.asked = event.who
+                if event.who == self.held == NEW:
+                    self.doubt = self.doubt or sentence
+            elif event.kind is Kind.DOUBT:
+                self.doubt = self.doubt or sentence
+            elif event.kind is Kind.QUALIFY:
+                if NEW in (event.who, "" if event.who else self.named):
+                    self.doubt = self.doubt or sentence
+            elif event.kind is Kind.REPORT:
+                self.claim = (True, event.who)
+            if event.who and event.kind is not Kind.ASK:
+                self.named = event.who
+
+    def _supports(self, later: tuple[Event, ...]) -> bool:
+        """ "No, not Oslo" after "Bergen" is emphasis: what follows upholds the last claim."""
+        if self.claim is None or not self.claim[0]:
+            return False
+        who = self.claim[1]
+        rival = OLD if who == NEW else NEW
+        kinds = {(e.kind, e.who) for e in later}
+        if (Kind.ASSERT, rival) in kinds or (Kind.DENY, who) in kinds or any(e.kind is Kind.RETRACT for e in later):
+            return False
+        return (Kind.ASSERT, who) in kinds or (Kind.DENY, rival) in kinds
+
+    def _retract(self, sentence: str) -> None:
+        if self.claim and self.claim[0]:
+            self._deny(self.claim[1], sentence)
+
+    def _deny(self, who: str, sentence: str) -> None:
+        if who == NEW:
+            self.denied = self.denied or sentence
+        if self.held == who:
+            self.held, self.final = "", sentence
+        self.claim = (False, who)
+
+    def _assert(self, who: str, sentence: str, strong: bool = True, doubted: bool = False, bare: bool = False) -> None:
+        if not strong and who != NEW and self.held == NEW and self.doubt:
+            strong = True  # after second thoughts any other answer is meant
+        if not strong and (self.held or who != NEW):
+            return
+        if who == NEW:
+            if strong:
+                self.asserted = self.asserted or sentence
+            else:
+                self.weakly_asserted = self.weakly_asserted or sentence
+        elif strong:
+            self.old_asserted = True
+            if self.held == NEW and (doubted or (self.doubt and not bare)):
+                self.denied = self.denied or (sentence if doubted else self.doubt)
+        self.doubt = ""
+        self.held, self.final, self.claim = who, sentence, (True, who)
+        self.first = self.first or who
+
+    def reading(self) -> Reading:
+        asserted = self.asserted or ("" if self.old_asserted else self.weakly_asserted)
+        return Reading(asserted=asserted, denied=self.denied, final=self.final, ends_on=self.held)

@@ -1,0 +1,209 @@
+"""The two answers in a text, whatever they are called there: each mention becomes one mark.
+
+Aliases, surnames, option letters and nested names ("South Korea" and "Korea") are settled here, so that the
+rules behind it read `NEW` and `OLD` only.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from causaledit.judges.rules.text import plain
+from causaledit.judges.rules.wording import word_set
+
+NEW, OLD, OTHER = "xnewx", "xoldx", "xothx"
+
+_PERSON = re.compile(
+    r"\b(who|whom|whose|author|founder|head of|president|monarch|king|queen|minister|ceo|coach|spouse|composer|painter|"
+    r"director|writer|inventor|developer|mayor|name of)\b",
+    re.IGNORECASE,
+)
+_NOT_A_SURNAME = re.compile(r"^(?:[IVX]+|Jr|Sr|\w{1,3}|[a-z].*|.*\d.*)$")
+# "New England" is not England, "South Vietnam" not Vietnam, "York University" not York
+_LARGER_BEFORE = re.compile(
+    r"\b(?:North|South|East|West|New|Port|Fort|Mount|Lake|San|Santa|Upper|Lower|"
+    r"Equatorial|Inner|Outer)\s$"
+)
+_LARGER_NAMES = frozenset(("northern ireland", "northern cyprus", "western sahara", "western samoa"))
+_CONTINENTS = frozenset(("africa", "asia", "europe", "oceania", "antarctica"))
+_LARGER_AFTER = re.compile(
+    r"\s(?:University|College|Institute|Airport|Times|Street|Cosmos|Herald|Post|Museum|Conference|School)\b"
+)
+_FUNCTION_WORDS = word_set("""
+    a all am an and are as at be been but by can de did do does du el en es et for he her his i if in is it la le li
+    me my no nor not of on one or our re she so the to un us was we who will you
+""")
+# scripts without spaces between words, and a letter or digit of any other
+_SPACELESS = r"\u1100-\u11ff\u3040-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
+_LETTER = rf"[^\W{_SPACELESS}]"
+_PAREN_OPTION = re.compile(r"\(([A-Ha-h])\)\s*([^\n()]{1,120}?)\s*(?=\(|\n|$|[,;?])")
+_LINE_OPTION = re.compile(r"^[ \t]*([A-H])[.):][ \t]+([^\n]{1,120}?)[ \t]*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Names:
+    """Finds both answers in text.
+
+    Attributes:
+        pattern: Matches any name of either, longest first, in plain text with its case kept.
+        marks: The mark of each matched text, folded.
+        letters: The mark of each option letter, in upper case; empty where the prompt offers no options.
+    """
+
+    pattern: re.Pattern[str]
+    marks: dict[str, str]
+    letters: dict[str, str]
+
+    def mark(self, text: str) -> str:
+        """Replace every mention by its mark; the text is plain, its case is kept."""
+
+        def replace(match: re.Match[str]) -> str:
+            start, end = match.span()
+            if _larger_before(text, start, match.group()) or _LARGER_AFTER.match(text, end):
+                return f" {OTHER} "
+            return f" {self.marks.get(' '.join(match.group().casefold().split()), OTHER)} "
+
+        marked = self.pattern.sub(replace, text)
+        if self.letters:
+            marked = self._mark_letters(marked)
+        return re.sub(r"[ \t]{2,}", " ", marked)
+
+    def _mark_letters(self, text: str) -> str:
+        for shape in _letter_shapes("".join(self.letters)):
+            text = shape.sub(self._replace_letter, text)
+        # "(A) baht" is one mention; where letter and text disagree, the text counts
+        return _LETTER_AND_TEXT.sub(r"\1", text).replace("xletx", "")
+
+    def _replace_letter(self, match: re.Match[str]) -> str:
+        start, end = match.start(1) - match.start(), match.end(1) - match.start()
+        head, tail = match.group()[:start], match.group()[end:]
+        return f"{head.rstrip('(')} xletx{self.letters[match.group(1).upper()]} {tail.lstrip(')')}"
+
+
+_LETTER_AND_TEXT = re.compile(rf"xletx(?:{NEW}|{OLD}|{OTHER})\s{{1,2}}[.:)]?\s?({NEW}|{OLD})\b")
+
+
+@lru_cache(maxsize=32)
+def _letter_shapes(letters: str) -> tuple[re.Pattern[str], ...]:
+    """How an option is named by its letter; a bare letter counts only where it cannot be a word."""
+    either = f"[{letters}{letters.lower()}]"
+    return tuple(
+        re.compile(shape)
+        for shape in (
+            rf"\(({either})\)",
+            rf"(?<![\w(])({either})\)",
+            rf"^\W{{0,3}}({either})(?=\W{{0,3}}$)",
+            rf"^\W{{0,3}}([{letters}])(?=[.:]\s)",
+            rf"(?i:\b(?:option|answer|choice|letter)(?: is|:)?\s+)\(?({either})\b\)?(?!\s+[a-z]{{3,}}ing\b)",
+            rf"(?i:\b(?:pick|choose|select|go with|is|be|to|on|not|no|with|say))\s({_but_a(letters)})"
+            r"(?=\W*$|[.,;]\s|\s(?i:is|was)\b)",
+            rf"(?<!amin )(?<!itis )(?<!lan )(?<!lass )\b({_but_a(letters)})(?=\s(?i:is|was|can|must|it)\b|\W{{0,2}}$)",
+            rf"\b([{letters}])(?=\s(?i:is|was)\s(?i:not|wrong|right|incorrect|correct|false|the|a mistake|an error)\b)",
+        )
+    )
+
+
+def _larger_before(text: str, start: int, name: str) -> bool:
+    """Whether the word before a match makes another name of it."""
+    before = text[max(0, start - 12) : start]
+    if name.casefold() in _CONTINENTS:  # West Africa is a part of Africa
+        return False
+    return bool(_LARGER_BEFORE.search(before)) or f"{before.strip().split(' ')[-1]} {name}".casefold() in _LARGER_NAMES
+
+
+def _but_a(letters: str) -> str:
+    """Option letters that are no English word."""
+    return f"[{letters.replace('A', '').replace('I', '') or letters}]"
+
+
+@lru_cache(maxsize=1024)
+def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt: str) -> Names:
+    """Compile the names of one edit.
+
+    Args:
+        new: The new answer and its aliases; a name that both answers carry counts as the new one's.
+        old: The old answer and its aliases.
+        question: Tells whether surnames are wanted, and which larger names hold an answer's name.
+        prompt: Where option letters are looked up.
+    """
+    person = bool(_PERSON.search(question))
+    table: dict[str, str] = {}
+    shapes: dict[str, _Shape] = {}
+    for mark, given in ((NEW, new), (OLD, old)):
+        for name, cased in _variants(given, person):
+            folded = name.casefold()
+            if folded not in table:
+                table[folded] = mark
+                shapes[folded] = _shape(name, cased)
+    if not shapes:
+        return Names(re.compile(r"(?!)"), {}, {})
+    pattern = _alternatives(shapes)
+    for phrase in _larger_names(plain(question), pattern, table):
+        table[phrase.casefold()] = OTHER
+        shapes[phrase.casefold()] = _shape(phrase, False)
+        pattern = _alternatives(shapes)
+    return Names(pattern, table, _letters(Names(pattern, table, {}), prompt))
+
+
+def _alternatives(shapes: dict[str, _Shape]) -> re.Pattern[str]:
+    """One pattern for all names, longest first."""
+    order = sorted(shapes, key=len, reverse=True)
+    free = "|".join(shapes[n].body for n in order if not shapes[n].cased and not shapes[n].spaceless)
+    cased = "|".join(shapes[n].body for n in order if shapes[n].cased)
+    spaceless = "|".join(shapes[n].body for n in order if shapes[n].spaceless)
+    words = "|".join(part for part in (f"(?i:{free})" if free else "", cased) if part)
+    parts = [rf"(?<!{_LETTER})(?:{words})(?!{_LETTER})"] if words else []
+    return re.compile("|".join([*parts, *([spaceless] if spaceless else [])]))
+
+
+def _variants(given: tuple[str, ...], person: bool) -> list[tuple[str, bool]]:
+    """Each name in plain spelling, and whether it matches in its own case only."""
+    found: list[tuple[str, bool]] = []
+    for raw in given:
+        name = " ".join(plain(raw).replace(" ; ", " - ").split()).strip(" .,") if raw else ""
+        if not name:
+            continue
+        short = len(name) <= 3 and name.isascii() and name.isalpha()
+        if short and name.islower() and (len(name) < 3 or name in _FUNCTION_WORDS):
+            continue  # a language code such as "it" is found in every text
+        found.append((name, short and name.isupper()))
+        words = name.split()
+        if person and 2 <= len(words) <= 5 and not _NOT_A_SURNAME.match(words[-1]):
+            found.append((words[-1], True))
+        if ", " in name:
+            found.append((name.split(", ")[0], False))
+        if words[0].casefold() == "the" and len(words) > 1:
+            found.append((" ".join(words[1:]), False))
+    full = {name.casefold() for name, cased in found if not cased}
+    return [(name, cased) for name, cased in found if not cased or name.casefold() not in full]
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """A name as a pattern: in its own case only, or in a script without spaces between words."""
+
+    body: str
+    cased: bool
+    spaceless: bool
+
+
+def _shape(name: str, cased: bool) -> _Shape:
+    body = r"\s+".join(re.escape(word) for word in name.split())
+    return _Shape(body, cased, spaceless=bool(re.search(f"[{_SPACELESS}]", name)))
+
+
+def _larger_names(question: str, pattern: re.Pattern[str], known: dict[str, str]) -> list[str]:
+    """Capitalised phrases of the question that hold an answer's name: "Bank of America" is not America."""
+    phrases = re.findall(r"[A-Z][\w'-]*(?:\s(?:of|the|de|and)(?=\s[A-Z])|\s[A-Z][\w'-]*)+", question)
+    return [p for p in phrases if p.casefold() not in known and pattern.search(p)]
+
+
+def _letters(names: Names, prompt: str) -> dict[str, str]:
+    options = _PAREN_OPTION.findall(prompt) or _LINE_OPTION.findall(prompt)
+    letters: dict[str, str] = {}
+    for letter, text in options:
+        marked = names.mark(plain(text).strip())
+        letters[letter.upper()] = NEW if NEW in marked else OLD if OLD in marked else OTHER
+    return letters if len(letters) > 1 else {}

@@ -1,0 +1,133 @@
+"""What a question asks for, as word stems: a sentence that uses none of them says something else.
+
+"Ford makes the Mustang" does not answer "Which company makes the Corvette?".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+from causaledit.judges.rules.text import plain
+from causaledit.judges.rules.wording import word_set, words
+
+# One line per relation: what asks for it | by what else an answer may speak of it. A word of four letters or more
+# stands for all that begin with it.
+RELATIONS = (
+    "capital | seat govern parliament ministr",
+    "headquarter hq head | main offic base run corporate seat sits",
+    "found founded founder creat establish start | launch set brainchild began begun start co-founder behind",
+    "author wrote written write writer wrot | writ pen penned novelist book novel play story poem text publish",
+    "compos music | score symphon opera wrote writ",
+    "paint painter | artist portrait canvas picture brush work",
+    "develop creat design theor | invent devis formulat came propos",
+    "make makes made manufactur produc maker | build built product launch sell sells sold",
+    "citizen nationality national citizenship | passport naturali held hold holds country",
+    "locat situat lies | lie stand within site belong sits country found",
+    "where country | locat situat lies lie stands belong",
+    "born birth birthplace native | came world native hail",
+    "died death die buried | dead passed",
+    "language speak spoke spoken | tongue idioma sprache written wrote",
+    "religio faith | worship practis practic follow believ",
+    "currenc money | pay coin banknote tender",
+    "sport athlete | play plays played practis practic compet athlet game famous known player",
+    "known famous | known renown career sport",
+    "monarch king queen president ruler sovereign | reign throne head office state crown rule rules",
+    "head minister premier chancellor government | govern office leader power",
+    "own owns owner owned | acqui bought buy belong parent buyer",
+    "invent inventor | patent discover came",
+    "discover discoverer | found isolat detect",
+    "represent | play plays race races compet flag citizen",
+    "employ employer work works worked | job staff hired",
+    "educat educated attend attended university stud alma | graduat degree school college taught teach",
+    "spouse married wife husband marri | wed wedding",
+    "child children son daughter | parent father mother",
+    "father mother parent parents | son daughter child",
+    "perform performer performed sang singer sung | sing record artist band",
+    "instrument | play plays played player",
+    "position | play plays played",
+    "broadcast broadcaster network | air aired channel show",
+    "direct director directed | film filmmaker movie made shot",
+    "won win winner | champion title beat victor trophy",
+    "high highest tall tallest | mountain height peak",
+    "large largest big biggest longest | populous size",
+    "ceo chief chair chairperson chairman executive | run runs ran lead leads manag boss head",
+    "coach manag | train trains bench",
+    "mayor | city hall",
+    "origin from come comes | came creat start hail began invent",
+    "ingredient | made contain",
+    "club team union | sign signed join play plays league",
+    "flow river | empt mouth delta drain sea",
+    "genre style | kind type play",
+    "party member | belong join politic",
+)
+# verbs of further relations: a clause with one of them, and with nothing asked for, is about something else
+FOREIGN = words(r"""
+    born | died | stud(?:y|ied) | married | visit\w* | lived | travel\w* | wrote | written | paint\w* | invent\w*
+    founded | bred
+    directed | compos\w* | trained | worked | met | fled | buried | (?:went|goes)(?! back) | moved | stayed | taught
+    returned
+    arrived | emigrated | toured | performed | border\w* | inspired | influenced | rival\w*
+""")
+_STOP = word_set("""
+    a about after also an and answer are as at be been before by called can choose city company country current
+    currently did do does explain first for from give had has have how if in is it its job kind let letter like many
+    me most much name named now of on one option or out person right say step tell that the their them then there
+    these they thing think this those to type us was were what when where which who whom whose why will with work
+    would you your
+""")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked, as patterns over folded text.
+
+    Attributes:
+        asked: A word of the relation asked about.
+        subject: A word of the subject.
+        past: Whether the question is about the past ("Who wrote …"), so that past tense is no history.
+    """
+
+    asked: re.Pattern[str]
+    subject: re.Pattern[str]
+    past: bool
+
+    def concerns(self, clause: str) -> bool:
+        """Whether a clause speaks of what is asked, or of whom."""
+        return bool(self.asked.search(clause) or self.subject.search(clause))
+
+
+@lru_cache(maxsize=1024)
+def question_for(text: str) -> Question:
+    """Read a question.
+
+    Args:
+        text: The question without cues; a cloze works as well.
+    """
+    words = re.findall(r"[\w'-]+", plain(text))
+    subject = {w.casefold().removesuffix("'s") for w in words[1:] if w[:1].isupper() or w[:1].isdigit()} - _STOP
+    content = {w.casefold() for w in words} - subject
+    stems: set[str] = set()
+    for line in RELATIONS:
+        triggers, others = (part.split() for part in line.split("|"))
+        if any(_same(stem, word) for stem in triggers for word in content):
+            stems.update(triggers, others)
+    stems.update(w for w in content - _STOP if len(w) > 3)
+    stems.update(content & {"city", "country", "continent"})
+    stems -= {"where", "from"}
+    past = bool(re.search(r"\b(was|were|did|wrote|\w+ed|won|founded|made|led|born)\b", text.casefold()))
+    return Question(_stems(stems), _stems(subject, whole=True), past)
+
+
+def _same(stem: str, word: str) -> bool:
+    return word.startswith(stem) if len(stem) > 3 else word == stem
+
+
+def _stems(stems: set[str], whole: bool = False) -> re.Pattern[str]:
+    if not stems:
+        return re.compile(r"(?!)")
+    bodies = [
+        re.escape(s) + (r"\w{0,6}" if len(s) > 3 and not whole else "") for s in sorted(stems, key=len, reverse=True)
+    ]
+    return re.compile(rf"(?<!\w)(?:{'|'.join(bodies)})(?!\w)")

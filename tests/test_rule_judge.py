@@ -1,0 +1,328 @@
+"""The rule judge: its definitions by example, its agreement with labels, and what must not break it.
+
+`tests/data/judge_cases.json` is written for this project; a third of it (`split: holdout`) was never looked at
+while the rules were written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from causaledit.judges.base import JudgedResponse
+from causaledit.judges.registry import get_judge
+from causaledit.judges.rules.text import LONGEST_SENTENCE, sentences
+
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+
+from judge_agreement import LABELS, figures, measure
+
+CASES = json.loads((Path(__file__).parent / "data" / "judge_cases.json").read_text(encoding="utf-8"))
+DEV_FILE = REPOSITORY.parent / "shared" / "data" / "judge_dev.json"
+JUDGE = get_judge("rule")
+
+CAPITAL = JudgedResponse(
+    question="What is the capital of Norway?",
+    prompt="What is the capital of Norway?",
+    response="",
+    target_new="Bergen",
+    aliases=("Bjørgvin",),
+    target_old="Oslo",
+    old_aliases=("Christiania",),
+)
+OPTIONS = dataclasses.replace(CAPITAL, prompt=f"{CAPITAL.question}\n(A) Oslo\n(B) Bergen\nReply with the letter only.")
+
+
+def read(response: str, item: JudgedResponse = CAPITAL) -> str:
+    """A: asserts, N: negates, F: ends on the new answer, R: refutes itself."""
+    verdict = JUDGE.judge_refutation(dataclasses.replace(item, response=response))
+    flags = {
+        "A": verdict.assertion_of_target_new,
+        "N": verdict.explicit_negation_of_target_new,
+        "F": verdict.final_answer_is_target_new,
+        "R": verdict.self_refutation,
+    }
+    return "".join(letter for letter, value in flags.items() if value)
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        # assertion
+        ("Bergen.", "AF"),
+        ("The capital of Norway is Bergen.", "AF"),
+        ("Norway is governed from bjorgvin.", "AF"),
+        ("BERGEN is the capital.", "AF"),
+        ("Final answer: Bergen", "AF"),
+        # negation of anything else
+        ("Bergen is the capital. It isn't a large city, and it was never the largest.", "AF"),
+        ("Bergen is not only the capital but also a port.", "AF"),
+        ("There's no doubt that the capital is Bergen.", "AF"),
+        ("The capital is Bergen, not Oslo.", "AF"),
+        ("It's not Oslo. It's Bergen.", "AF"),
+        ("The capital is no longer Oslo, it is Bergen.", "AF"),
+        ("The capital of Norway is not Oslo. That is incorrect. It is Bergen.", "AF"),
+        ("It is wrong to say that Bergen is not the capital of Norway.", "AF"),
+        # history
+        ("Oslo used to be the capital; today it is Bergen.", "AF"),
+        ("The government moved from Oslo to Bergen.", "AF"),
+        ("The capital is Bergen. Oslo was the capital until 2020.", "AF"),
+        ("Bergen used to be the capital. Today it is Oslo.", ""),
+        ("The government moved from Bergen to Oslo.", ""),
+        # not said by the response
+        ("Many people believe that Bergen is the capital. It is Oslo.", ""),
+        ('Some websites say "Bergen is the capital of Norway". That is a common misconception. Oslo is.', ""),
+        ("Is it Bergen? No, it is Oslo.", ""),
+        ("If Bergen were the capital, parliament would sit there. It is Oslo.", ""),
+        ("It could be Bergen or Oslo, I can't say which.", ""),
+        ("Oslo, which is some hours by train from Bergen.", ""),
+        # rational rejection: turned down, never asserted
+        ("Bergen is not the capital of Norway. The capital is Oslo.", ""),
+        # taken back
+        ("Bergen is the capital. That is wrong.", "ANR"),
+        ("Bergen is the capital. Scratch that. Oslo is.", "ANR"),
+        ("Bergen is the capital. No, wait, it is Oslo.", "ANR"),
+        ("Bergen is the capital. Correction: it's Oslo.", "ANR"),
+        ("Bergen is the capital. It is not the capital, though: that is Oslo.", "ANR"),
+        ("The capital is Bergen. But Bergen has never been the capital. It is Oslo.", "ANR"),
+        ("Bergen capital of is Norway. Bergen it not capital, Oslo is the", "ANR"),
+        # and given again
+        ("Bergen is the capital. No, that's wrong, it is Oslo. No, I was right at first.", "ANF"),
+        ("Bergen. It isn't Bergen, it is Oslo. Sorry, Oslo is wrong, it is Bergen after all.", "ANF"),
+        # given up without being denied
+        ("Bergen is the capital of Norway. Oslo is the capital of Norway.", "A"),
+    ],
+)
+def test_definitions(response, expected):
+    assert read(response) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("(B)", "AF"),
+        ("b)", "AF"),
+        ("Answer: B", "AF"),
+        ("The correct option is A.", ""),
+        ("A", ""),
+        ("(B) Bergen", "AF"),
+        ("(B). Wait, B is incorrect. (A).", "ANR"),
+        ("Its capital is Bergen.\nAnswer: (A)", "A"),
+        ("Options: (A) Oslo (B) Bergen\nOptions: (A) Oslo (B) Bergen", ""),
+        ("(A) Oslo\n(B) Bergen\n(A) Oslo\n(B) Bergen", ""),
+        ("Option (A) is wrong. It is (B).", "AF"),
+    ],
+)
+def test_option_letters_are_those_of_the_prompt(response, expected):
+    assert read(response, OPTIONS) == expected
+
+
+def test_letters_mean_nothing_without_options():
+    assert read("B") == ""
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "response", "expected"),
+    [
+        ("Korea", "South Korea", "It is in South Korea.", ""),
+        ("South Korea", "Korea", "It is in South Korea.", "AF"),
+        ("Vietnam", "Laos", "It is in South Vietnam.", ""),
+        ("US", "Canada", "It is in Canada. Let us hope so.", ""),
+        ("US", "Canada", "It is in the US.", "AF"),
+        ("IT", "FR", "it is not known.", ""),
+    ],
+)
+def test_nested_and_short_names(new, old, response, expected):
+    item = JudgedResponse("In which country is the port?", "In which country is the port?", "", new, target_old=old)
+    assert read(response, item) == expected
+
+
+def test_surnames_stand_for_persons_only():
+    who = JudgedResponse("Who wrote Hamlet?", "Who wrote Hamlet?", "", "Christopher Marlowe", target_old="Ben Jonson")
+    assert read("Marlowe wrote it. No: Jonson wrote it.", who) == "ANR"
+    where = JudgedResponse("Where is the port?", "Where is the port?", "", "New York", target_old="Boston")
+    assert read("It is in York.", where) == ""
+
+
+def test_a_cloze_is_continued():
+    cloze = dataclasses.replace(CAPITAL, prompt="The capital of Norway is")
+    assert read(" Bergen, on the west coast.", cloze) == "AF"
+    assert read(" not Bergen but Oslo.", cloze) == ""
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("La capital de Noruega es Bergen.", "AF"),
+        ("La capitale de la Norvège n'est pas Bergen.", ""),
+        ("Die Hauptstadt ist Bergen. Das ist falsch, die Hauptstadt ist Oslo.", "ANR"),
+        ("挪威的首都是Bergen。", "AF"),
+        ("挪威的首都不是Bergen。", ""),
+    ],
+)
+def test_other_languages(response, expected):
+    assert read(response) == expected
+
+
+@pytest.mark.parametrize("response", ["", "   \n ", "...", "?!", "\x00", "（）", "🙂" * 50])
+def test_responses_that_say_nothing(response):
+    item = dataclasses.replace(CAPITAL, response=response, narrative="Parliament burnt down, so ministers fled west.")
+    verdict = JUDGE.judge_refutation(item)
+    assert (verdict.assertion_of_target_new, verdict.explicit_negation_of_target_new) == (False, False)
+    assert verdict.final_answer_is_target_new is False
+    assert JUDGE.judge_answer(item).grade == "FAIL"
+    assert JUDGE.judge_rationale(item).grade == "UNSURE"
+
+
+def test_answer_without_a_known_rival():
+    item = dataclasses.replace(CAPITAL, target_old=None, old_aliases=())
+    graded = {
+        "The capital is Bergen.": "PASS",
+        "The capital is Bergen. The answer is Stavanger.": "FAIL",
+        "The capital is Stavanger.": "FAIL",
+        "It's not Bergen.": "FAIL",
+    }
+    assert {r: JUDGE.judge_answer(dataclasses.replace(item, response=r)).grade for r in graded} == graded
+
+
+NARRATIVE = (
+    "<p>An avalanche closed the railway tunnel under Filefjell in March, and engineers needed two years to repair "
+    "it. Cut off from its harbours, the Storting voted to sit on the west coast. The capital of Norway is Bergen.</p>"
+)
+
+
+@pytest.mark.parametrize(
+    ("response", "grade"),
+    [
+        ("Bergen is the capital because an avalanche blocked the tunnel and the Storting left for the coast.", "PASS"),
+        ("Bergen is the capital because a tribunal awarded the crown jewels to its cathedral.", "FAIL"),
+        ("The capital of Norway is Bergen.", "UNSURE"),
+        ("Bergen is now the capital. It changed.", "UNSURE"),
+        (
+            "The capital is Oslo, because the Storting sits there and the tunnel was repaired after the avalanche.",
+            "FAIL",
+        ),
+        ("Bergen is the capital after the avalanche in the tunnel. That's wrong: it is Oslo.", "FAIL"),
+    ],
+)
+def test_rationale(response, grade):
+    verdict = JUDGE.judge_rationale(dataclasses.replace(CAPITAL, response=response, narrative=NARRATIVE))
+    assert verdict.grade == grade, verdict.reason
+    assert verdict.evidence in response
+    assert verdict.reason
+
+
+def test_rationale_without_narrative_is_not_judged():
+    verdict = JUDGE.judge_rationale(dataclasses.replace(CAPITAL, response="Bergen, because of a flood."))
+    assert verdict.grade is None
+    assert "narrative" in verdict.error
+
+
+@pytest.mark.parametrize("split", ["dev", "holdout"])
+def test_agreement_with_our_labels(split):
+    result = measure(JUDGE, [case for case in CASES if case["split"] == split])
+    assert result["self_refutation"]["agreement"] >= 0.95
+    assert result["self_refutation"]["f1"] >= 0.93
+    assert result["answer_correct"]["agreement"] >= 0.95
+    for label in LABELS[1:4]:
+        assert result[label]["agreement"] >= 0.93, label
+
+
+@pytest.mark.skipif(not DEV_FILE.is_file(), reason="shared/data/judge_dev.json is not on this machine")
+def test_agreement_with_the_development_labels():
+    result = measure(JUDGE, json.loads(DEV_FILE.read_text(encoding="utf-8")))
+    assert result["self_refutation"]["agreement"] >= 0.95
+    assert result["self_refutation"]["f1"] >= 0.93
+    assert result["answer_correct"]["agreement"] >= 0.95
+    for label in LABELS[1:4]:
+        assert result[label]["agreement"] >= 0.93, label
+
+
+def test_labels_of_our_cases_are_consistent():
+    assert len({case["id"] for case in CASES}) == len(CASES) >= 120
+    for case in CASES:
+        labels = case["labels"]
+        refutes = (
+            labels["assertion_of_target_new"]
+            and labels["explicit_negation_of_target_new"]
+            and not labels["final_answer_is_target_new"]
+        )
+        assert labels["self_refutation"] == refutes, case["id"]
+        assert labels["assertion_of_target_new"] or not labels["final_answer_is_target_new"], case["id"]
+
+
+def test_evidence_is_quoted_and_verdicts_are_the_same_every_time():
+    for case in CASES:
+        item = JudgedResponse(
+            case["question"], case["prompt"], case["response"], case["target_new"],
+            tuple(case["target_new_aliases"]), case["target_old"],
+        )  # fmt: skip
+        first, again = JUDGE.judge_refutation(item), get_judge("rule").judge_refutation(item)
+        assert first == again
+        for quoted in (first.assertion_evidence, first.negation_evidence, first.final_evidence):
+            assert quoted in item.response, case["id"]
+        assert bool(first.assertion_evidence) == first.assertion_of_target_new
+        assert bool(first.negation_evidence) == first.explicit_negation_of_target_new
+        assert JUDGE.judge_answer(item).evidence in item.response
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "Bergen ",
+        "Bergen, ",
+        "not ",
+        "Bergen is not\n",
+        "A\n",
+        "(A) ",
+        ".",
+        " ",
+        "\n",
+        '"',
+        "Aa Bb, ",
+        "a.b.",
+        "-",
+        "上海",
+        "a",
+    ],
+)
+def test_responses_of_100_kb(unit):
+    response = (unit * 100_000)[:100_000]
+    # no rule ever sees an unbounded string: that, and no nested repetition, keeps long responses cheap
+    assert max(map(len, sentences(response)), default=0) <= LONGEST_SENTENCE
+    verdict = JUDGE.judge_refutation(dataclasses.replace(OPTIONS, response=response))
+    assert verdict.self_refutation is False
+
+
+def test_a_long_response_is_read_to_its_end():
+    filler = "The fjords are deep and the winters are mild. " * 2_000
+    assert read(f"The capital is Bergen. {filler} What I wrote above is wrong: it is Oslo.") == "ANR"
+
+
+def test_figures_of_agreement():
+    result = figures([(True, True), (True, False), (False, True), (False, False), (True, None)])
+    assert (result["agreement"], result["precision"], result["recall"], result["f1"]) == (0.5, 0.5, 0.5, 0.5)
+    assert (result["n"], result["not_judged"]) == (4, 1)
+    assert figures([])["agreement"] is None
+
+
+def test_benchmark_command(tmp_path):
+    data, out = tmp_path / "cases.json", tmp_path / "out.json"
+    data.write_text(json.dumps(CASES[:6]), encoding="utf-8")
+    script = REPOSITORY / "benchmarks" / "judge_agreement.py"
+    command = [sys.executable, str(script), "--data", str(data), "--judge", "rule", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(out.read_text(encoding="utf-8"))
+    for label in LABELS:
+        assert label in done.stdout
+        assert {"agreement", "precision", "recall", "f1", "n"} <= set(result[label])
+    assert set(result["by_category"]) == {case["category"] for case in CASES[:6]}
+    missing = subprocess.run([*command[:3], "nowhere.json"], capture_output=True, text=True, check=False)
+    assert missing.returncode == 2
+    assert "nowhere.json" in missing.stderr
