@@ -66,7 +66,8 @@ class RefutationVerdict:
 
     Attributes:
         assertion_of_target_new: The response asserts the new answer somewhere.
-        explicit_negation_of_target_new: It explicitly denies the new answer somewhere.
+        explicit_negation_of_target_new: Having asserted it, the response explicitly denies it or takes it back.
+            Turning down what it never asserted contradicts nobody but the question, and is False.
         final_answer_is_target_new: What it ends on is the new answer.
         assertion_evidence: Quoted from the response; empty where there is nothing to quote.
         negation_evidence: As above.

@@ -67,7 +67,9 @@ HYPOTHETICAL = re.compile(
     rf"|\bif (?:i|you|one|we|it|he|she|they|the|there|that|this|{MARK})\b{_IF}"
 )
 POSSIBLE = words(r"""
-    (?:may|might|could)(?: well| also| perhaps| either| just as well)? (?:be|have been) | can be (?:defended|argued)
+    (?:may|might|could)(?: well| also| perhaps| either| just as well)? (?:be|have been)
+    can (?:also )?be (?:defended|argued|made|named|given)
+    a case (?:can be made )?for
     (?:possible|plausible|conceivable|imaginable)\b(?! other) | perhaps | possibly | maybe | either | whether
     depend(?:s|ing)
     possibilit\w+ | candidates? | conceivabl\w+ | options?(?: are| include) | choices?(?: are| include) | one of

@@ -78,7 +78,7 @@ _CAST_OUT = wordings(r"""
 """)
 # wordings right before a name that deny it
 REJECTED = re.compile(
-    rf"\b{_CAST_OUT}(?: the| my| that| out)*(?: name| answer| option| word)?\s*$"
+    rf"\b{_CAST_OUT}(?: the| my| that| out| about)*(?: name| answer| option| word)?\s*$"
     r"|\b(?:one|ones|person|man|woman|city|country|name|company) (?:who|that|which) (?:did|was|is|does|has|could) not"
     r"(?: \w+){0,3}? (?:is|was)\s*$"
 )
@@ -87,7 +87,9 @@ INSTEAD = re.compile(
     r"^(?:rather than|instead of|as opposed to|in place of|let alone|anything but|certainly not|and not|other than)\b"
 )
 # "X is only …" limits without denying; it counts once the response goes on to another answer
-ONLY = re.compile(r"\s*(?:is|was|are|were|has|had)(?: \w+)? (?:only|merely|just|simply)\b|.{0,60}\bonly$")
+ONLY = re.compile(
+    r"\s*(?:is|was|are|were|has|had)(?: \w+)? (?:only|merely|just|simply)\b|.{0,60}\bonly$|\s*(?:only|merely|just) \w+"
+)
 NOT_IT = words(r"""
     not (?:there|him|her|them|that one|this one|the one|it|that (?:city|country|man|woman|person)) | no such
     (?:rules|ruled|ruling|rule) (?:him|her|it|that|them|this) out
@@ -106,7 +108,7 @@ IT_IS = re.compile(
 # what may stand between that negation and the relation asked about
 BEFORE_RELATION = re.compile(
     r"\s*(?:(?:the|a|an|its|his|her|ever|even|really|actually|in|be|been|part of|it|hold|have|host|house|serve as|"
-    r"become) )*"
+    r"called|named|considered|regarded as|become) )*"
 )
 
 # --- right and wrong ------------------------------------------------------------------------------------------
@@ -188,7 +190,7 @@ STARTS_WRONG = re.compile(
 # "it is wrong to name X", "the mistake of saying X": wrongness that ends on the name behind it …
 WRONG_THAT = re.compile(
     rf"\b{_WRONG}(?: (?:to|that|of|deny|denying|dispute|doubt|say|saying|name|naming|call|calling|give|is|was|it|in|"
-    r"answer|the|a|for|think|claim|because|about|by|with|as|are|state)\b)*\s*$"
+    r"answer|the|a|for|think|claim|because|about|by|with|as|are|state|sport|city|country|capital|name|language)\b)*\s*$"
 )
 # … and on no name: "it would be false to call this simple"
 WRONG_TO = re.compile(
@@ -199,14 +201,14 @@ WRONG_TO = re.compile(
 
 _UNDO = wordings("""
     scratch | strike | scrap | forget | ignore | disregard | withdraw | retract | drop | discard | delete | undo
-    cancel
-    correct | revise | reject
+    cancel | correct | revise | reject
 """)
 _MUST = "(?:must|need to|have to|should|will|would like to|want to)"
 # any of these between the new answer and a sentence for another one makes that sentence a correction
 TURN = words(r"""
-    not | never | no | none | nor | but | however | though | although | yet | instead | rather | actually | in fact | fact | wrong
-    incorrect | error | mistake\w* | correct\w* | sorry | oops | wait | i | my | me | revis\w+ | contradict\w* | should
+    not | never | no | none | nor | but | however | though | although | yet | instead | rather | actually | fact | wrong
+    incorrect | error | mistake\w* | correct\w* | forget | ignore | disregard | sorry | oops | wait | revis\w+
+    contradict\w* | should
 """)
 RETRACTION = words(rf"""
     {_UNDO} (?:that|this|it|my|what i|all that|everything|the (?:above|last|previous|first|statement))

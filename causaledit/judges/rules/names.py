@@ -26,6 +26,7 @@ _LARGER_BEFORE = re.compile(
     r"\b(?:North|South|East|West|New|Port|Fort|Mount|Lake|San|Santa|Upper|Lower|"
     r"Equatorial|Inner|Outer)\s$"
 )
+_WATERS = re.compile(r"\b(?:river|lake|gulf of|bay of|strait of)\s$", re.IGNORECASE)
 _LARGER_NAMES = frozenset(("northern ireland", "northern cyprus", "western sahara", "western samoa"))
 _CONTINENTS = frozenset(("africa", "asia", "europe", "oceania", "antarctica"))
 _LARGER_AFTER = re.compile(
@@ -35,9 +36,8 @@ _FUNCTION_WORDS = word_set("""
     a all am an and are as at be been but by can de did do does du el en es et for he her his i if in is it la le li
     me my no nor not of on one or our re she so the to un us was we who will you
 """)
-# scripts without spaces between words, and a letter or digit of any other
-_SPACELESS = r"\u1100-\u11ff\u3040-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
-_LETTER = rf"[^\W{_SPACELESS}]"
+# scripts without spaces between words
+_SPACELESS = re.compile("[\u1100-\u11ff\u3040-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 _PAREN_OPTION = re.compile(r"\(([A-Ha-h])\)\s*([^\n()]{1,120}?)\s*(?=\(|\n|$|[,;?])")
 _LINE_OPTION = re.compile(r"^[ \t]*([A-H])[.):][ \t]+([^\n]{1,120}?)[ \t]*$", re.MULTILINE)
 
@@ -50,18 +50,20 @@ class Names:
         pattern: Matches any name of either, longest first, in plain text with its case kept.
         marks: The mark of each matched text, folded.
         letters: The mark of each option letter, in upper case; empty where the prompt offers no options.
+        waters: Whether rivers or lakes are asked for, so that "the river Niger" is an answer.
     """
 
     pattern: re.Pattern[str]
     marks: dict[str, str]
     letters: dict[str, str]
+    waters: bool = False
 
     def mark(self, text: str) -> str:
         """Replace every mention by its mark; the text is plain, its case is kept."""
 
         def replace(match: re.Match[str]) -> str:
             start, end = match.span()
-            if _larger_before(text, start, match.group()) or _LARGER_AFTER.match(text, end):
+            if _larger_before(text, start, match.group(), self.waters) or _LARGER_AFTER.match(text, end):
                 return f" {OTHER} "
             return f" {self.marks.get(' '.join(match.group().casefold().split()), OTHER)} "
 
@@ -105,11 +107,13 @@ def _letter_shapes(letters: str) -> tuple[re.Pattern[str], ...]:
     )
 
 
-def _larger_before(text: str, start: int, name: str) -> bool:
+def _larger_before(text: str, start: int, name: str, waters: bool) -> bool:
     """Whether the word before a match makes another name of it."""
     before = text[max(0, start - 12) : start]
     if name.casefold() in _CONTINENTS:  # West Africa is a part of Africa
         return False
+    if not waters and _WATERS.search(before):
+        return True
     return bool(_LARGER_BEFORE.search(before)) or f"{before.strip().split(' ')[-1]} {name}".casefold() in _LARGER_NAMES
 
 
@@ -144,18 +148,28 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
         table[phrase.casefold()] = OTHER
         shapes[phrase.casefold()] = _shape(phrase, False)
         pattern = _alternatives(shapes)
-    return Names(pattern, table, _letters(Names(pattern, table, {}), prompt))
+    waters = bool(re.search(r"\b(?:rivers?|lakes?|flows?|sea|gulf|bay)\b", question, re.IGNORECASE))
+    return Names(pattern, table, _letters(Names(pattern, table, {}), prompt), waters)
 
 
 def _alternatives(shapes: dict[str, _Shape]) -> re.Pattern[str]:
     """One pattern for all names, longest first."""
     order = sorted(shapes, key=len, reverse=True)
-    free = "|".join(shapes[n].body for n in order if not shapes[n].cased and not shapes[n].spaceless)
-    cased = "|".join(shapes[n].body for n in order if shapes[n].cased)
-    spaceless = "|".join(shapes[n].body for n in order if shapes[n].spaceless)
-    words = "|".join(part for part in (f"(?i:{free})" if free else "", cased) if part)
-    parts = [rf"(?<!{_LETTER})(?:{words})(?!{_LETTER})"] if words else []
-    return re.compile("|".join([*parts, *([spaceless] if spaceless else [])]))
+
+    def bodies(spaceless: bool, ascii_only: bool) -> str:
+        kept = [s for s in (shapes[n] for n in order) if s.spaceless == spaceless and s.body.isascii() == ascii_only]
+        free = "|".join(s.body for s in kept if not s.cased)
+        cased = "|".join(s.body for s in kept if s.cased)
+        return "|".join(part for part in (f"(?i:{free})" if free else "", cased) if part)
+
+    # a Latin name may stand directly beside Chinese or Thai, which count as word characters
+    latin, others, spaceless = bodies(False, True), bodies(False, False), bodies(True, False)
+    parts = (
+        rf"(?<![0-9A-Za-z_])(?:{latin})(?![0-9A-Za-z_])" if latin else "",
+        rf"(?<!\w)(?:{others})(?!\w)" if others else "",
+        spaceless,
+    )
+    return re.compile("|".join(part for part in parts if part))
 
 
 def _variants(given: tuple[str, ...], person: bool) -> list[tuple[str, bool]]:
@@ -191,7 +205,7 @@ class _Shape:
 
 def _shape(name: str, cased: bool) -> _Shape:
     body = r"\s+".join(re.escape(word) for word in name.split())
-    return _Shape(body, cased, spaceless=bool(re.search(f"[{_SPACELESS}]", name)))
+    return _Shape(body, cased, spaceless=bool(_SPACELESS.search(name)))
 
 
 def _larger_names(question: str, pattern: re.Pattern[str], known: dict[str, str]) -> list[str]:

@@ -61,6 +61,7 @@ _DECIDED = {"h": Kind.HISTORY, "m": Kind.MENTION, "a": Kind.ASSERT, "d": Kind.DE
 _ANY_MARK = re.compile(r"\b([xhmad])(new|old)[xhmad]\b")
 _ITEM = rf"(?:{NEW}|{OLD}|[A-Z0-9][\w'’.-]*(?: [A-Z][\w'’.-]*){{0,3}})"
 _LIST = re.compile(rf"(?:{_ITEM} ?, ){{1,}}{_ITEM} ?,? (?:and|or|as well as) {_ITEM}|(?:{_ITEM} ?, ){{3,}}{_ITEM}")
+_BOTH_LISTED = re.compile(rf"(?<!not )(?<!not in )\b(?:{NEW} ?, {OLD}|{OLD} ?, {NEW}) ?, {_ITEM}(?=\W*$)")
 _OPTION_LIST = re.compile(rf"(?:{NEW}|{OLD}|{OTHER})\W{{0,4}}(?:{NEW}|{OLD}|{OTHER})")
 _CLAUSE = re.compile(
     r"\s*(?:[,;:()]|\.\.\.|(?<=\s)-(?=\s))\s*|\s(?=(?:but|although|though|while|whereas|however|yet|because|so that|"
@@ -86,7 +87,7 @@ def events_of(sentence: str, names: Names, question: Question, cloze: str = "") 
         cloze: The unfinished prompt that this sentence continues.
     """
     marked = names.mark(plain(f"{cloze} {sentence}" if cloze else sentence))
-    marked = _LIST.sub(_neutral, marked)
+    marked = _BOTH_LISTED.sub(_neutral, _LIST.sub(_neutral, marked))
     if cloze and _CONTINUES.match(names.mark(plain(sentence))):
         marked = _CONTINUES.sub(lambda m: m.group().replace("x", "a"), names.mark(plain(sentence)), count=1)
     text = spell_out(marked)
@@ -313,7 +314,7 @@ class _Reader:
         if contexts.POSSIBLE.search(rest):
             return Event(Kind.MENTION, who)
         oblique = contexts.OBLIQUE.search(f"{before.rstrip()} ")
-        if oblique and not (oblique.group().startswith("from") and self.question.asked.search(before)):
+        if oblique and not (oblique.group().startswith(("from", "with ")) and self.question.asked.search(before)):
             return Event(Kind.MENTION, who)
         return self._assertion(who, before, after, rest)
 
@@ -395,6 +396,8 @@ class _Reader:
             return Event(Kind.MENTION, who)
         if cues.NEGATED.search(before):
             return Event(Kind.QUALIFY, who)
+        if self._of_something_else(after):
+            return Event(Kind.MENTION, who)
         if concerned or contexts.PRONOUN.search(lead):
             return Event(Kind.ASSERT, who)
         return Event(Kind.ASSERT, who, strong=False)
