@@ -100,7 +100,9 @@ class RunBars:
         """See `RunSink.case_done`."""
         self._progress.update(self._cases, advance=1, note=figures(running))
         if self._progress.disable:
-            self._progress.console.print(f"case {case_id}: so far {figures(running)}", highlight=False, soft_wrap=True)
+            far = figures(running)
+            told = f"case {case_id}: so far {far}" if far else f"case {case_id} done"
+            self._progress.console.print(told, highlight=False, soft_wrap=True)
 
     # ---- the method's stages (ProgressSink) ------------------------------------------------------
     def start(self, stage: str, total: int | None) -> None:

@@ -72,8 +72,8 @@ OLD_KNOWLEDGE = (
 )
 LOCALITY = Template("question", "{question}")
 OPEN_BOOK = Template("narrative first", "{narrative}\n\n{prompt}")
-# how the assistant's turn is made to open in the pilot study
-FORCED_OPENING = Template("states the new answer", "{cloze} {new}.")
+# how the assistant's turn is made to open in the pilot study; after the answer alone a model may just end its turn
+FORCED_OPENING = Template("states the new answer", "{cloze} {new}. Let me explain this step by step.")
 
 # words that a question or statement opens with and that are no names: they lose their capital after "Now,"
 _SMALL = frozenset(
@@ -212,7 +212,8 @@ def in_open_book(probe: CaseProbe, narrative: str) -> CaseProbe:
 def _forced(case: Case) -> Iterator[CaseProbe]:
     """Hop-wise probes of the hops that an edit made, and conflict probes; with their twins where there is a narrative.
 
-    The turn opens with the edit's cloze and its new answer. A hop that no edit made has no new answer to state.
+    The turn opens with the edit's cloze and its new answer, and announces an explanation. A hop that no edit made has
+    no new answer to state.
     """
     for probe in (*_hop(case), *_conflict(case)):
         index = case.edit_of_hop(probe.hop) if probe.hop is not None else probe.edit

@@ -24,6 +24,7 @@ import secrets
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any, Protocol
 
 import filelock
@@ -680,15 +681,16 @@ class _RunInfo:
         """Sums over finished cases; a batch's edit counts once. Weights changed: the mean of what each edit left."""
         gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
         per_group = {cost["group"]: cost for cost in folder.costs if "edit_seconds" in cost}
-        seconds = sum(cost["edit_seconds"] for cost in per_group.values())
-        edits = sum(cost["edits"] for cost in per_group.values())
+        timed = list(per_group.values())
+        seconds, edits = sum(cost["edit_seconds"] for cost in timed), sum(cost["edits"] for cost in timed)
         rate = self.plain_tokens_per_second
         per_edit = seconds / edits if edits else None
-        changed = [cost["weights_changed"] for cost in per_group.values() if cost.get("weights_changed") is not None]
-        total = next((cost["weights_total"] for cost in per_group.values() if "weights_total" in cost), None)
+        changed = [cost["weights_changed"] for cost in timed if cost.get("weights_changed") is not None]
+        total = next((cost["weights_total"] for cost in timed if "weights_total" in cost), None)
         before = self.before.get("costs", {})
         return {
             "seconds_per_edit": per_edit,
+            "median_seconds_per_edit": median(c["edit_seconds"] / c["edits"] for c in timed) if timed else None,
             "plain_tokens_per_second": rate,
             "cost_tokens_per_edit": per_edit * rate if rate and per_edit is not None else None,
             "probe_seconds": sum(cost.get("probe_seconds", 0.0) for cost in folder.costs),
