@@ -1,8 +1,8 @@
 """Where an edit's narrative and old answer come from.
 
 Data flow: request → **narrative** → bootstrap → … A narrative is taken from the request, else from the
-file named in the hyper-parameters, else written by the model itself, else from a plain template; which
-one it was is reported.
+file named in the hyper-parameters, else written by the model itself and checked, else built from
+templates (both by the scaffold's stages); which one it was is reported.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from causaledit.methods.causal_edit import prompts as P
 from causaledit.models.chat import render
 from causaledit.models.generation import generate_texts
 from causaledit.requests import EditRequest, load_json, requests_from_data
+from causaledit.scaffold.cases import ScaffoldEdit
+from causaledit.scaffold.generate import LocalWriter, local_generate, produce
+from causaledit.scaffold.templates import TemplateBank
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NarrativeSource = Literal["request", "file", "model", "template", "none"]
-MIN_WORDS = 25
 OLD_ANSWER_TOKENS = 24
 
 
@@ -79,10 +81,7 @@ def resolve_edits(
         if not causal:
             narrative, source = None, "none"
         elif narrative is None:
-            narrative = _written_by_model(model, tokenizer, request, hparams, count)
-            source = "model"
-            if narrative is None:
-                narrative, source = P.template_narrative(request), "template"
+            narrative, source = _written(model, tokenizer, request, hparams, count)
         logger.info("narrative for %r: %s", request.subject, source)
         resolved.append(ResolvedEdit(dataclasses.replace(request, narrative=narrative), source))
     return resolved
@@ -114,25 +113,21 @@ def short_answer(reply: str, request: EditRequest) -> str:
     return re.split(r"\b(?:is|was|are|were)\b", first)[-1].strip(" :,")
 
 
-def _written_by_model(
+def _written(
     model: Any, tokenizer: Any, request: EditRequest, hparams: CausalEditHyperParams, count: Any
-) -> str | None:
-    """A narrative by the model itself, or None where it does not carry the edit."""
-    prompt = render(tokenizer, P.narrative_messages(request))
-    [text] = generate_texts(model, tokenizer, [prompt], max_new_tokens=hparams.narrative_max_new_tokens, count=count)
-    text = " ".join(text.split())
-    cut = max(text.rfind(mark) for mark in ".!?")
-    text = text[: cut + 1]
-    usable = (
-        len(text.split()) >= MIN_WORDS and mentions(text, [request.target_new]) and mentions(text, [request.subject])
+) -> tuple[str, NarrativeSource]:
+    """A narrative through the scaffold's stages: by the model itself where that passes the rules, else a template."""
+    edit = ScaffoldEdit.from_request(request)
+    writer = LocalWriter(
+        "the model itself",
+        local_generate(model, tokenizer, count=count),
+        max_new_tokens=hparams.narrative_max_new_tokens,
     )
-    if not usable:
-        return None
-    if normalise(text).rfind(normalise(request.target_new)) < normalise(text).rfind(
-        normalise(request.ground_truth or "")
-    ):
-        text += f" {request.cloze} {request.target_new}."  # the last word must be the new answer's
-    return text
+    [written] = produce([edit], writer, max_attempts=1)
+    if written.check.passed:
+        return written.text, "model"
+    logger.info("the model's own narrative for %r is not used: %s", request.subject, written.check.reason)
+    return TemplateBank.bundled().narrative(edit), "template"
 
 
 def check_context_window(
