@@ -167,6 +167,22 @@ def make_qwen3(seed: int = 0) -> Any:
 
 MODELS = {"llama": make_llama, "gpt2": make_gpt2, "qwen3": make_qwen3}
 
+# In a random model of two layers a subject says nothing, so the last token is edited; there are no cached statistics.
+_LOCATE: dict[str, Any] = {
+    "device": "cpu",
+    "layers": [0],
+    "fact_token": "last",
+    "v_num_grad_steps": 15,
+    "v_lr": 0.1,
+    "v_weight_decay": 1e-3,
+    "kl_factor": 0.0,
+    "clamp_norm_factor": 30.0,
+    "context_template_length_params": [[6, 5]],
+    "mom2_max_tokens": 500,
+    "mom2_document_tokens": 24,
+    "stats_cache": False,
+}
+
 # Few and short, but with a learning rate at which a random model of two layers learns an answer.
 FAST: dict[str, dict[str, Any]] = {
     "CausalEdit": {
@@ -184,6 +200,7 @@ FAST: dict[str, dict[str, Any]] = {
         "bootstrap_warmup_ratio": 0.0,
         "bootstrap_batch_size": 8,
         "bootstrap_max_steps": 20,
+        "bootstrap_steps_per_extra_edit": 40,
         "bootstrap_max_grad_norm": 1.0,
         "distill_steps_base": 2,
         "distill_steps_per_extra_edit": 0,
@@ -193,7 +210,34 @@ FAST: dict[str, dict[str, Any]] = {
         "distill_gradient_accumulation_steps": 1,
         "distill_num_generations": 2,
         "distill_max_new_tokens": 6,
-    }
+    },
+    "ICE": {
+        "device": "cpu",
+        "steps": 15,
+        "learning_rate": 1e-2,
+        "layers": [0, 1],
+        "norm_constraint": 0.1,
+        "samples": 2,
+        "sample_max_new_tokens": 4,
+    },
+    "LoRA": {
+        "device": "cpu",
+        "steps": 20,
+        "learning_rate": 3e-3,
+        "lora_target_modules": ["all-linear"],
+        "stop_loss": 0.0,
+    },
+    "FT": {
+        "device": "cpu",
+        "steps": 15,
+        "learning_rate": 1e-2,
+        "norm_constraint": 0.1,
+        "stop_loss": 0.0,
+    },
+    "IKE": {"device": "cpu"},
+    "ROME": _LOCATE,
+    "MEMIT": {**_LOCATE, "mom2_update_weight": 0.1},
+    "AlphaEdit": {**_LOCATE, "nullspace_threshold": 0.05, "L2": 0.1},
 }
 
 
@@ -220,12 +264,13 @@ def answer_log_probability(model: Any, tokenizer: Any, request: dict[str, Any]) 
     """Mean log-probability of the new answer, asked closed-book in the chat format, by one plain forward."""
     import torch
 
-    turn = [{"role": "user", "content": request["question"]}]
-    text = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True) + request["prompt"]
+    from causaledit.models.chat import render_for, user
+
+    text = render_for(model, tokenizer, user(request["question"]), prefill=request["prompt"])
     head = tokenizer(text, add_special_tokens=False)["input_ids"]
     tail = tokenizer(f" {request['target_new']}", add_special_tokens=False)["input_ids"]
     with torch.no_grad():
-        logits = model(input_ids=torch.tensor([head + tail])).logits[0]
+        logits = model(input_ids=torch.tensor([head + tail], device=model.device)).logits[0].cpu()
     rows = logits[len(head) - 1 : -1].log_softmax(-1)
     return float(rows.gather(-1, torch.tensor(tail)[:, None]).mean())
 

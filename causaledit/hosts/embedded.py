@@ -14,8 +14,9 @@ from typing import Any
 from causaledit.errors import HostError, RequestError
 from causaledit.hosts.metrics import as_list, edit_quality, finish_locality
 from causaledit.methods.registry import get_method
+from causaledit.methods.sequence import EditSequence
 from causaledit.models.loading import load_from_hparams
-from causaledit.models.weights import restore, without_adapter
+from causaledit.models.weights import undo_edit
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +44,11 @@ class EmbeddedEditor:
             raise HostError("`hparams` is None: load them with CausalEditHyperParams.from_hparams(...).")
         self.hparams = hparams
         self.alg_name = hparams.alg_name
-        self.method = get_method(hparams.alg_name)
+        self.method = get_method(hparams.alg_name, host="embedded")
         self.apply_algo = self.method.load_apply()
         self.model_name = hparams.model_name
         self.model, self.tok = load_from_hparams(hparams)
+        self.sequence = EditSequence()  # of the edits that this editor keeps in its model
 
     # ---- the host's calls ----------------------------------------------------------------------
     def edit(
@@ -130,8 +132,9 @@ class EmbeddedEditor:
             ]
             began = time.perf_counter()
             edited, weights_copy = self.apply_algo(
-                self.model, self.tok, batch, self.hparams, copy=False, return_orig_weights=True
-            )
+                self.model, self.tok, batch, self.hparams, copy=False, return_orig_weights=True,
+                sequence=self.sequence if sequential else None,
+            )  # fmt: skip
             seconds = time.perf_counter() - began
             try:
                 for item, request in zip(metrics, batch, strict=True):
@@ -176,12 +179,7 @@ class EmbeddedEditor:
         self.model = edited
 
     def _restore(self, edited: Any, weights_copy: Any) -> None:
-        if weights_copy:
-            restore(self.model, weights_copy)
-        # with an adapter there is nothing to copy back: self.model's weights were never written, and the
-        # caller keeps the PeftModel, so the host goes on with a copy of the plain model
-        elif hasattr(edited, "peft_config"):
-            self.model = without_adapter(edited)
+        self.model = undo_edit(self.model, edited, weights_copy)
 
     def _requests(
         self,

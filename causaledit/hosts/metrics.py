@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.models.chat import render, user
+from causaledit.models.chat import render_for, user, with_context
 from causaledit.models.generation import left_padded
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ def predicted_tokens(
         targets: Texts that follow after one space.
     """
     if use_chat_template:
-        prompts = [render(tok, user(prompt)) for prompt in prompts]
+        prompts = [render_for(model, tok, user(prompt)) for prompt in prompts]
+    else:
+        prompts = [with_context(model, prompt) for prompt in prompts]
     heads = [tok(prompt)["input_ids"] for prompt in prompts]
     rows = [tok(f"{prompt} {target}")["input_ids"] for prompt, target in zip(prompts, targets, strict=True)]
     pad_id = tok.pad_token_id if tok.pad_token_id is not None else tok.eos_token_id

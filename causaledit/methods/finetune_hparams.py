@@ -1,0 +1,72 @@
+"""The hyper-parameters that FT, LoRA and ICE share (kept apart from finetune.py, which needs torch)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from causaledit.errors import HparamsError
+from causaledit.methods.hyperparams import BaseHyperParams, setting
+
+PROMPT_FORMS = ("plain", "cloze", "question")
+
+
+@dataclass
+class FineTuneHyperParams(BaseHyperParams):
+    """Gradient descent on target tokens. EasyEdit's names for these figures are accepted too."""
+
+    ALIASES: ClassVar[dict[str, str]] = {
+        **BaseHyperParams.ALIASES,
+        "num_steps": "steps",
+        "lr": "learning_rate",
+    }
+
+    prompt_forms: list[str] = setting(
+        ["plain"],
+        "Prompts to train on: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message).",
+    )
+    steps: int = setting(25, "Most optimiser steps.", whole=1)
+    learning_rate: float = setting(5e-4, "Learning rate of AdamW, constant.", above=0)
+    weight_decay: float = setting(0.0, "Weight decay of AdamW.", least=0)
+    stop_loss: float = setting(1e-2, "Stop once the loss of a step is below this.", least=0)
+    micro_batch_size: int = setting(8, "Rows whose graph is in memory at a time; a step uses all rows.", whole=1)
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        forms = self.prompt_forms
+        if not isinstance(forms, list) or not forms or any(form not in PROMPT_FORMS for form in forms):
+            raise HparamsError(f"`prompt_forms` must be a list of {', '.join(PROMPT_FORMS)}, got {forms!r}.")
+
+
+@dataclass
+class WeightTuneHyperParams(FineTuneHyperParams):
+    """As above, on the weights of chosen modules, which stay within ±ε of where they started."""
+
+    ALIASES: ClassVar[dict[str, str]] = {**FineTuneHyperParams.ALIASES, "rewrite_module_tmp": "modules"}
+
+    layers: list[int] | None = setting(None, "Numbers of the layers whose weights change; None means all.")
+    modules: list[str] = setting(
+        ["auto"],
+        "Modules within a layer (`mlp.down_proj`), whole paths with {} for the layer, or `auto`: the MLP's output "
+        "projection.",
+    )
+    norm_constraint: float | None = setting(None, "ε: how far any single weight may move; None: no bound.", above=0)
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        if self.layers is not None and not (
+            isinstance(self.layers, list)
+            and self.layers
+            and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in self.layers)
+        ):
+            raise HparamsError(f"`layers` must be None or a list of layer numbers, got {self.layers!r}.")
+        if isinstance(self.modules, str):
+            self.modules = [self.modules]
+        if (
+            not isinstance(self.modules, list)
+            or not self.modules
+            or not all(isinstance(m, str) and m for m in self.modules)
+        ):
+            raise HparamsError(f"`modules` must be a list of module names or ['auto'], got {self.modules!r}.")

@@ -1,0 +1,20 @@
+"""Hyper-parameters of FT. Defaults are the usual ones of editing benchmarks (ROME, arXiv 2202.05262, appendix E.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from causaledit.methods.finetune_hparams import WeightTuneHyperParams
+from causaledit.methods.hyperparams import setting
+
+ALG_NAME = "FT"
+
+
+@dataclass
+class FTHyperParams(WeightTuneHyperParams):
+    """Configuration of one FT run."""
+
+    ALG_NAME: ClassVar[str] = ALG_NAME
+
+    alg_name: str = setting(ALG_NAME, "Name of the method in the host.")

@@ -1,0 +1,180 @@
+"""ICE as a host calls it: sample in context, train without it, within ±ε of where the weights were."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from causaledit.methods.common import MethodReport, editing, ready_edits, rewriting
+from causaledit.methods.finetune import (
+    ConstrainedAdam,
+    TargetRow,
+    check_window,
+    descend,
+    row_logits,
+    select_weights,
+    target_batches,
+    target_rows,
+)
+from causaledit.methods.ice.contexts import edit_contexts
+from causaledit.methods.ice.losses import consistency_loss, sampled_consistency_loss
+from causaledit.models.chat import prepare_tokenizer
+from causaledit.models.generation import completion_logits, eos_ids, sample_tokens
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.methods.ice.hparams import ICEHyperParams
+    from causaledit.progress import ProgressSink
+    from causaledit.requests import EditRequest
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One way to ask for one fact: without a context, and behind each of the edit's contexts."""
+
+    closed: TargetRow
+    in_context: list[TargetRow]
+
+
+def apply_ice_to_model(
+    model: PreTrainedModel,
+    tok: PreTrainedTokenizerBase,
+    requests: list[Mapping[str, Any] | EditRequest],
+    hparams: ICEHyperParams,
+    copy: bool = False,
+    return_orig_weights: bool = False,
+    keep_original_weight: bool = False,
+    *,
+    progress: ProgressSink | None = None,
+    report: MethodReport | None = None,
+    **kwargs: Any,
+) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Consistent in-context editing (arXiv 2406.11194, section 3).
+
+    Each step s samples continuations x_c ~ p_θs(· | [c, q, x*]) of the context c, the query q and the target
+    x*, and takes one step on L = L_ft + λ·L_ICE with
+
+        L_ft  = KL(δ_x* ‖ p_θ(· | q)) = −log p_θ(x* | q),
+        L_ICE = E_{x_c} Σ_t KL(p_θs(· | [c, q, x*, x_c,<t]) ‖ p_θ(· | [q, x*, x_c,<t])),
+
+    after which every weight is put back into ±ε around its start. The target distribution is the model's own
+    and moves with it, which is what keeps the step from collapsing onto the target tokens. Means over tokens
+    stand for the sums, so that λ does not depend on lengths.
+
+    Args:
+        model: The network to edit. Changed in place unless `copy`.
+        tok: Its tokenizer; left as it is.
+        requests: EasyEdit dicts, MQuAKE rewrites or `EditRequest`s; applied together.
+        hparams: The configuration.
+        copy: Edit a copy.
+        return_orig_weights: Also return the original tensors by name.
+        keep_original_weight: Part of the host's contract; nothing depends on it.
+        progress: Where progress goes; bars in a terminal by default.
+        report: Filled in while editing.
+
+    Returns:
+        The edited model and the originals (empty unless asked for).
+
+    Raises:
+        RequestError, ModelError: Unusable input, before any compute.
+        EditFailedError: The loss is not finite; the model is restored.
+    """
+    report = report if report is not None else MethodReport()
+    edits = ready_edits(model, requests)
+    names = select_weights(model, hparams.layers, hparams.modules)
+    tokenizer = prepare_tokenizer(tok)
+    prompts = [_prompts(tokenizer, edit, hparams) for edit in edits]
+    every = [row for group in prompts for p in group for row in (p.closed, *p.in_context)]
+    check_window(model, every, further=hparams.sample_max_new_tokens)
+    report.requests = edits
+    count = report.tally.tokens
+
+    with (
+        editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
+        rewriting(target, names) as originals,
+        report.tally.timed("train"),
+    ):
+        closed = [p.closed for group in prompts for p in group]
+
+        def losses(step: int) -> list[Callable[[], torch.Tensor]]:
+            parts = target_batches(target, closed, hparams.micro_batch_size, count)
+            if hparams.context_weight:
+                for group in prompts:  # prompts and contexts take turns
+                    prompt = group[step % len(group)]
+                    behind = prompt.in_context[(step // len(group)) % len(prompt.in_context)]
+                    parts.append(_context_part(target, tokenizer, prompt.closed, behind, hparams, len(prompts), count))
+            return parts
+
+        report.losses["train"] = descend(
+            ConstrainedAdam(
+                [target.get_parameter(name) for name in names],
+                learning_rate=hparams.learning_rate,
+                weight_decay=hparams.weight_decay,
+                norm_constraint=hparams.norm_constraint,
+            ),
+            losses,
+            stage="training",
+            steps=hparams.steps,
+            stop_loss=hparams.stop_loss,
+            progress=sink,
+            count=count,
+        )
+    return target, originals if return_orig_weights else {}
+
+
+def _prompts(tokenizer: Any, edit: EditRequest, hparams: ICEHyperParams) -> list[_Prompt]:
+    contexts = edit_contexts(edit, hparams.contexts)
+    behind = [target_rows(tokenizer, edit, hparams.prompt_forms, context=c) for c in contexts]
+    return [
+        _Prompt(row, [rows[i] for rows in behind])
+        for i, row in enumerate(target_rows(tokenizer, edit, hparams.prompt_forms))
+    ]
+
+
+def _context_part(
+    model: Any,
+    tokenizer: Any,
+    closed: TargetRow,
+    behind: TargetRow,
+    hparams: ICEHyperParams,
+    edits: int,
+    count: Any,
+) -> Callable[[], torch.Tensor]:
+    """λ·L_ICE of one edit, sampled from the model as it is now; its share of the mean over the edits."""
+    ends = set(eos_ids(model, tokenizer))
+
+    def open_ended(row: TargetRow) -> list[int]:
+        """Prompt and target without the end of the turn, so that the model may go on."""
+        target = row.target[:-1] if len(row.target) > 1 and row.target[-1] in ends else row.target
+        return row.prompt + target
+
+    def part() -> torch.Tensor:
+        continuations = sample_tokens(
+            model,
+            tokenizer,
+            open_ended(behind),
+            hparams.samples,
+            max_new_tokens=hparams.sample_max_new_tokens,
+            temperature=hparams.sample_temperature,
+            top_p=hparams.sample_top_p,
+            count=count,
+        )
+        student = torch.cat(row_logits(model, [TargetRow(open_ended(closed), row) for row in continuations]))
+        count.trained += len(student)
+        if hparams.context_loss == "full":
+            teacher = torch.cat(completion_logits(model, [open_ended(behind)] * len(continuations), continuations))
+            loss = consistency_loss(student, teacher)
+        else:
+            tokens = [token for row in continuations for token in row]
+            loss = sampled_consistency_loss(student, torch.tensor(tokens, device=student.device))
+        return loss * hparams.context_weight / edits
+
+    return part

@@ -1,0 +1,180 @@
+"""What FT, LoRA and ICE share: rows of target tokens, the choice of weights, and steps within a bound."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import EGYPT, FAST, MODELS, NORWAY, make_gpt2, make_llama, make_tokenizer, weights_of
+
+from causaledit.errors import HparamsError, ModelError, RequestError
+from causaledit.methods.common import MethodReport
+from causaledit.methods.finetune import ConstrainedAdam, row_logits, select_weights, target_loss, target_rows
+from causaledit.methods.ft.apply import apply_ft_to_model
+from causaledit.methods.ft.hparams import FTHyperParams
+from causaledit.methods.hyperparams import BaseHyperParams
+from causaledit.methods.lora.hparams import LoRAHyperParams
+from causaledit.progress import SilentProgress
+from causaledit.requests import request_from_dict
+
+
+def fit(model, *requests, report=None, **changes):
+    tokenizer = make_tokenizer()
+    hparams = FTHyperParams(model_name=(model, tokenizer), **{**FAST["FT"], **changes})
+    return apply_ft_to_model(
+        model,
+        tokenizer,
+        list(requests),
+        hparams,
+        return_orig_weights=True,
+        progress=SilentProgress(),
+        report=report,
+    )
+
+
+# ---- rows ------------------------------------------------------------------------------------------
+def test_rows_hold_the_prompt_and_the_new_answer():
+    tokenizer, edit = make_tokenizer(), request_from_dict(EGYPT)
+    rows = target_rows(tokenizer, edit, ["plain", "cloze", "question"])
+    texts = [(tokenizer.decode(row.prompt), tokenizer.decode(row.target)) for row in rows]
+    assert texts[0] == ("The capital of Egypt is", " Alexandria")
+    for (head, tail), asked in zip(texts[1:], (edit.cloze, edit.question), strict=True):
+        assert head == f"<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+        assert tail == "Alexandria<|im_end|>"  # in a chat the answer ends the turn
+
+
+def test_a_context_goes_before_the_prompt():
+    rows = target_rows(make_tokenizer(), request_from_dict(EGYPT), ["plain", "question"], context="Water ran out.")
+    heads = [make_tokenizer().decode(row.prompt) for row in rows]
+    assert heads[0] == "Water ran out.\nThe capital of Egypt is"
+    assert "user\nWater ran out.\n\nWhat is the capital of Egypt?<|im_end|>" in heads[1]
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_logits_of_a_batch_are_those_of_each_row_alone(architecture):
+    model = MODELS[architecture]()
+    rows = target_rows(make_tokenizer(), request_from_dict(EGYPT), ["plain", "cloze", "question"])
+    with torch.no_grad():
+        together = row_logits(model, rows)
+        for row, found in zip(rows, together, strict=True):
+            plain = model(input_ids=torch.tensor([row.prompt + row.target])).logits[0]
+            expected = plain[len(row.prompt) - 1 : -1]
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_target_loss_is_the_mean_surprise():
+    logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+    by_hand = -(logits.softmax(-1)[0, 0].log() + logits.softmax(-1)[1, 2].log()) / 2
+    torch.testing.assert_close(target_loss(logits, [0, 2]), by_hand)
+
+
+# ---- which weights ---------------------------------------------------------------------------------
+def test_auto_finds_the_output_projection_of_the_mlp():
+    assert select_weights(make_llama(), [1], ["auto"]) == ["model.layers.1.mlp.down_proj.weight"]
+    assert select_weights(make_gpt2(), None, ["auto"]) == [f"transformer.h.{n}.mlp.c_proj.weight" for n in (0, 1)]
+
+
+def test_modules_by_name_and_by_path():
+    names = select_weights(make_llama(), [0], ["self_attn.q_proj", "model.layers.{}.mlp.up_proj.weight"])
+    assert names == ["model.layers.0.self_attn.q_proj.weight", "model.layers.0.mlp.up_proj.weight"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "modules", "words"),
+    [([2], ["auto"], "layer 2.*0 to 1"), ([0], ["mlp.c_proj"], "mlp.c_proj.*no weight"), ([0], ["x.{}.y"], "x.0.y")],
+)
+def test_weights_that_are_not_there_are_refused(layers, modules, words):
+    model = make_llama()
+    with pytest.raises(ModelError, match=words):
+        fit(model, EGYPT, layers=layers, modules=modules)
+
+
+def test_only_the_chosen_weights_change():
+    model = make_llama()
+    before = weights_of(model)
+    _, originals = fit(model, EGYPT, layers=[1], modules=["self_attn.o_proj"])
+    changed = {name for name, value in weights_of(model).items() if not torch.equal(value, before[name])}
+    assert changed == set(originals) == {"model.layers.1.self_attn.o_proj.weight"}
+
+
+# ---- steps -----------------------------------------------------------------------------------------
+@pytest.mark.parametrize("bound", [1e-3, 2e-2])
+def test_no_weight_leaves_the_bound(bound):
+    model = make_llama()
+    _, originals = fit(model, EGYPT, norm_constraint=bound)
+    moves = [(model.get_parameter(n).detach() - value).abs().max().item() for n, value in originals.items()]
+    assert max(moves) == pytest.approx(bound, rel=1e-2)  # fifteen steps of 0.01 reach it
+
+
+def test_micro_batches_make_the_same_step():
+    found = []
+    for size in (1, 8):
+        model = make_llama()
+        fit(model, EGYPT, NORWAY, micro_batch_size=size, prompt_forms=["plain", "question"], steps=2)
+        found.append(weights_of(model))
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], atol=1e-3, rtol=0)  # steps of 1e-2 by signs
+
+
+def test_it_stops_when_the_loss_is_low():
+    report = MethodReport()
+    fit(make_llama(), EGYPT, report=report, stop_loss=4.0)
+    losses = report.losses["train"]
+    assert 1 < len(losses) < FAST["FT"]["steps"]
+    assert losses[-1] < 4.0 <= min(losses[:-1])
+
+
+def test_small_steps_are_not_lost_in_half_precision():
+    weight = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = ConstrainedAdam([weight], learning_rate=1e-3, weight_decay=0.0, norm_constraint=None)
+    for _ in range(20):  # each step alone is below bfloat16's resolution at 1
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+    assert weight.tolist() == pytest.approx([0.98] * 4, abs=4e-3)
+
+
+def test_a_prompt_longer_than_the_window_is_refused():
+    model = make_llama(max_position_embeddings=16)
+    with pytest.raises(RequestError, match="context window is 16"):
+        fit(model, EGYPT, prompt_forms=["question"])
+
+
+# ---- hyper-parameters ------------------------------------------------------------------------------
+def test_easyedits_names_load():
+    hparams = FTHyperParams.from_dict(
+        {
+            "alg_name": "FT",
+            "model_name": "x",
+            "num_steps": 7,
+            "lr": "5e-4",
+            "rewrite_module_tmp": "model.layers.{}.mlp.down_proj.weight",
+            "norm_constraint": "5e-5",
+        }
+    )
+    assert (hparams.steps, hparams.learning_rate, hparams.norm_constraint) == (7, 5e-4, 5e-5)
+    assert hparams.modules == ["model.layers.{}.mlp.down_proj.weight"]
+    lora = LoRAHyperParams.from_dict({"alg_name": "LoRA", "model_name": "x", "rank": 4, "target_modules": ["q_proj"]})
+    assert (lora.lora_rank, lora.lora_target_modules) == (4, ["q_proj"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "words"),
+    [
+        (FTHyperParams, {"prompt_forms": []}, "prompt_forms"),
+        (FTHyperParams, {"prompt_forms": ["chat"]}, "plain, cloze, question"),
+        (FTHyperParams, {"layers": [-1]}, "layers"),
+        (FTHyperParams, {"modules": [3]}, "modules"),
+        (FTHyperParams, {"norm_constraint": 0}, "norm_constraint.*above 0"),
+        (FTHyperParams, {"steps": 0}, "steps.*at least 1"),
+        (FTHyperParams, {"lerning_rate": 1}, "learning_rate"),
+        (LoRAHyperParams, {"lora_layers": [2, 1]}, "first < end"),
+        (LoRAHyperParams, {"prompt_forms": "plain"}, "prompt_forms"),
+    ],
+)
+def test_refused_with_name_and_fix(kind, change, words):
+    with pytest.raises(HparamsError, match=words):
+        kind.from_dict({"alg_name": kind.ALG_NAME, "model_name": "x", **change})
+
+
+def test_the_base_class_belongs_to_no_method():
+    with pytest.raises(HparamsError, match="alg_name"):
+        BaseHyperParams.from_dict({"alg_name": "FT", "model_name": "x"})

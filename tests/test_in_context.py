@@ -1,0 +1,130 @@
+"""Edits in context (IKE): what is said before prompts, and that everything which asks a model says it."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+import torch
+from conftest import EGYPT, NORWAY, make_llama, make_tokenizer, same_weights, weights_of
+
+from causaledit.errors import HparamsError, RequestError, SaveError
+from causaledit.evaluation.efficacy import ask
+from causaledit.evaluation.probes import Probe
+from causaledit.hosts.metrics import predicted_tokens
+from causaledit.methods.ike.apply import apply_ike_to_model
+from causaledit.methods.ike.hparams import IKEHyperParams
+from causaledit.models.chat import in_context_prefix, render, render_for, user, with_context
+from causaledit.models.generation import generate_texts
+
+
+def inform(model, *requests, **changes):
+    tokenizer = make_tokenizer()
+    hparams = IKEHyperParams(model_name=(model, tokenizer), **changes)
+    return apply_ike_to_model(model, tokenizer, list(requests), hparams, return_orig_weights=True)
+
+
+def test_the_facts_go_before_the_first_user_message():
+    model, tokenizer = make_llama(), make_tokenizer()
+    edited, originals = inform(model, EGYPT)
+    assert originals == {}
+    messages = [{"role": "system", "content": "Be brief."}, *user("Where is the parliament of Egypt?")]
+    asked = copy.deepcopy(messages)
+    text = render_for(edited, tokenizer, messages, prefill="It")
+    assert "user\nNew fact: The capital of Egypt is Alexandria.\nWhere is the parliament of Egypt?<|im_end|>" in text
+    assert text.endswith("assistant\nIt")
+    assert messages == asked
+    assert render_for(model, tokenizer, messages) == render(tokenizer, messages)
+    assert with_context(edited, "Egypt") == "New fact: The capital of Egypt is Alexandria.\nEgypt"
+    assert with_context(model, "Egypt") == "Egypt"
+
+
+def test_probes_and_metrics_are_asked_behind_the_facts():
+    model, tokenizer = make_llama(), make_tokenizer()
+    edited, _ = inform(model, EGYPT)
+    said = f"{in_context_prefix(edited)}\nWhere?"
+    [answered] = ask(edited, tokenizer, [Probe("direct", "question", "Where?", ("Alexandria",))])
+    [expected] = generate_texts(model, tokenizer, [render(tokenizer, user(said))], max_new_tokens=48)
+    assert answered.response == expected.strip()
+    assert answered.response != ask(model, tokenizer, [answered.probe])[0].response
+    for chat in (False, True):
+        behind = predicted_tokens(edited, tokenizer, ["Where?"], ["Alexandria"], use_chat_template=chat)
+        assert behind == predicted_tokens(model, tokenizer, [said], ["Alexandria"], use_chat_template=chat)
+
+
+def test_everything_else_is_the_models_own():
+    model, tokenizer = make_llama(), make_tokenizer()
+    edited, _ = inform(model, EGYPT)
+    ids = torch.tensor([tokenizer("Egypt")["input_ids"]])
+    assert torch.equal(edited(input_ids=ids).logits, model(input_ids=ids).logits)
+    assert edited.config is model.config
+    assert same_weights(weights_of(edited), weights_of(model))
+    copied = copy.deepcopy(edited)
+    assert copied.plain is not model
+    assert copied.in_context_prefix == edited.in_context_prefix
+    with pytest.raises(AttributeError):
+        _ = edited.no_such_attribute
+    with pytest.raises(SaveError, match="no weights"):
+        edited.save_pretrained("anywhere")
+
+
+def test_facts_add_up_and_a_newer_one_replaces_an_older():
+    first, _ = inform(make_llama(), EGYPT)
+    second, _ = inform(first, NORWAY)
+    assert second.plain is first.plain
+    assert second.in_context_prefix.splitlines() == [
+        "New fact: The capital of Egypt is Alexandria.",
+        "New fact: The capital of Norway is Bergen.",
+    ]
+    third, _ = inform(second, {**EGYPT, "target_new": "Luxor"})
+    assert "Alexandria" not in third.in_context_prefix
+    assert "Luxor" in third.in_context_prefix
+    assert first.in_context_prefix.count("\n") == 0  # the earlier model is as it was
+
+
+def test_the_narrative_on_request():
+    edited, _ = inform(make_llama(), EGYPT, include_narrative=True)
+    assert edited.in_context_prefix.endswith(EGYPT["narrative"])
+
+
+# ---- demonstrations --------------------------------------------------------------------------------
+@pytest.fixture
+def demonstration_file(tmp_path):
+    requests = [
+        {
+            "subject": name,
+            "prompt": "The capital of {} is",
+            "target_new": f"{name} City",
+            "rephrase_prompt": [f"{name} is governed from"],
+            "locality": [{"question": "What is the capital of Peru?", "answer": "Lima"}],
+        }
+        for name in ("Cuba", "Chile", "Kenya", "Nepal", "Egypt")
+    ]
+    file = tmp_path / "demonstrations.json"
+    file.write_text(json.dumps(requests), encoding="utf-8")
+    return str(file)
+
+
+def test_demonstrations(demonstration_file):
+    edited, _ = inform(make_llama(), EGYPT, demonstrations=3, demonstration_file=demonstration_file)
+    text = edited.in_context_prefix
+    assert text.count("New fact:") == 4
+    assert text.endswith("New fact: The capital of Egypt is Alexandria.")
+    assert "Egypt City" not in text  # nothing about an edited subject
+    assert text.count("Answer:") == 3
+    assert text.count("is governed from") == text.count("Answer: Lima") == 1  # copy, use, leave alone
+    same, _ = inform(make_llama(), EGYPT, demonstrations=3, demonstration_file=demonstration_file)
+    other, _ = inform(make_llama(), EGYPT, demonstrations=3, demonstration_file=demonstration_file, seed=1)
+    assert same.in_context_prefix == text != other.in_context_prefix
+
+
+def test_refusals(demonstration_file):
+    with pytest.raises(RequestError, match=r"holds 4 requests.*asks for 9"):
+        inform(make_llama(), EGYPT, demonstrations=9, demonstration_file=demonstration_file)
+    with pytest.raises(RequestError, match="does not exist"):
+        inform(make_llama(), EGYPT, demonstrations=1, demonstration_file="/no/such/file.json")
+    with pytest.raises(HparamsError, match="demonstration_file"):
+        IKEHyperParams(demonstrations=1)
+    with pytest.raises(RequestError, match="context window"):
+        inform(make_llama(max_position_embeddings=128), EGYPT, include_narrative=True)
