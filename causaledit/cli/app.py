@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from causaledit import __version__
-from causaledit.cli import demo, edit, generate
+from causaledit.cli import analyze, compare, data, demo, edit, generate, judge, pilot, report, run, scaffold
 from causaledit.errors import CausalEditError
 
 if TYPE_CHECKING:
@@ -45,8 +45,16 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for _command in (demo.demo, edit.edit, generate.generate):
+for _command in (
+    demo.demo, edit.edit, generate.generate, run.run, compare.compare, judge.judge, analyze.analyze, pilot.pilot,
+    report.report, scaffold.scaffold,
+):  # fmt: skip
     app.command(name=_command.__name__)(_interruptible(_command))
+
+_data = typer.Typer(help="Fetch and check MQuAKE files.", no_args_is_help=True)
+for _command in (data.fetch, data.check):
+    _data.command(name=_command.__name__)(_interruptible(_command))
+app.add_typer(_data, name="data")
 
 
 def _show_version(value: bool) -> None:
