@@ -4,8 +4,8 @@
 
 Both sides get the same model, requests, hyper-parameters, contexts, second moments and projections. Printed is
 ‖ΔW_ours − ΔW_theirs‖ / ‖ΔW_theirs‖ for each method and layer, on tiny random Llama and GPT-2 models and on SmolLM2;
-then, on SmolLM2, seconds of one ROME edit on both sides, and on ours of ten MEMIT edits, one by one and together. `--quick` leaves
-SmolLM2 out. EasyEdit's own requirements must be installed.
+then, on SmolLM2, seconds of one ROME edit on both sides, and on ours of ten MEMIT edits, one by one and together.
+`--quick` leaves SmolLM2 out. EasyEdit's own requirements must be installed.
 """
 
 from __future__ import annotations

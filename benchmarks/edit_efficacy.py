@@ -26,33 +26,19 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from causaledit.cli.common import peak_rss_mb
 from causaledit.evaluation.efficacy import ask, pooled, rates
 from causaledit.evaluation.probes import PROBE_VERSION, case_probes
+from causaledit.evaluation.probing import plain_rate
 from causaledit.files import write_json
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-from causaledit.models.chat import prepare_tokenizer, render, user
-from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
-from causaledit.models.tally import TokenCount
+from causaledit.models.tally import peak_rss_mb
 from causaledit.models.weights import merged_for_inference, restore
 from causaledit.progress import SilentProgress
 from causaledit.requests import load_json, requests_from_data
 
 FAMILIES = ("direct", "reasoning", "multi_hop", "locality")
-
-
-def plain_rate(model, tokenizer) -> float:
-    """Tokens per second of plain batched generation: batch 32, 48 new tokens, the better of two."""
-    tokenizer = prepare_tokenizer(tokenizer)
-    prompts = [render(tokenizer, user("Tell me a long story about a river."))] * 32
-    best = 0.0
-    for _ in range(2):
-        count, began = TokenCount(), time.perf_counter()
-        generate_texts(model, tokenizer, prompts, max_new_tokens=48, batch_size=32, count=count)
-        best = max(best, count.generated / (time.perf_counter() - began))
-    return best
 
 
 def run_case(model, tokenizer, case, hparams) -> dict:
@@ -164,7 +150,7 @@ def main() -> None:
         if previous["summary"]["hparams"] == hparams.to_dict():
             done = previous["per_case"]
     finished = {c["case_id"] for c in done}
-    rate = plain_rate(model, tokenizer)
+    rate = max(plain_rate(model, tokenizer, new_tokens=48) for _ in range(2))
     for case in track(
         [c for c in cases if c["case_id"] not in finished], description="cases", console=Console(stderr=True)
     ):

@@ -248,7 +248,8 @@ class ChatClient:
             return False
         if isinstance(error, openai.APIStatusError):
             # a used-up quota is a 429 that no waiting mends
-            return error.status_code in RETRIED_STATUS and "insufficient_quota" not in str(error)
+            quota = error.code == "insufficient_quota" or "insufficient_quota" in str(error)
+            return error.status_code in RETRIED_STATUS and not quota
         return isinstance(error, openai.APIConnectionError)  # time-outs included
 
     def _enough(self, state: tenacity.RetryCallState) -> bool:

@@ -37,7 +37,7 @@ from causaledit.methods.locate_edit.keys import mean_keys
 from causaledit.methods.locate_edit.layout import find_layout, not_behind_keys
 from causaledit.methods.locate_edit.stored import Moment, fingerprint, read_moment, write_moment
 from causaledit.methods.locate_edit.subjects import locate, refuse_unclear_subjects, target_tokens
-from causaledit.methods.locate_edit.values import optimise_values
+from causaledit.methods.locate_edit.values import _chunks, optimise_values
 from causaledit.methods.memit.apply import apply_memit_to_model, least_squares_change
 from causaledit.methods.memit.hparams import MEMITHyperParams
 from causaledit.methods.registry import METHODS
@@ -344,6 +344,12 @@ def test_keys_are_the_projections_inputs_at_the_subject(make):
             for template in ctx.flat(groups)
         ]
         torch.testing.assert_close(row, keys[0] / 2 + (keys[1] + keys[2]) / 4, rtol=1e-4, atol=1e-6)
+
+
+def test_edits_of_like_length_go_side_by_side():
+    assert _chunks([3, 7, 3, 6, 3, 7], 16) == [[0, 2, 4], [3, 1, 5]]
+    assert _chunks([3, 3, 3, 3], 3) == [[0, 1, 2], [3]]
+    assert _chunks([9], 1) == [[0]]
 
 
 def test_a_value_makes_the_answer_likely_and_stays_in_its_ball():

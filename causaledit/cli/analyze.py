@@ -51,10 +51,9 @@ def analyze(
     paired: Annotated[str, typer.Option(help="metrics.json of another run on the same cases.")] = "",
 ) -> None:
     """Analyse a run: writes analysis/pred_analysis.json and .txt beside the input."""
-    from causaledit.cli.common import check_writable
     from causaledit.evaluation.metrics import compare_runs, evaluate_run, shared_cases
     from causaledit.evaluation.predictions import read_cases, read_metrics
-    from causaledit.files import write_json, write_text
+    from causaledit.files import check_writable, write_json, write_text
     from causaledit.judges.store import analysis_folder
 
     options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)

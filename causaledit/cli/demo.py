@@ -22,9 +22,9 @@ def demo(
     seed: Annotated[int, typer.Option(help="Same seed, same edit (on the CPU).")] = 42,
 ) -> None:
     """Edit one bundled case in the embedded SmolLM2-135M and show real answers before and after."""
-    from causaledit.cli.common import check_writable
     from causaledit.errors import RequestError
     from causaledit.evaluation.probes import case_probes
+    from causaledit.files import check_writable
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.models.loading import resolve_device
     from causaledit.requests import load_json, requests_from_data
@@ -53,10 +53,10 @@ def _run(
 ) -> dict[str, Any]:
     import time
 
-    from causaledit.cli.common import peak_rss_mb
     from causaledit.evaluation.efficacy import ask, rates
     from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
     from causaledit.models.loading import load_model
+    from causaledit.models.tally import peak_rss_mb
     from causaledit.progress import RichProgress
 
     report = EditReport()

@@ -28,8 +28,8 @@ def edit(
 ) -> None:
     """Edit a model and save it (or an adapter) with a causaledit.json card beside it."""
     from causaledit.card import save_result
-    from causaledit.cli.common import check_writable
     from causaledit.errors import HparamsError, SaveError
+    from causaledit.files import check_writable
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.models.loading import resolve_device
     from causaledit.requests import load_json, requests_from_data

@@ -26,10 +26,9 @@ def judge(
     retry_errors: judging.RetryOption = False,
 ) -> None:
     """Judge the answers of a run: writes metrics_judged.json and its summary beside the input."""
-    from causaledit.cli.common import check_writable
     from causaledit.evaluation.metrics import evaluate_run
     from causaledit.evaluation.predictions import read_cases, read_metrics
-    from causaledit.files import write_json
+    from causaledit.files import check_writable, write_json
 
     options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     file = input_file.expanduser()
