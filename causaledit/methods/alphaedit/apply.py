@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.methods.alphaedit.null_space import prepare_projections
-from causaledit.methods.common import editing, rewriting
-from causaledit.methods.locate_edit.editor import LocateEditor, LocateEditReport, check_locate_edit
+from causaledit.methods.locate_edit.editor import locate_edit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.methods.alphaedit.hparams import AlphaEditHyperParams
+    from causaledit.methods.locate_edit.editor import LocateEditReport
     from causaledit.methods.sequence import EditSequence
     from causaledit.progress import ProgressSink
     from causaledit.requests import EditRequest
@@ -59,14 +59,11 @@ def apply_alphaedit_to_model(
         EditFailedError: The optimisation diverged or there is no null space. After any exception `model` and
             `sequence` are as they were.
     """
-    report = report if report is not None else LocateEditReport()
-    edits, layout = check_locate_edit(model, tok, requests, hparams)
-    report.requests = edits
-    with (
-        editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
-        rewriting(target, [layout.weight_name(layer) for layer in hparams.layers]) as originals,
+    with locate_edit(model, tok, requests, hparams, copy=copy, progress=progress, report=report, sequence=sequence) as (
+        editor,
+        edits,
+        originals,
     ):
-        editor = LocateEditor(target, tok, layout, hparams, progress=sink, report=report, sequence=sequence)
         prepare_projections(editor, hparams)
         memory = editor.memory
 
@@ -81,7 +78,7 @@ def apply_alphaedit_to_model(
             for layer, keys in fresh.items():
                 earlier = memory.earlier_keys.get(layer)
                 memory.earlier_keys[layer] = keys if earlier is None else torch.cat([earlier, keys], dim=1)
-    return target, originals if return_orig_weights else {}
+    return editor.model, originals if return_orig_weights else {}
 
 
 def projected_change(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy as copying
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,11 +22,10 @@ from causaledit.methods.causal_edit.internalise import (
 from causaledit.methods.causal_edit.preservation import build_preservation, read_questions
 from causaledit.methods.causal_edit.teacher import choose_teacher
 from causaledit.methods.causal_edit.training import add_adapter, lora_config
-from causaledit.methods.common import MethodReport, ready_edits, seeded
+from causaledit.methods.common import MethodReport, editing, ready_edits
 from causaledit.models.chat import prepare_tokenizer, supports_system_role
-from causaledit.models.weights import deliver_adapter, forget_adapter, preserved_state
+from causaledit.models.weights import deliver_adapter, forget_adapter
 from causaledit.narratives import check_context_window, load_narratives, resolve_edits
-from causaledit.progress import ProgressSink, terminal_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.progress import ProgressSink
     from causaledit.requests import EditRequest
 
 logger = logging.getLogger(__name__)
@@ -106,23 +104,23 @@ def apply_causal_edit_to_model(
     if hparams.preserve_weight and hparams.preserve_file:
         read_questions(hparams.preserve_file)
 
-    target = copying.deepcopy(model) if copy else model
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(seeded(hparams.seed))
-        sink = progress if progress is not None else stack.enter_context(terminal_progress())
-        return _edit(target, tokenizer, edits, hparams, return_orig_weights, sink, report, after_bootstrap)
+    with editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink):
+        peft_model = _train(target, tokenizer, edits, hparams, sink, report, after_bootstrap)
+    with report.tally.timed("merge"):
+        edited, originals = deliver_adapter(peft_model, target, merge=hparams.merge_adapter)
+    return edited, originals if return_orig_weights else {}
 
 
-def _edit(
+def _train(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     edits: list[EditRequest],
     hparams: CausalEditHyperParams,
-    return_orig_weights: bool,
     progress: ProgressSink,
     report: EditReport,
     after_bootstrap: Callable[[PeftModel], None] | None,
-) -> tuple[Any, dict[str, torch.Tensor]]:
+) -> PeftModel:
+    """Both stages on a fresh adapter around the model."""
     tally = report.tally
     role = hparams.context_role
     if role == "system" and not supports_system_role(tokenizer):
@@ -131,56 +129,49 @@ def _edit(
         )
         role = "user"
     peft_model: PeftModel | None = None
-    with preserved_state(model):
-        try:
-            model.eval()
-            model.requires_grad_(False)
-            with tally.timed("narrative"):
-                resolved = resolve_edits(model, tokenizer, edits, hparams, count=tally.tokens)
-            report.requests = [item.request for item in resolved]
-            report.narrative_source = [item.narrative_source for item in resolved]
-            with tally.timed("preserve"):
-                preservation = build_preservation(model, tokenizer, report.requests, hparams, count=tally.tokens)
-            if 2 in hparams.stages:
-                with tally.timed("teacher"):
-                    choice = choose_teacher(
-                        model, tokenizer, report.requests, hparams, context_role=role, count=tally.tokens
-                    )
-                report.teacher, report.teacher_accuracy = choice
-            pairs = (
-                _traces(model, tokenizer, hparams, role, progress, report) if _needs_stage_1(hparams, report) else []
-            )
+    try:
+        with tally.timed("narrative"):
+            resolved = resolve_edits(model, tokenizer, edits, hparams, count=tally.tokens)
+        report.requests = [item.request for item in resolved]
+        report.narrative_source = [item.narrative_source for item in resolved]
+        with tally.timed("preserve"):
+            preservation = build_preservation(model, tokenizer, report.requests, hparams, count=tally.tokens)
+        if 2 in hparams.stages:
+            with tally.timed("teacher"):
+                choice = choose_teacher(
+                    model, tokenizer, report.requests, hparams, context_role=role, count=tally.tokens
+                )
+            report.teacher, report.teacher_accuracy = choice
+        pairs = _traces(model, tokenizer, hparams, role, progress, report) if _needs_stage_1(hparams, report) else []
 
-            peft_model = add_adapter(model, hparams)
-            if pairs:
-                with tally.timed("bootstrap"):
-                    report.losses["bootstrap"] = run_bootstrap(
-                        peft_model, tokenizer, pairs, len(edits), hparams,
-                        preservation=preservation, progress=progress, count=tally.tokens,
-                    )  # fmt: skip
-                if after_bootstrap is not None:
-                    after_bootstrap(peft_model)
-            if 2 in hparams.stages:
-                if report.teacher == "bootstrapped":
-                    add_teacher_snapshot(peft_model)
-                if pairs and not hparams.student_use_sft:
-                    peft_model = _fresh_student(peft_model, hparams)
-                with tally.timed("internalise"):
-                    report.losses["internalise"] = run_internalisation(
-                        peft_model, tokenizer, report.requests, hparams,
-                        teacher=report.teacher, context_role=role,
-                        preservation=preservation, progress=progress, count=tally.tokens,
-                    )  # fmt: skip
-                if TEACHER_ADAPTER in peft_model.peft_config:
-                    peft_model.delete_adapter(TEACHER_ADAPTER)
-        except BaseException:  # Ctrl-C too: the base weights were never written, the adapter comes off
-            if peft_model is not None:
-                peft_model.unload()
-            forget_adapter(model)
-            raise
-    with tally.timed("merge"):
-        merged, originals = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
-        return merged, originals if return_orig_weights else {}
+        peft_model = add_adapter(model, hparams)
+        if pairs:
+            with tally.timed("bootstrap"):
+                report.losses["bootstrap"] = run_bootstrap(
+                    peft_model, tokenizer, pairs, len(edits), hparams,
+                    preservation=preservation, progress=progress, count=tally.tokens,
+                )  # fmt: skip
+            if after_bootstrap is not None:
+                after_bootstrap(peft_model)
+        if 2 in hparams.stages:
+            if report.teacher == "bootstrapped":
+                add_teacher_snapshot(peft_model)
+            if pairs and not hparams.student_use_sft:
+                peft_model = _fresh_student(peft_model, hparams)
+            with tally.timed("internalise"):
+                report.losses["internalise"] = run_internalisation(
+                    peft_model, tokenizer, report.requests, hparams,
+                    teacher=report.teacher, context_role=role,
+                    preservation=preservation, progress=progress, count=tally.tokens,
+                )  # fmt: skip
+            if TEACHER_ADAPTER in peft_model.peft_config:
+                peft_model.delete_adapter(TEACHER_ADAPTER)
+    except BaseException:  # Ctrl-C too: the base weights were never written, the adapter comes off
+        if peft_model is not None:
+            peft_model.unload()
+        forget_adapter(model)
+        raise
+    return peft_model
 
 
 def _needs_stage_1(hparams: CausalEditHyperParams, report: EditReport) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.errors import EditFailedError, ModelError
-from causaledit.methods.common import MethodReport, ready_edits
+from causaledit.methods.common import MethodReport, editing, ready_edits, rewriting
 from causaledit.methods.locate_edit.contexts import Contexts, sample_contexts
 from causaledit.methods.locate_edit.covariance import KeySpace, moments_for
 from causaledit.methods.locate_edit.keys import mean_keys, states_at
@@ -20,7 +21,7 @@ from causaledit.methods.locate_edit.subjects import locate, refuse_unclear_subje
 from causaledit.methods.locate_edit.values import Value, optimise_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from causaledit.methods.locate_edit.hparams import LocateEditHyperParams
     from causaledit.methods.sequence import EditSequence
@@ -226,3 +227,37 @@ class LocateEditor:
         layers = self.hparams.layers
         features = self.layout.weight(self.model, layers[0]).shape[1]
         return dict(zip(layers, read_projections(Path(path).expanduser(), features, layers), strict=True))
+
+
+@contextlib.contextmanager
+def locate_edit(
+    model: Any,
+    tokenizer: Any,
+    requests: Iterable[Mapping[str, Any] | EditRequest],
+    hparams: LocateEditHyperParams,
+    *,
+    copy: bool,
+    progress: ProgressSink | None,
+    report: LocateEditReport | None,
+    sequence: EditSequence | None,
+) -> Iterator[tuple[LocateEditor, list[EditRequest], dict[str, torch.Tensor]]]:
+    """One call of a method: its input checked, its weights put back after any exception (Ctrl-C too).
+
+    Args:
+        model, tokenizer, requests, hparams, copy, progress, report, sequence: As the method's apply got them.
+
+    Yields:
+        The editor (on a copy if asked), the edits, and the edited layers' original tensors by parameter name.
+
+    Raises:
+        RequestError, ModelError: As in `check_locate_edit`.
+    """
+    report = report if report is not None else LocateEditReport()
+    edits, layout = check_locate_edit(model, tokenizer, requests, hparams)
+    report.requests = edits
+    with (
+        editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
+        rewriting(target, [layout.weight_name(layer) for layer in hparams.layers]) as originals,
+    ):
+        editor = LocateEditor(target, tokenizer, layout, hparams, progress=sink, report=report, sequence=sequence)
+        yield editor, edits, originals

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.methods.common import editing, rewriting
-from causaledit.methods.locate_edit.editor import LocateEditor, LocateEditReport, check_locate_edit
+from causaledit.methods.locate_edit.editor import locate_edit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.methods.locate_edit.editor import LocateEditReport
     from causaledit.methods.memit.hparams import MEMITHyperParams
     from causaledit.methods.sequence import EditSequence
     from causaledit.progress import ProgressSink
@@ -57,14 +57,11 @@ def apply_memit_to_model(
         EditFailedError: The optimisation diverged or the statistics are singular. After any exception `model` is as
             it was, bit for bit.
     """
-    report = report if report is not None else LocateEditReport()
-    edits, layout = check_locate_edit(model, tok, requests, hparams)
-    report.requests = edits
-    with (
-        editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
-        rewriting(target, [layout.weight_name(layer) for layer in hparams.layers]) as originals,
+    with locate_edit(model, tok, requests, hparams, copy=copy, progress=progress, report=report, sequence=sequence) as (
+        editor,
+        edits,
+        originals,
     ):
-        editor = LocateEditor(target, tok, layout, hparams, progress=sink, report=report, sequence=sequence)
         editor.prepare_spaces()
         editor.spread(
             edits,
@@ -72,7 +69,7 @@ def apply_memit_to_model(
                 keys.double(), editor.solve(layer, keys), residuals.double(), hparams.mom2_update_weight
             ),
         )
-    return target, originals if return_orig_weights else {}
+    return editor.model, originals if return_orig_weights else {}
 
 
 def least_squares_change(

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import EditFailedError
-from causaledit.methods.common import editing, rewriting
-from causaledit.methods.locate_edit.editor import LocateEditor, LocateEditReport, check_locate_edit
+from causaledit.methods.locate_edit.editor import locate_edit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.methods.locate_edit.editor import LocateEditor, LocateEditReport
     from causaledit.methods.rome.hparams import ROMEHyperParams
     from causaledit.methods.sequence import EditSequence
     from causaledit.progress import ProgressSink
@@ -60,19 +60,16 @@ def apply_rome_to_model(
         EditFailedError: The optimisation diverged or the statistics are singular. After any exception `model` is as
             it was, bit for bit.
     """
-    report = report if report is not None else LocateEditReport()
-    edits, layout = check_locate_edit(model, tok, requests, hparams)
-    report.requests = edits
     [layer] = hparams.layers
-    with (
-        editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
-        rewriting(target, [layout.weight_name(layer)]) as originals,
+    with locate_edit(model, tok, requests, hparams, copy=copy, progress=progress, report=report, sequence=sequence) as (
+        editor,
+        edits,
+        originals,
     ):
-        editor = LocateEditor(target, tok, layout, hparams, progress=sink, report=report, sequence=sequence)
         editor.prepare_spaces()
         for edit in edits:
             editor.write(layer, rank_one_change(editor, edit, layer))
-    return target, originals if return_orig_weights else {}
+    return editor.model, originals if return_orig_weights else {}
 
 
 def rank_one_change(editor: LocateEditor, edit: EditRequest, layer: int) -> torch.Tensor:
