@@ -42,6 +42,15 @@ def write_json(path: str | Path, data: Any) -> Path:
     return write_text(path, json.dumps(data, ensure_ascii=False, indent=1) + "\n")
 
 
+def read_object(path: str | Path) -> dict[str, Any]:
+    """A JSON object; empty where the file is missing or none: for what is good to have and not needed."""
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
 def check_writable(folder: Path, option: str) -> None:
     """Refuse a folder that cannot be written, before an hour of work ends there.
 

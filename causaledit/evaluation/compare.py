@@ -41,7 +41,7 @@ from causaledit.evaluation.runs import (
     place_of,
 )
 from causaledit.evaluation.statistics import PairedTable
-from causaledit.files import write_json, write_text
+from causaledit.files import read_object, write_json, write_text
 from causaledit.judges.store import VerdictStore, judge_responses, store_of
 from causaledit.models.loading import load_from_hparams, resolve_device, resolve_dtype
 from causaledit.models.weights import fingerprint
@@ -363,7 +363,7 @@ class _Comparison:
     def _describe(self, name: str, *, retry_errors: bool = False) -> None:
         """Fill in the method's row from what is on disk."""
         run, row = self.plan.runs[name], self.rows[name]
-        info = _object(run.folder / "meta" / "run_info.json")
+        info = read_object(run.folder / "meta" / "run_info.json")
         row.costs, row.device = info.get("costs") or {}, info.get("device")
         folder = RunFolder(run.folder, run.cases)
         row.finished_cases = sum(folder.is_finished(case) for case in run.cases)
@@ -487,14 +487,6 @@ def _told(error: Exception) -> str:
     """An error in one line."""
     reason = (str(error).strip().splitlines() or [""])[0]
     return reason if isinstance(error, CausalEditError) else f"{type(error).__name__}: {reason}"
-
-
-def _object(file: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 __all__ = [

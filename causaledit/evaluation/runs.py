@@ -57,7 +57,7 @@ from causaledit.evaluation.mquake import (
 )
 from causaledit.evaluation.probe_sets import DEFAULT_KINDS, PROBE_SET_VERSION, CaseProbe, Kind, build_probes
 from causaledit.evaluation.probing import MAX_NEW_TOKENS, TOKEN_BUDGET, Prober, plain_rate
-from causaledit.files import check_writable, write_json
+from causaledit.files import check_writable, read_object, write_json
 from causaledit.methods.common import seeded
 from causaledit.methods.hyperparams import read_hparams_file
 from causaledit.methods.registry import get_method
@@ -652,10 +652,7 @@ class _RunInfo:
     def __init__(self, plan: Plan) -> None:
         self.path = plan.folder / "meta" / "run_info.json"
         self.plan = plan
-        try:
-            self.before = json.loads(self.path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            self.before = {}
+        self.before = read_object(self.path)
         self.started = self.before.get("started") or _now()
         self.device = self.before.get("device")
         self.plain_tokens_per_second = self.before.get("costs", {}).get("plain_tokens_per_second")

@@ -19,6 +19,7 @@ from causaledit.evaluation.pilot import compare_books
 from causaledit.evaluation.predictions import read_cases, read_metrics, read_prediction
 from causaledit.evaluation.probe_sets import CONFLICT, HOP, OLD_KNOWLEDGE
 from causaledit.evaluation.statistics import Mean, Rate
+from causaledit.files import read_object
 from causaledit.judges.base import verdict_to_dict
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def read_run(path: str | Path) -> ReportedRun:
     if not file.is_file():
         raise MetricsError(f"RUN {str(path)!r}: there is no {file.name}: give a run's folder or its metrics.json.")
     metrics = read_metrics(file, "RUN")
-    arguments, info = (_object(file.parent / "meta" / f"{name}.json") for name in ("run_args", "run_info"))
+    arguments, info = (read_object(file.parent / "meta" / f"{name}.json") for name in ("run_args", "run_info"))
     folders = _published_layout(file)
     dataset = str(arguments.get("datatype") or folders.get("dataset", ""))
     return ReportedRun(
@@ -100,15 +101,6 @@ def read_run(path: str | Path) -> ReportedRun:
         info=info,
         data_id=str(arguments.get("dataset_sha256") or ""),
     )
-
-
-def _object(file: Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or no object: it adds to the page, the page can do without."""
-    try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}
 
 
 def _published_layout(file: Path) -> dict[str, str]:

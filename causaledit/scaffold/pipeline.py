@@ -6,7 +6,6 @@ Whatever fails, fails for one item: it is listed at the end, and what is done is
 from __future__ import annotations
 
 import contextlib
-import logging
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,6 @@ if TYPE_CHECKING:
     from causaledit.scaffold.check import Verifier
     from causaledit.scaffold.generate import Writer, Written
     from causaledit.scaffold.ground import Wikidata
-
-logger = logging.getLogger(__name__)
 
 # an endpoint that failed for so many edits in a row is not asked again
 GIVE_UP_AFTER = 3

@@ -17,7 +17,6 @@ Teacher × adapter, and what its forward pass uses:
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -55,8 +54,6 @@ if TYPE_CHECKING:
     from causaledit.models.tally import TokenCount
     from causaledit.progress import ProgressSink
     from causaledit.requests import EditRequest
-
-logger = logging.getLogger(__name__)
 
 STUDENT_ADAPTER = "default"
 TEACHER_ADAPTER = "teacher"

@@ -6,6 +6,7 @@ Data, not code: `data/relations.json`. A fact of a relation that is not in there
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -44,8 +45,9 @@ class RelationBank:
     general: list[str]
 
     @classmethod
+    @functools.cache
     def bundled(cls) -> RelationBank:
-        """The bank in `data/relations.json`."""
+        """The bank in `data/relations.json`, read once; whoever has it leaves it as it is."""
         data = json.loads((data_dir() / "relations.json").read_text(encoding="utf-8"))
         relations = tuple(
             Relation(r["name"], tuple(r["cues"]), r["kind"], tuple(r["questions"])) for r in data["relations"]

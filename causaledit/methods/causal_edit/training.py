@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from causaledit.methods.causal_edit.preservation import PreservationSet
     from causaledit.progress import ProgressSink
 
-logger = logging.getLogger(__name__)
-
 
 def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraConfig:
     """The adapter's configuration, checked against the model.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from causaledit.methods.common import MethodReport, editing, ready_edits, rewriting
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from causaledit.methods.ft.hparams import FTHyperParams
     from causaledit.progress import ProgressSink
     from causaledit.requests import EditRequest
-
-logger = logging.getLogger(__name__)
 
 
 def apply_ft_to_model(

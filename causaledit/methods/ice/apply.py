@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
     from causaledit.methods.ice.hparams import ICEHyperParams
     from causaledit.progress import ProgressSink
     from causaledit.requests import EditRequest
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

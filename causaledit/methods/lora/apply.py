@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from causaledit.methods.causal_edit.training import add_adapter, lora_config
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from causaledit.methods.lora.hparams import LoRAHyperParams
     from causaledit.progress import ProgressSink
     from causaledit.requests import EditRequest
-
-logger = logging.getLogger(__name__)
 
 
 def apply_lora_to_model(
