@@ -16,6 +16,7 @@ Teacher × adapter, and what its forward pass uses:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import warnings
@@ -39,6 +40,7 @@ from causaledit.methods.causal_edit.training import (
     WatchCallback,
     prepared,
     quiet_trainers,
+    trainable_as_before,
     trainer_arguments,
 )
 from causaledit.models.chat import user
@@ -46,6 +48,8 @@ from causaledit.models.generation import completion_logits, positions_for
 from causaledit.models.weights import merged_for_inference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
@@ -114,9 +118,12 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         return result
 
     # ---- teacher -------------------------------------------------------------------------------
-    def _get_teacher_context_for_self_distillation(self) -> Any:
+    @contextlib.contextmanager
+    def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
         name = TEACHER_ADAPTER if self.teacher == "bootstrapped" else None
-        return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=name)
+        student = self.accelerator.unwrap_model(self.model)
+        with trainable_as_before(student), use_adapter(student, adapter_name=name):
+            yield
 
     def _forward_logits(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int) -> torch.Tensor:
         # trl divides by the sampling temperature, which the loss has of its own, and counts padding in positions
@@ -185,9 +192,10 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
 def add_teacher_snapshot(model: PeftModel) -> None:
     """Freeze a copy of the student's adapter under the name `teacher`."""
     state = {k: v.clone() for k, v in get_peft_model_state_dict(model, adapter_name=STUDENT_ADAPTER).items()}
-    model.add_adapter(TEACHER_ADAPTER, copy.deepcopy(model.peft_config[STUDENT_ADAPTER]))
-    set_peft_model_state_dict(model, state, adapter_name=TEACHER_ADAPTER)
-    model.set_adapter(STUDENT_ADAPTER)
+    with trainable_as_before(model):
+        model.add_adapter(TEACHER_ADAPTER, copy.deepcopy(model.peft_config[STUDENT_ADAPTER]))
+        set_peft_model_state_dict(model, state, adapter_name=TEACHER_ADAPTER)
+        model.set_adapter(STUDENT_ADAPTER)
 
 
 def run_internalisation(

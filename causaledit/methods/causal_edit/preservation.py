@@ -34,17 +34,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[str]:
+def neighbour_questions(
+    request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random, subject_share: float = 0.08
+) -> list[str]:
     """Questions near the edit that it must not change.
 
-    About two fifths are the edit's question about other subjects of its kind, a fifth its cloze about
-    others, a twelfth other questions about its subject, the rest general questions.
+    A share asks other things about the edit's subject. Of the rest about two fifths are the edit's question about
+    other subjects of its kind, a fifth is its cloze about others, and two fifths are general questions.
 
     Args:
         request: The edit.
         n: How many questions.
         bank: Where names, relations and general questions come from.
         rng: Source of the draw.
+        subject_share: How many of them ask other things about the edit's subject.
     """
     relation = bank.relation_of(request)
     pool = bank.names[relation.kind] if relation else [name for names in bank.names.values() for name in names]
@@ -52,13 +55,16 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
     involved = (request.subject, request.target_new, request.ground_truth or "", *probes)
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved if x)]
     rng.shuffle(names)
-    fifth = max(1, n // 5)
+    about_subject = max(1, round(n * subject_share))
+    fifth = max(1, (n - about_subject) // 5)
 
     questions = []
-    if relation:  # what else one asks about such a subject; open questions would call the old fact up again
-        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
-        drawn = rng.sample(others, min(len(others), max(1, n // 12)))
-        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
+    if relation:  # other relations first: open questions call the old fact up again, and come in where more are wanted
+        others = [r.questions[0] for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
+        wider = bank.about.get(relation.kind, [])
+        drawn = rng.sample(others, min(len(others), about_subject))
+        drawn += rng.sample(wider, min(len(wider), about_subject - len(drawn)))
+        questions += [question.replace("{}", request.subject) for question in drawn]
     if request.question and request.subject in request.question:
         questions += [request.question.replace(request.subject, name) for name in names[: 2 * fifth]]
         names = names[2 * fifth :] + names[: 2 * fifth]
@@ -134,7 +140,9 @@ def build_preservation(
         bank = RelationBank.bundled()
         share = max(4, hparams.preserve_prompts // len(requests))
         for request in requests:
-            questions += neighbour_questions(request, share, bank=bank, rng=rng)
+            questions += neighbour_questions(
+                request, share, bank=bank, rng=rng, subject_share=hparams.preserve_subject_share
+            )
     # a probe of one edit may be a neighbour of another one in the batch
     held_out = {normalise(pair.question) for request in requests for pair in request.locality}
     questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]

@@ -25,11 +25,17 @@ if TYPE_CHECKING:
 
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.methods.hyperparams import AdapterHyperParams
     from causaledit.progress import ProgressSink
 
 
-def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraConfig:
+def lora_config(model: PreTrainedModel, hparams: AdapterHyperParams, *, times: int = 1) -> LoraConfig:
     """The adapter's configuration, checked against the model.
+
+    Args:
+        model: The model it is for.
+        hparams: The figures.
+        times: How many times `lora_rank` it has; the scale of its update stays alpha / `lora_rank`.
 
     Raises:
         ModelError: A target module or layer does not exist in the model.
@@ -50,8 +56,8 @@ def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraC
             raise ModelError(f"`lora_layers` is {hparams.lora_layers}, but the model has {depth} layers.")
         layers = list(range(first, end))
     return LoraConfig(
-        r=hparams.lora_rank,
-        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,
+        r=hparams.lora_rank * times,
+        lora_alpha=(hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank) * times,
         lora_dropout=hparams.lora_dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         layers_to_transform=layers,
@@ -59,10 +65,21 @@ def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraC
     )
 
 
-def add_adapter(model: PreTrainedModel, hparams: CausalEditHyperParams) -> PeftModel:
+def add_adapter(model: PreTrainedModel, hparams: AdapterHyperParams, *, times: int = 1) -> PeftModel:
     """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero)."""
     torch.manual_seed(hparams.seed)  # the A matrices are drawn
-    return get_peft_model(model, lora_config(model, hparams))
+    return get_peft_model(model, lora_config(model, hparams, times=times))
+
+
+@contextlib.contextmanager
+def trainable_as_before(model: PeftModel) -> Iterator[None]:
+    """Put back, after the block, which parameters train: peft makes all of an adapter train when it activates it."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
 
 
 def optimizer_name(hparams: CausalEditHyperParams, device: torch.device) -> str:
