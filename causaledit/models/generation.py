@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # A shared prefix shorter than this is cheaper to read again than to cache.
+PAD = 0  # any id: padding is masked
 MIN_SHARED_PREFIX = 24
 # After so many tokens rows that have ended are dropped from a batch.
 COMPACT_EVERY = 8
@@ -396,44 +397,45 @@ def completion_logits(
         For each row a `(len(completion), vocabulary)` tensor on the model's device: row t is the
         distribution that predicts completion token t.
     """
-    out: list[torch.Tensor | None] = [None] * len(contexts)
+    out: dict[int, torch.Tensor] = {}
     for group in _groups_by_prefix(contexts):
-        rows = [list(contexts[i]) for i in group]
-        # at least one context token stays in the second pass: it predicts the first completion token
-        shared = min(shared_prefix_length(rows), min(len(r) for r in rows) - 1)
-        full = [r + list(completions[i]) for r, i in zip(rows, group, strict=True)]
-        keep = max(len(completions[i]) for i in group) + 1
-        pad_id = 0  # any id: padding is masked
-        if len(group) > 1 and shared >= MIN_SHARED_PREFIX:
-            cache = DynamicCache(config=model.config)
-            prefix = torch.tensor([rows[0][:shared]], device=model.device)
-            model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
-            cache.batch_repeat_interleave(len(group))
-            # right padding: positions then follow the cache without gaps
-            rest = [r[shared:] for r in full]
-            length = max(len(r) for r in rest)
-            ids = torch.tensor([r + [pad_id] * (length - len(r)) for r in rest], device=model.device)
-            mask = torch.tensor([[1] * (shared + len(r)) + [0] * (length - len(r)) for r in rest], device=model.device)
-            # rows end at different places: keep from the earliest position that any row needs
-            first = min(len(r) - len(completions[i]) for r, i in zip(rest, group, strict=True)) - 1
-            logits = model(
-                input_ids=ids,
-                attention_mask=mask,
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=length - first,
-            ).logits
-            for row, i in enumerate(group):
-                end = len(rest[row]) - first
-                n = len(completions[i])
-                out[i] = logits[row, end - n - 1 : end - 1].float()
-        else:
-            inputs = left_padded(model, full, pad_id, model.device)
-            logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
-            for row, i in enumerate(group):
-                n = len(completions[i])
-                out[i] = logits[row, -n - 1 : -1].float()
-    return [t for t in out if t is not None]
+        logits = logits_in_one_pass(model, [contexts[i] for i in group], [completions[i] for i in group])
+        out.update(zip(group, logits, strict=True))
+    return [out[i] for i in range(len(contexts))]
+
+
+def logits_in_one_pass(
+    model: PreTrainedModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """As `completion_logits`, with gradients, and for rows that go through the model together.
+
+    What all contexts begin with (a chat template's opening, which is half of a short question) is read once and its
+    keys and values are repeated, so that its gradient is that of all rows.
+    """
+    full = [[*context, *completion] for context, completion in zip(contexts, completions, strict=True)]
+    lengths = [len(completion) for completion in completions]
+    # at least one context token stays in the second pass: it predicts the first completion token
+    shared = min(shared_prefix_length(contexts), min(len(context) for context in contexts) - 1)
+    if len(full) < 2 or shared < MIN_SHARED_PREFIX:
+        inputs = left_padded(model, full, PAD, model.device)
+        logits = model(**inputs, logits_to_keep=max(lengths) + 1, use_cache=False).logits
+        return [logits[row, -n - 1 : -1].float() for row, n in enumerate(lengths)]
+    cache = DynamicCache(config=model.config)
+    prefix = torch.tensor([full[0][:shared]], device=model.device)
+    model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(len(full))
+    # right padding: positions then follow the cache without gaps
+    rest = [row[shared:] for row in full]
+    longest = max(len(row) for row in rest)
+    ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rest], device=model.device)
+    mask = torch.tensor([[1] * (shared + len(row)) + [0] * (longest - len(row)) for row in rest], device=model.device)
+    # rows end at different places: keep from the earliest position that any row needs
+    first = min(len(row) - n for row, n in zip(rest, lengths, strict=True)) - 1
+    logits = model(
+        input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=longest - first
+    ).logits
+    ends = [len(row) - first for row in rest]
+    return [logits[row, end - n - 1 : end - 1].float() for row, (end, n) in enumerate(zip(ends, lengths, strict=True))]
 
 
 def mean_log_probability(logits: torch.Tensor, completion: Sequence[int]) -> float:

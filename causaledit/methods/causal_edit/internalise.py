@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from torch.nn.utils.rnn import pad_sequence
 
 with warnings.catch_warnings():  # trl says that its experimental classes move: we pin the range and test the hooks
     warnings.filterwarnings("ignore", message=".*trl.experimental.*")
@@ -44,7 +45,7 @@ from causaledit.methods.causal_edit.training import (
     trainer_arguments,
 )
 from causaledit.models.chat import user
-from causaledit.models.generation import completion_logits, positions_for
+from causaledit.models.generation import completion_logits, logits_in_one_pass, positions_for
 from causaledit.models.weights import merged_for_inference
 
 if TYPE_CHECKING:
@@ -137,21 +138,15 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
             return super()._compute_teacher_student_logits(model, teacher_model, inputs)
         tokens, mask = inputs["completion_ids"], inputs["completion_mask"]
         length = tokens.size(1)
-        student_logits = self._forward_logits(
-            model=model,
-            input_ids=torch.cat([inputs["prompt_ids"], tokens], dim=1),
-            attention_mask=torch.cat([inputs["prompt_mask"], mask], dim=1),
-            logits_to_keep=length,
-        )
-        context_ids = inputs["teacher_input_ids"][:, :-length]
-        context_mask = inputs["teacher_attention_mask"][:, :-length].bool()
-        contexts = [row[valid].tolist() for row, valid in zip(context_ids, context_mask, strict=True)]
-        completions = [row[valid.bool()].tolist() for row, valid in zip(tokens, mask, strict=True)]
+        completions = _unpadded(tokens, mask)
+        student_rows = logits_in_one_pass(model, _unpadded(inputs["prompt_ids"], inputs["prompt_mask"]), completions)
+        contexts = _unpadded(inputs["teacher_input_ids"][:, :-length], inputs["teacher_attention_mask"][:, :-length])
         with torch.no_grad(), self._get_teacher_context_for_self_distillation():
-            rows = completion_logits(self.accelerator.unwrap_model(teacher_model), contexts, completions)
-        teacher_logits = torch.zeros_like(student_logits, dtype=torch.float32)
-        for i, row in enumerate(rows):
-            teacher_logits[i, : row.shape[0]] = row
+            teacher_rows = completion_logits(self.accelerator.unwrap_model(teacher_model), contexts, completions)
+        student_logits, teacher_logits = (
+            torch.nn.functional.pad(pad_sequence(rows, batch_first=True), (0, 0, 0, length - max(map(len, rows))))
+            for rows in (student_rows, teacher_rows)
+        )
         return DistillationLogits(
             completion_ids=tokens,
             loss_mask=mask,
@@ -187,6 +182,11 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
         self.count.trained += int(mask.sum()) + int(inputs["prompt_mask"].sum())
         return loss
+
+
+def _unpadded(tokens: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    """The rows of a padded batch."""
+    return [row[valid].tolist() for row, valid in zip(tokens, mask.bool(), strict=True)]
 
 
 def add_teacher_snapshot(model: PeftModel) -> None:

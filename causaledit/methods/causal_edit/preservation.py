@@ -22,7 +22,7 @@ from causaledit.evaluation.answers import mentions, normalise
 from causaledit.methods.causal_edit.losses import bucketed_kl
 from causaledit.methods.causal_edit.relations import RelationBank
 from causaledit.models.chat import render, user
-from causaledit.models.generation import greedy_answers, left_padded
+from causaledit.models.generation import greedy_answers, logits_in_one_pass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -107,13 +107,9 @@ class PreservationSet:
             self._rng.shuffle(again)
             self._queue += again
         batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]
-        device = batch[0].top.device
-        inputs = left_padded(model, [r.prompt + r.answer for r in batch], self._pad_id, device)
-        keep = max(len(r.answer) for r in batch) + 1
-        logits = model(**inputs, logits_to_keep=keep, use_cache=False).logits
-        rows = torch.cat([logits[i, -len(r.answer) - 1 : -1] for i, r in enumerate(batch)])
+        rows = torch.cat(logits_in_one_pass(model, [r.prompt for r in batch], [r.answer for r in batch]))
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
-        self.trained_tokens += int(inputs["attention_mask"].sum())
+        self.trained_tokens += sum(len(r.prompt) + len(r.answer) for r in batch)
         return self._weight * kl.mean()
 
 
