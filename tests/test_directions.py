@@ -15,9 +15,9 @@ from causaledit.methods.causal_edit.apply import apply_causal_edit_to_model
 from causaledit.methods.causal_edit.directions import adapted_layers, leading_directions, listen_at_subjects
 from causaledit.methods.causal_edit.internalise import add_teacher_snapshot
 from causaledit.methods.causal_edit.training import add_adapter
-from causaledit.methods.locate_edit.hooks import inputs_of
 from causaledit.methods.locate_edit.subjects import tokens_of
 from causaledit.models.chat import prepare_tokenizer, render, user
+from causaledit.models.hooks import inputs_of
 from causaledit.progress import SilentProgress
 from causaledit.requests import request_from_dict
 

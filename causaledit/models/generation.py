@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from transformers import DynamicCache, GenerationConfig
 
+from causaledit.models.hooks import narrowed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A shared prefix shorter than this is cheaper to read again than to cache.
 PAD = 0  # any id: padding is masked
+# A shared prefix shorter than this is cheaper to read again than to cache.
 MIN_SHARED_PREFIX = 24
 # After so many tokens rows that have ended are dropped from a batch.
 COMPACT_EVERY = 8
@@ -429,13 +431,15 @@ def logits_in_one_pass(
     longest = max(len(row) for row in rest)
     ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rest], device=model.device)
     mask = torch.tensor([[1] * (shared + len(row)) + [0] * (longest - len(row)) for row in rest], device=model.device)
-    # rows end at different places: keep from the earliest position that any row needs
-    first = min(len(row) - n for row, n in zip(rest, lengths, strict=True)) - 1
-    logits = model(
-        input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, logits_to_keep=longest - first
-    ).logits
-    ends = [len(row) - first for row in rest]
-    return [logits[row, end - n - 1 : end - 1].float() for row, (end, n) in enumerate(zip(ends, lengths, strict=True))]
+    # rows end at different places: the output layer, a large part of a small model, sees the wanted positions alone
+    wanted = [
+        torch.arange(len(row) - n - 1, len(row) - 1) + i * longest
+        for i, (row, n) in enumerate(zip(rest, lengths, strict=True))
+    ]
+    places = torch.cat(wanted).to(model.device)
+    with narrowed(model.get_output_embeddings(), lambda states: states.flatten(0, 1)[places.to(states.device)][None]):
+        logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True).logits[0]
+    return list(logits.float().split(lengths))
 
 
 def mean_log_probability(logits: torch.Tensor, completion: Sequence[int]) -> float:

@@ -22,10 +22,10 @@ from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.bootstrap import all_prompts
 from causaledit.methods.causal_edit.preservation import neighbour_questions
 from causaledit.methods.causal_edit.relations import RelationBank
-from causaledit.methods.locate_edit.hooks import inputs_of
 from causaledit.methods.locate_edit.subjects import tokens_of
 from causaledit.models.chat import render, user
 from causaledit.models.generation import left_padded
+from causaledit.models.hooks import inputs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,11 +60,13 @@ def leading_directions(keys: torch.Tensor, other: torch.Tensor, *, rank: int, ri
     if tokens < features:
         gram = other @ other.T / tokens
         gram.diagonal().add_(epsilon)
-        solved = (keys - (torch.linalg.solve(gram, other @ keys.T).T @ other) / tokens) / epsilon
+        solved = (
+            keys - (torch.cholesky_solve(other @ keys.T, torch.linalg.cholesky(gram)).T @ other) / tokens
+        ) / epsilon
     else:
         moment = other.T @ other / tokens
         moment.diagonal().add_(epsilon)
-        solved = torch.linalg.solve(moment, keys.T).T
+        solved = torch.cholesky_solve(keys.T, torch.linalg.cholesky(moment)).T
     energy, vectors = torch.linalg.eigh((keys @ solved.T + solved @ keys.T) / 2)
     energy, vectors = energy.flip(0)[:rank], vectors.flip(1)[:, :rank]
     kept = energy > energy[0] * 1e-6

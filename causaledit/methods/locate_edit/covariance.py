@@ -17,7 +17,6 @@ import torch
 
 from causaledit.errors import EditFailedError, HparamsError
 from causaledit.methods.locate_edit.corpus import Corpus, open_corpus, own_samples
-from causaledit.methods.locate_edit.hooks import run_until, watched
 from causaledit.methods.locate_edit.layout import not_behind_keys
 from causaledit.methods.locate_edit.stored import (
     Moment,
@@ -30,6 +29,7 @@ from causaledit.methods.locate_edit.stored import (
 )
 from causaledit.models.embedded import cache_dir
 from causaledit.models.generation import positions_for
+from causaledit.models.hooks import run_until, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

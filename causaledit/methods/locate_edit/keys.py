@@ -8,8 +8,8 @@ import torch
 
 from causaledit.methods.locate_edit.contexts import Contexts, flat, weights
 from causaledit.methods.locate_edit.frozen import FrozenRows
-from causaledit.methods.locate_edit.hooks import hidden, run_until
 from causaledit.methods.locate_edit.subjects import TokenRow, locate
+from causaledit.models.hooks import hidden, run_until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

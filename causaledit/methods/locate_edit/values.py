@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from causaledit.errors import EditFailedError
 from causaledit.methods.locate_edit.contexts import Contexts, flat
 from causaledit.methods.locate_edit.frozen import FrozenRows
-from causaledit.methods.locate_edit.hooks import altered, hidden, narrowed, replayed, run_until, watched
 from causaledit.methods.locate_edit.subjects import TokenRow, locate, locate_span, target_tokens
+from causaledit.models.hooks import altered, hidden, narrowed, replayed, run_until, watched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
