@@ -95,7 +95,11 @@ class CausalEditHyperParams(AdapterHyperParams):
         48, "`lora_init: subject`: questions about others that stand for other text, over all edits.", whole=8
     )
 
-    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise.")
+    optimizer: str = setting(
+        "auto",
+        "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise; `normalised_sgd`: steps of the length "
+        "of the learning rate (times √edits) along the gradient; or another name that transformers' trainers know.",
+    )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
     bootstrap_traces: int = setting(25, "Traces kept per edit.", whole=1)

@@ -231,7 +231,8 @@ def run_internalisation(
         return []
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
-    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
+    figures = {"learning_rate": hparams.distill_learning_rate, "max_grad_norm": hparams.distill_max_grad_norm}
+    with trainer_arguments(model, hparams, edits=len(requests), **figures) as arguments, quiet_trainers():
         trainer = InternalisationTrainer(
             hparams=hparams,
             teacher=teacher,
@@ -245,10 +246,8 @@ def run_internalisation(
                 per_device_train_batch_size=hparams.distill_batch_size,
                 gradient_accumulation_steps=hparams.distill_gradient_accumulation_steps,
                 num_generations=hparams.distill_num_generations,
-                learning_rate=hparams.distill_learning_rate,
                 lr_scheduler_type="constant_with_warmup",
                 warmup_steps=math.ceil(steps * hparams.distill_warmup_ratio),
-                max_grad_norm=hparams.distill_max_grad_norm,
                 temperature=hparams.distill_temperature,
                 top_p=hparams.distill_top_p,
                 max_completion_length=hparams.distill_max_new_tokens,

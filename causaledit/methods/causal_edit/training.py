@@ -82,25 +82,60 @@ def trainable_as_before(model: PeftModel) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def optimizer_name(hparams: CausalEditHyperParams, device: torch.device) -> str:
-    """`auto`: 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise."""
-    if hparams.optimizer != "auto":
-        return hparams.optimizer
-    if device.type == "cuda" and importlib.util.find_spec("bitsandbytes"):
-        return "paged_adamw_8bit"
-    return "adamw_torch"
+NORMALISED = "normalised_sgd"
+_CLIPPED_TO = 1e-4  # far below any gradient's norm, so that clipping normalises it
+
+
+def optimizer_arguments(
+    hparams: CausalEditHyperParams, device: torch.device, *, edits: int, learning_rate: float, max_grad_norm: float
+) -> dict[str, Any]:
+    """The optimiser as a trainer's arguments.
+
+    `auto` is 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise. `normalised_sgd` is steepest
+    descent, each step of the length `learning_rate` · √edits whatever the gradient's: the trainer's SGD behind its own
+    gradient clipping. Adam's first steps move every entry by as much, needed or not; this moves the adapter the
+    shortest way. The gradients of edits with ranks of their own are at right angles, hence the root.
+
+    Args:
+        hparams: Their `optimizer`.
+        device: Where training runs.
+        edits: How many edits are trained together.
+        learning_rate: Peak learning rate of the stage.
+        max_grad_norm: Its gradient clipping, for the other optimisers.
+    """
+    name = hparams.optimizer
+    if name == NORMALISED:
+        length = learning_rate * math.sqrt(edits)
+        return {"optim": "sgd", "learning_rate": length / _CLIPPED_TO, "max_grad_norm": _CLIPPED_TO}
+    if name == "auto":
+        name = (
+            "paged_adamw_8bit" if device.type == "cuda" and importlib.util.find_spec("bitsandbytes") else "adamw_torch"
+        )
+    return {"optim": name, "learning_rate": learning_rate, "max_grad_norm": max_grad_norm}
 
 
 @contextlib.contextmanager
-def trainer_arguments(model: PreTrainedModel, hparams: CausalEditHyperParams) -> Iterator[dict[str, Any]]:
-    """Arguments common to both trainers; their output folder lasts as long as the block."""
+def trainer_arguments(
+    model: PreTrainedModel, hparams: CausalEditHyperParams, *, edits: int, learning_rate: float, max_grad_norm: float
+) -> Iterator[dict[str, Any]]:
+    """Arguments common to both trainers; their output folder lasts as long as the block.
+
+    Args:
+        model: What they train.
+        hparams: The figures that both stages share.
+        edits: How many edits are trained together.
+        learning_rate: Peak learning rate of the stage.
+        max_grad_norm: Its gradient clipping.
+    """
     device = model.device
     with tempfile.TemporaryDirectory(prefix="causaledit-") as folder:
         yield {
             "output_dir": folder,
             "seed": hparams.seed,
             "data_seed": hparams.seed,
-            "optim": optimizer_name(hparams, device),
+            **optimizer_arguments(
+                hparams, device, edits=edits, learning_rate=learning_rate, max_grad_norm=max_grad_norm
+            ),
             "weight_decay": 0.0,
             "logging_steps": 1,
             "logging_strategy": "steps",
