@@ -39,8 +39,8 @@ def neighbour_questions(
 ) -> list[str]:
     """Questions near the edit that it must not change.
 
-    A share asks other things about the edit's subject. Of the rest about two fifths are the edit's question about
-    other subjects of its kind, a fifth is its cloze about others, and two fifths are general questions.
+    A share asks other things about the edit's subject, about two fifths are the edit's question about other subjects
+    of its kind, a fifth its cloze about others, and what is left of `n` are general questions.
 
     Args:
         request: The edit.
@@ -56,7 +56,7 @@ def neighbour_questions(
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved if x)]
     rng.shuffle(names)
     about_subject = max(1, round(n * subject_share))
-    fifth = max(1, (n - about_subject) // 5)
+    fifth = max(1, n // 5)
 
     questions = []
     if relation:  # other relations first: open questions call the old fact up again, and come in where more are wanted
