@@ -522,12 +522,6 @@ VARIANTS = {
     },
     "some layers": {"lora_layers": [1, 2]},
     "accumulation": {"distill_gradient_accumulation_steps": 2},
-    "subject directions": {"lora_init": "subject", "lora_rank": 2, "lora_target_modules": ["down_proj"]},
-    "normalised steps": {
-        "optimizer": "normalised_sgd",
-        "bootstrap_learning_rate": 0.5,
-        "distill_learning_rate": 0.1,
-    },
 }
 
 

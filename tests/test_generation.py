@@ -15,6 +15,7 @@ from causaledit.models.generation import (
     eos_ids,
     generate_texts,
     greedy_answers,
+    logits_in_one_pass,
     mean_log_probability,
     pad_left,
     sample_continuations,
@@ -260,3 +261,30 @@ def test_pad_left():
 )
 def test_shared_prefix_length(rows, length):
     assert shared_prefix_length(rows) == length
+
+
+@pytest.mark.parametrize("share", [True, False])
+@every_architecture
+def test_one_pass_has_the_logits_and_the_gradient_of_each_row_alone(architecture, share):
+    model = MODELS[architecture]()
+    opening = list(range(5, 5 + MIN_SHARED_PREFIX))
+    contexts = [[*opening, *tail] for tail in ([40], [41, 42, 43], [44, 45])]
+    completions = [[50, 51], [52], [53, 54, 55, 56]]
+
+    def loss_of(rows):
+        pairs = zip(rows, completions, strict=True)
+        return sum(torch.nn.functional.cross_entropy(row, torch.tensor(tokens)) for row, tokens in pairs)
+
+    together = logits_in_one_pass(model, contexts, completions, share=share)
+    loss_of(together).backward()
+    found = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    alone = [
+        model(input_ids=torch.tensor([context + tokens])).logits[0, len(context) - 1 : -1]
+        for context, tokens in zip(contexts, completions, strict=True)
+    ]
+    loss_of(alone).backward()
+    for a, b in zip(together, alone, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+    for a, parameter in zip(found, model.parameters(), strict=True):
+        torch.testing.assert_close(a, parameter.grad, atol=1e-4, rtol=1e-3)

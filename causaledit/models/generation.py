@@ -407,19 +407,27 @@ def completion_logits(
 
 
 def logits_in_one_pass(
-    model: PreTrainedModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    model: PreTrainedModel,
+    contexts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    *,
+    share: bool = True,
 ) -> list[torch.Tensor]:
     """As `completion_logits`, with gradients, and for rows that go through the model together.
 
     What all contexts begin with (a chat template's opening, which is half of a short question) is read once and its
     keys and values are repeated, so that its gradient is that of all rows.
+
+    Args:
+        contexts, completions: As for `completion_logits`.
+        share: False reads every row whole, in one forward pass: for a model that is wrapped for several processes.
     """
     full = [[*context, *completion] for context, completion in zip(contexts, completions, strict=True)]
     lengths = [len(completion) for completion in completions]
     # at least one context token stays in the second pass: it predicts the first completion token
     shared = min(shared_prefix_length(contexts), min(len(context) for context in contexts) - 1)
-    if len(full) < 2 or shared < MIN_SHARED_PREFIX:
-        inputs = left_padded(model, full, PAD, model.device)
+    if not share or len(full) < 2 or shared < MIN_SHARED_PREFIX:
+        inputs = left_padded(model, full, PAD, next(model.parameters()).device)
         logits = model(**inputs, logits_to_keep=max(lengths) + 1, use_cache=False).logits
         return [logits[row, -n - 1 : -1].float() for row, n in enumerate(lengths)]
     cache = DynamicCache(config=model.config)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -91,23 +91,3 @@ def run_until(model: nn.Module, module: nn.Module, **inputs: Any) -> tuple[torch
     with watched(module, look), contextlib.suppress(_Reached):
         model(**inputs)
     return seen[0], seen[1]
-
-
-def inputs_of(model: nn.Module, modules: Sequence[nn.Module], **inputs: Any) -> list[torch.Tensor]:
-    """Run the model until each of some modules has been reached, and return what each received."""
-    seen: dict[int, torch.Tensor] = {}
-
-    def look(place: int) -> Callable[[torch.Tensor, Any], None]:
-        def keep(received: torch.Tensor, _: Any) -> None:
-            seen[place] = received
-            if len(seen) == len(modules):
-                raise _Reached
-
-        return keep
-
-    with contextlib.ExitStack() as stack:
-        for place, module in enumerate(modules):
-            stack.enter_context(watched(module, look(place)))
-        with contextlib.suppress(_Reached):
-            model(**inputs)
-    return [seen[place] for place in range(len(modules))]

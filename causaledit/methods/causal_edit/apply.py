@@ -14,7 +14,6 @@ from causaledit.methods.causal_edit.bootstrap import (
     run_bootstrap,
     training_pairs,
 )
-from causaledit.methods.causal_edit.directions import adapted_layers, listen_at_subjects
 from causaledit.methods.causal_edit.internalise import (
     TEACHER_ADAPTER,
     add_teacher_snapshot,
@@ -145,10 +144,7 @@ def _train(
             report.teacher, report.teacher_accuracy = choice
         pairs = _traces(model, tokenizer, hparams, role, progress, report) if _needs_stage_1(hparams, report) else []
 
-        peft_model = add_adapter(model, hparams, times=len(edits) if hparams.lora_init == "subject" else 1)
-        if hparams.lora_init == "subject":
-            with tally.timed("directions"):
-                listen_at_subjects(peft_model, tokenizer, report.requests, hparams)
+        peft_model = add_adapter(model, hparams)
         if pairs:
             with tally.timed("bootstrap"):
                 report.losses["bootstrap"] = run_bootstrap(
@@ -214,9 +210,7 @@ def _traces(
 def _fresh_student(peft_model: PeftModel, hparams: CausalEditHyperParams) -> PeftModel:
     """Restart the student from the base model (`student_use_sft: false`): its B matrices go back to zero."""
     torch.manual_seed(hparams.seed)
-    for layer in adapted_layers(peft_model).values():
-        if hparams.lora_init == "subject":  # its directions are the subjects', drawn from nothing
-            torch.nn.init.zeros_(layer.lora_B["default"].weight)
-        else:
-            layer.reset_lora_parameters("default", init_lora_weights=True)
+    for module in peft_model.modules():
+        if hasattr(module, "reset_lora_parameters") and "default" in getattr(module, "lora_A", {}):
+            module.reset_lora_parameters("default", init_lora_weights=True)
     return peft_model

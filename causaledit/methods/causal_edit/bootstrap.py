@@ -335,8 +335,7 @@ def run_bootstrap(
         patience=hparams.bootstrap_stop_patience,
     )
     progress.start("stage 1: bootstrap", steps)
-    figures = {"learning_rate": hparams.bootstrap_learning_rate, "max_grad_norm": hparams.bootstrap_max_grad_norm}
-    with trainer_arguments(model, hparams, edits=edits, **figures) as arguments, quiet_trainers():
+    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
         trainer = BootstrapTrainer(
             mean_by_sequence=hparams.bootstrap_loss_mean == "sequence",
             preservation=preservation,
@@ -346,8 +345,10 @@ def run_bootstrap(
                 **arguments,
                 max_steps=steps,
                 per_device_train_batch_size=hparams.bootstrap_batch_size,
+                learning_rate=hparams.bootstrap_learning_rate,
                 lr_scheduler_type="cosine",
                 warmup_steps=math.ceil(steps * hparams.bootstrap_warmup_ratio),
+                max_grad_norm=hparams.bootstrap_max_grad_norm,
                 max_length=None,  # a trace is never cut
                 completion_only_loss=True,
             ),

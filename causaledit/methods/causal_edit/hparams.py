@@ -82,24 +82,7 @@ class CausalEditHyperParams(AdapterHyperParams):
         0, "Further ways to ask for the fact (data/relations.json) among the prompts.", whole=0
     )
 
-    lora_init: str = setting(
-        "random",
-        "`random`: peft's own start. `subject`: the adapter reads only directions in which the edited subjects' tokens "
-        "stand out from other text, `lora_rank` of them for each edit; they are fixed, and what is written is trained.",
-        choices=("random", "subject"),
-    )
-    subject_ridge: float = setting(
-        0.1, "`lora_init: subject`: added to the other text's second moment, as a share of its mean diagonal.", above=0
-    )
-    subject_background: int = setting(
-        48, "`lora_init: subject`: questions about others that stand for other text, over all edits.", whole=8
-    )
-
-    optimizer: str = setting(
-        "auto",
-        "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise; `normalised_sgd`: steps of the length "
-        "of the learning rate (times √edits) along the gradient; or another name that transformers' trainers know.",
-    )
+    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise.")
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
     bootstrap_traces: int = setting(25, "Traces kept per edit.", whole=1)
@@ -174,10 +157,7 @@ class CausalEditHyperParams(AdapterHyperParams):
         0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", least=0
     )
     preserve_prompts: int = setting(32, "How many such questions are drawn for an edit.", whole=1)
-    preserve_subject_share: float = setting(
-        0.08, "Of these, how many ask other things about the edit's own subject.", share=True
-    )
-    preserve_batch_size: int = setting(8, "Of the questions, how many enter one optimiser step.", whole=1)
+    preserve_batch_size: int = setting(8, "Of these, how many enter one optimiser step.", whole=1)
     preserve_max_new_tokens: int = setting(24, "Length of the base model's own answers to them, in tokens.", whole=1)
     preserve_top_k: int = setting(
         64, "Tokens of the base distribution that are kept per position; the rest is one bucket.", whole=1

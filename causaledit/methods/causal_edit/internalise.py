@@ -16,7 +16,6 @@ Teacher × adapter, and what its forward pass uses:
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import warnings
@@ -41,7 +40,6 @@ from causaledit.methods.causal_edit.training import (
     WatchCallback,
     prepared,
     quiet_trainers,
-    trainable_as_before,
     trainer_arguments,
 )
 from causaledit.models.chat import user
@@ -49,8 +47,6 @@ from causaledit.models.generation import completion_logits, logits_in_one_pass, 
 from causaledit.models.weights import merged_for_inference
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
@@ -119,12 +115,9 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         return result
 
     # ---- teacher -------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def _get_teacher_context_for_self_distillation(self) -> Iterator[None]:
+    def _get_teacher_context_for_self_distillation(self) -> Any:
         name = TEACHER_ADAPTER if self.teacher == "bootstrapped" else None
-        student = self.accelerator.unwrap_model(self.model)
-        with trainable_as_before(student), use_adapter(student, adapter_name=name):
-            yield
+        return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=name)
 
     def _forward_logits(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int) -> torch.Tensor:
         # trl divides by the sampling temperature, which the loss has of its own, and counts padding in positions
@@ -192,10 +185,9 @@ def _unpadded(tokens: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
 def add_teacher_snapshot(model: PeftModel) -> None:
     """Freeze a copy of the student's adapter under the name `teacher`."""
     state = {k: v.clone() for k, v in get_peft_model_state_dict(model, adapter_name=STUDENT_ADAPTER).items()}
-    with trainable_as_before(model):
-        model.add_adapter(TEACHER_ADAPTER, copy.deepcopy(model.peft_config[STUDENT_ADAPTER]))
-        set_peft_model_state_dict(model, state, adapter_name=TEACHER_ADAPTER)
-        model.set_adapter(STUDENT_ADAPTER)
+    model.add_adapter(TEACHER_ADAPTER, copy.deepcopy(model.peft_config[STUDENT_ADAPTER]))
+    set_peft_model_state_dict(model, state, adapter_name=TEACHER_ADAPTER)
+    model.set_adapter(STUDENT_ADAPTER)
 
 
 def run_internalisation(
@@ -231,8 +223,7 @@ def run_internalisation(
         return []
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
-    figures = {"learning_rate": hparams.distill_learning_rate, "max_grad_norm": hparams.distill_max_grad_norm}
-    with trainer_arguments(model, hparams, edits=len(requests), **figures) as arguments, quiet_trainers():
+    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
         trainer = InternalisationTrainer(
             hparams=hparams,
             teacher=teacher,
@@ -246,8 +237,10 @@ def run_internalisation(
                 per_device_train_batch_size=hparams.distill_batch_size,
                 gradient_accumulation_steps=hparams.distill_gradient_accumulation_steps,
                 num_generations=hparams.distill_num_generations,
+                learning_rate=hparams.distill_learning_rate,
                 lr_scheduler_type="constant_with_warmup",
                 warmup_steps=math.ceil(steps * hparams.distill_warmup_ratio),
+                max_grad_norm=hparams.distill_max_grad_norm,
                 temperature=hparams.distill_temperature,
                 top_p=hparams.distill_top_p,
                 max_completion_length=hparams.distill_max_new_tokens,

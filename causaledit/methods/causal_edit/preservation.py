@@ -34,20 +34,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def neighbour_questions(
-    request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random, subject_share: float = 0.08
-) -> list[str]:
+def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[str]:
     """Questions near the edit that it must not change.
 
-    A share asks other things about the edit's subject, about two fifths are the edit's question about other subjects
-    of its kind, a fifth its cloze about others, and what is left of `n` are general questions.
+    About two fifths are the edit's question about other subjects of its kind, a fifth its cloze about
+    others, a twelfth other questions about its subject, the rest general questions.
 
     Args:
         request: The edit.
         n: How many questions.
         bank: Where names, relations and general questions come from.
         rng: Source of the draw.
-        subject_share: How many of them ask other things about the edit's subject.
     """
     relation = bank.relation_of(request)
     pool = bank.names[relation.kind] if relation else [name for names in bank.names.values() for name in names]
@@ -55,16 +52,13 @@ def neighbour_questions(
     involved = (request.subject, request.target_new, request.ground_truth or "", *probes)
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved if x)]
     rng.shuffle(names)
-    about_subject = max(1, round(n * subject_share))
     fifth = max(1, n // 5)
 
     questions = []
-    if relation:  # other relations first: open questions call the old fact up again, and come in where more are wanted
-        others = [r.questions[0] for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
-        wider = bank.about.get(relation.kind, [])
-        drawn = rng.sample(others, min(len(others), about_subject))
-        drawn += rng.sample(wider, min(len(wider), about_subject - len(drawn)))
-        questions += [question.replace("{}", request.subject) for question in drawn]
+    if relation:  # what else one asks about such a subject; open questions would call the old fact up again
+        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
+        drawn = rng.sample(others, min(len(others), max(1, n // 12)))
+        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
     if request.question and request.subject in request.question:
         questions += [request.question.replace(request.subject, name) for name in names[: 2 * fifth]]
         names = names[2 * fifth :] + names[: 2 * fifth]
@@ -88,11 +82,10 @@ class _Reference:
 class PreservationSet:
     """Questions with the unedited model's answers, and the KL that holds the student to them."""
 
-    def __init__(self, references: list[_Reference], *, weight: float, batch_size: int, pad_id: int, seed: int) -> None:
+    def __init__(self, references: list[_Reference], *, weight: float, batch_size: int, seed: int) -> None:
         self._references = references
         self._weight = weight
         self._batch_size = min(batch_size, len(references))
-        self._pad_id = pad_id
         self._rng = random.Random(seed)
         self._queue: list[_Reference] = []
         self.trained_tokens = 0
@@ -100,14 +93,20 @@ class PreservationSet:
     def __len__(self) -> int:
         return len(self._references)
 
-    def next_loss(self, model: Any) -> torch.Tensor:
-        """`weight` × mean KL(base‖model) over the answer tokens of the next few questions."""
+    def next_loss(self, model: Any, *, share: bool = True) -> torch.Tensor:
+        """`weight` × mean KL(base‖model) over the answer tokens of the next few questions.
+
+        Args:
+            model: The student.
+            share: As for `logits_in_one_pass`.
+        """
         while len(self._queue) < self._batch_size:
             again = list(self._references)
             self._rng.shuffle(again)
             self._queue += again
         batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]
-        rows = torch.cat(logits_in_one_pass(model, [r.prompt for r in batch], [r.answer for r in batch]))
+        prompts, answers = [r.prompt for r in batch], [r.answer for r in batch]
+        rows = torch.cat(logits_in_one_pass(model, prompts, answers, share=share))
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
         self.trained_tokens += sum(len(r.prompt) + len(r.answer) for r in batch)
         return self._weight * kl.mean()
@@ -136,9 +135,7 @@ def build_preservation(
         bank = RelationBank.bundled()
         share = max(4, hparams.preserve_prompts // len(requests))
         for request in requests:
-            questions += neighbour_questions(
-                request, share, bank=bank, rng=rng, subject_share=hparams.preserve_subject_share
-            )
+            questions += neighbour_questions(request, share, bank=bank, rng=rng)
     # a probe of one edit may be a neighbour of another one in the batch
     held_out = {normalise(pair.question) for request in requests for pair in request.locality}
     questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
@@ -163,7 +160,6 @@ def build_preservation(
         references,
         weight=hparams.preserve_weight,
         batch_size=hparams.preserve_batch_size,
-        pad_id=tokenizer.pad_token_id,
         seed=hparams.seed,
     )
 

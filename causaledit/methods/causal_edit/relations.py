@@ -38,11 +38,10 @@ class Relation:
 
 @dataclass(frozen=True)
 class RelationBank:
-    """The relations, names by kind, further questions about a subject by kind, and general questions."""
+    """The relations, names by kind, and general questions."""
 
     relations: tuple[Relation, ...]
     names: dict[str, list[str]]
-    about: dict[str, list[str]]
     general: list[str]
 
     @classmethod
@@ -53,7 +52,7 @@ class RelationBank:
         relations = tuple(
             Relation(r["name"], tuple(r["cues"]), r["kind"], tuple(r["questions"])) for r in data["relations"]
         )
-        return cls(relations, data["names"], data["about"], data["general"])
+        return cls(relations, data["names"], data["general"])
 
     def relation_of(self, request: EditRequest) -> Relation | None:
         """The relation whose longest cue stands in the edit's cloze, or else in its question."""

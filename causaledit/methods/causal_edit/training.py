@@ -25,17 +25,11 @@ if TYPE_CHECKING:
 
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.preservation import PreservationSet
-    from causaledit.methods.hyperparams import AdapterHyperParams
     from causaledit.progress import ProgressSink
 
 
-def lora_config(model: PreTrainedModel, hparams: AdapterHyperParams, *, times: int = 1) -> LoraConfig:
+def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraConfig:
     """The adapter's configuration, checked against the model.
-
-    Args:
-        model: The model it is for.
-        hparams: The figures.
-        times: How many times `lora_rank` it has; the scale of its update stays alpha / `lora_rank`.
 
     Raises:
         ModelError: A target module or layer does not exist in the model.
@@ -56,8 +50,8 @@ def lora_config(model: PreTrainedModel, hparams: AdapterHyperParams, *, times: i
             raise ModelError(f"`lora_layers` is {hparams.lora_layers}, but the model has {depth} layers.")
         layers = list(range(first, end))
     return LoraConfig(
-        r=hparams.lora_rank * times,
-        lora_alpha=(hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank) * times,
+        r=hparams.lora_rank,
+        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,
         lora_dropout=hparams.lora_dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         layers_to_transform=layers,
@@ -65,77 +59,31 @@ def lora_config(model: PreTrainedModel, hparams: AdapterHyperParams, *, times: i
     )
 
 
-def add_adapter(model: PreTrainedModel, hparams: AdapterHyperParams, *, times: int = 1) -> PeftModel:
+def add_adapter(model: PreTrainedModel, hparams: CausalEditHyperParams) -> PeftModel:
     """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero)."""
     torch.manual_seed(hparams.seed)  # the A matrices are drawn
-    return get_peft_model(model, lora_config(model, hparams, times=times))
+    return get_peft_model(model, lora_config(model, hparams))
+
+
+def optimizer_name(hparams: CausalEditHyperParams, device: torch.device) -> str:
+    """`auto`: 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise."""
+    if hparams.optimizer != "auto":
+        return hparams.optimizer
+    if device.type == "cuda" and importlib.util.find_spec("bitsandbytes"):
+        return "paged_adamw_8bit"
+    return "adamw_torch"
 
 
 @contextlib.contextmanager
-def trainable_as_before(model: PeftModel) -> Iterator[None]:
-    """Put back, after the block, which parameters train: peft makes all of an adapter train when it activates it."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
-
-
-NORMALISED = "normalised_sgd"
-_CLIPPED_TO = 1e-4  # far below any gradient's norm, so that clipping normalises it
-
-
-def optimizer_arguments(
-    hparams: CausalEditHyperParams, device: torch.device, *, edits: int, learning_rate: float, max_grad_norm: float
-) -> dict[str, Any]:
-    """The optimiser as a trainer's arguments.
-
-    `auto` is 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise. `normalised_sgd` is steepest
-    descent, each step of the length `learning_rate` · √edits whatever the gradient's: the trainer's SGD behind its own
-    gradient clipping. Adam's first steps move every entry by as much, needed or not; this moves the adapter the
-    shortest way. The gradients of edits with ranks of their own are at right angles, hence the root.
-
-    Args:
-        hparams: Their `optimizer`.
-        device: Where training runs.
-        edits: How many edits are trained together.
-        learning_rate: Peak learning rate of the stage.
-        max_grad_norm: Its gradient clipping, for the other optimisers.
-    """
-    name = hparams.optimizer
-    if name == NORMALISED:
-        length = learning_rate * math.sqrt(edits)
-        return {"optim": "sgd", "learning_rate": length / _CLIPPED_TO, "max_grad_norm": _CLIPPED_TO}
-    if name == "auto":
-        name = (
-            "paged_adamw_8bit" if device.type == "cuda" and importlib.util.find_spec("bitsandbytes") else "adamw_torch"
-        )
-    return {"optim": name, "learning_rate": learning_rate, "max_grad_norm": max_grad_norm}
-
-
-@contextlib.contextmanager
-def trainer_arguments(
-    model: PreTrainedModel, hparams: CausalEditHyperParams, *, edits: int, learning_rate: float, max_grad_norm: float
-) -> Iterator[dict[str, Any]]:
-    """Arguments common to both trainers; their output folder lasts as long as the block.
-
-    Args:
-        model: What they train.
-        hparams: The figures that both stages share.
-        edits: How many edits are trained together.
-        learning_rate: Peak learning rate of the stage.
-        max_grad_norm: Its gradient clipping.
-    """
+def trainer_arguments(model: PreTrainedModel, hparams: CausalEditHyperParams) -> Iterator[dict[str, Any]]:
+    """Arguments common to both trainers; their output folder lasts as long as the block."""
     device = model.device
     with tempfile.TemporaryDirectory(prefix="causaledit-") as folder:
         yield {
             "output_dir": folder,
             "seed": hparams.seed,
             "data_seed": hparams.seed,
-            **optimizer_arguments(
-                hparams, device, edits=edits, learning_rate=learning_rate, max_grad_norm=max_grad_norm
-            ),
+            "optim": optimizer_name(hparams, device),
             "weight_decay": 0.0,
             "logging_steps": 1,
             "logging_strategy": "steps",
@@ -220,6 +168,7 @@ class PreservingMixin:
     """Adds `preserve_weight` × the preservation loss to a trainer's own loss."""
 
     preservation: PreservationSet | None = None
+    _shares_prefix: bool  # one process on plain weights: see `logits_in_one_pass`
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         """The trainer's own loss plus the preservation term."""
@@ -232,4 +181,7 @@ class PreservingMixin:
         """Add the preservation term, scaled for gradient accumulation, to a training loss."""
         if self.preservation is None or not model.training:
             return loss
-        return loss + self.preservation.next_loss(model) / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
+        return (
+            loss
+            + self.preservation.next_loss(model, share=self._shares_prefix) / self.current_gradient_accumulation_steps
+        )  # type: ignore[attr-defined]

@@ -67,7 +67,14 @@ def locate(tokenizer: Any, template: str, request: EditRequest, fact_token: str)
 
 def locate_span(tokenizer: Any, text: str, start: int, end: int, fact_token: str) -> TokenRow:
     """As `locate`, for the characters from `start` to `end` of a ready text."""
-    ids, inside = _inside(tokenizer, text, start, end)
+    if getattr(tokenizer, "is_fast", False):
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        ids, spans = list(encoded["input_ids"]), encoded["offset_mapping"]
+        inside = [i for i, (a, b) in enumerate(spans) if a < end and b > start and b > a]
+    else:  # no offsets: count the tokens before the subject and up to its end
+        ids = list(tokenizer(text)["input_ids"])
+        first, last = len(tokenizer(text[:start].rstrip())["input_ids"]), len(tokenizer(text[:end])["input_ids"])
+        inside = list(range(min(first, last - 1), last))
     if not inside:
         raise RequestError(f"The tokenizer makes no token of the subject {text[start:end]!r} in {text!r}.")
     if fact_token == "last":
@@ -78,35 +85,6 @@ def locate_span(tokenizer: Any, text: str, start: int, end: int, fact_token: str
         "subject_first_after_last": min(inside[-1] + 1, len(ids) - 1),
     }[fact_token]
     return TokenRow(ids, at)
-
-
-class TokenPlaces(NamedTuple):
-    """A tokenised text with the indices of the tokens of every occurrence of a name."""
-
-    ids: list[int]
-    at: list[int]
-
-
-def tokens_of(tokenizer: Any, text: str, name: str) -> TokenPlaces:
-    """All tokens of all occurrences of a name in a rendered text (no special tokens are added to it)."""
-    ids, places = list(tokenizer(text, add_special_tokens=False)["input_ids"]), []
-    start = text.find(name)
-    while start >= 0:
-        ids, inside = _inside(tokenizer, text, start, start + len(name), add_special_tokens=False)
-        places += inside
-        start = text.find(name, start + len(name))
-    return TokenPlaces(ids, places)
-
-
-def _inside(tokenizer: Any, text: str, start: int, end: int, **options: Any) -> tuple[list[int], list[int]]:
-    """The text's tokens, and which of them cover the characters from `start` to `end`."""
-    if getattr(tokenizer, "is_fast", False):
-        encoded = tokenizer(text, return_offsets_mapping=True, **options)
-        spans = encoded["offset_mapping"]
-        return list(encoded["input_ids"]), [i for i, (a, b) in enumerate(spans) if a < end and b > start and b > a]
-    # no offsets: count the tokens before the subject and up to its end
-    first, last = (len(tokenizer(part, **options)["input_ids"]) for part in (text[:start].rstrip(), text[:end]))
-    return list(tokenizer(text, **options)["input_ids"]), list(range(min(first, last - 1), last))
 
 
 def target_tokens(tokenizer: Any, request: EditRequest) -> list[int]:
