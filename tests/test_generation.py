@@ -288,3 +288,12 @@ def test_one_pass_has_the_logits_and_the_gradient_of_each_row_alone(architecture
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     for a, parameter in zip(found, model.parameters(), strict=True):
         torch.testing.assert_close(a, parameter.grad, atol=1e-4, rtol=1e-3)
+
+
+@every_architecture
+def test_a_wrapped_model_gives_the_same_in_one_pass(architecture):
+    model = MODELS[architecture]()
+    contexts, completions = random_rows(9, 4), random_rows(2, 5, seed=1)
+    wrapped = logits_in_one_pass(torch.nn.DataParallel(model), contexts, completions, share=False)
+    for a, b in zip(wrapped, logits_in_one_pass(model, contexts, completions), strict=True):
+        torch.testing.assert_close(a, b)

@@ -340,6 +340,11 @@ def pad_left(rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> tuple[t
     return ids, mask
 
 
+def unpadded(tokens: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
+    """The rows of a padded `(batch, length)` tensor without what the mask leaves out."""
+    return [row[valid].tolist() for row, valid in zip(tokens, mask.bool(), strict=True)]
+
+
 def left_padded(model: Any, rows: Sequence[Sequence[int]], pad_id: int, device: Any) -> dict[str, torch.Tensor]:
     """Inputs of a plain forward over left-padded rows, with positions counted from each row's first token.
 
@@ -352,7 +357,8 @@ def left_padded(model: Any, rows: Sequence[Sequence[int]], pad_id: int, device: 
 
 def positions_for(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """`position_ids` for a left-padded mask, where the model takes them."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = getattr(model, "module", model)  # a wrapper for several processes hides the model's own signature
+    plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
     if "position_ids" not in inspect.signature(type(plain).forward).parameters:
         return {}
     return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}

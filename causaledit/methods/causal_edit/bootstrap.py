@@ -32,6 +32,7 @@ from causaledit.models.generation import (
     logits_in_one_pass,
     mean_log_probability,
     sample_continuations,
+    unpadded,
 )
 
 if TYPE_CHECKING:
@@ -234,8 +235,6 @@ class BootstrapTrainer(PreservingMixin, SFTTrainer):
         forward = kwargs["model"].get_base_model().forward  # before trl wraps it
         self._picks_positions = "logits_to_keep" in inspect.signature(forward).parameters
         super().__init__(*args, **kwargs)
-        # one process on plain weights: see `logits_in_one_pass`
-        self._shares_prefix = self.accelerator.num_processes == 1 and not self.is_fsdp_enabled
         self._mean_by_sequence = mean_by_sequence
         self.preservation = preservation
         self.count = count
@@ -253,46 +252,23 @@ class BootstrapTrainer(PreservingMixin, SFTTrainer):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
-        if self._shares_prefix:
-            losses, counts = self._losses_by_row(model, inputs)
-        else:
-            losses, counts = self._losses_padded(model, inputs)
+        ids, labels = (unpadded(inputs[name], inputs["attention_mask"]) for name in ("input_ids", "labels"))
+        begins = [next(i for i, label in enumerate(row) if label != -100) for row in labels]
+        contexts = [row[:begin] for row, begin in zip(ids, begins, strict=True)]
+        completions = [row[begin:] for row, begin in zip(ids, begins, strict=True)]
+        logits = logits_in_one_pass(model, contexts, completions, share=self._shares_prefix)
+        losses = torch.stack(
+            [
+                torch.nn.functional.cross_entropy(row, torch.tensor(tokens, device=row.device), reduction="sum")
+                for row, tokens in zip(logits, completions, strict=True)
+            ]
+        )
+        counts = torch.tensor([len(tokens) for tokens in completions], device=losses.device)
         if self._mean_by_sequence:
-            loss = (losses / counts.clamp(min=1)).mean() / self.current_gradient_accumulation_steps
+            loss = (losses / counts).mean() / self.current_gradient_accumulation_steps
         else:
             loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else counts.sum())
         return self.with_preservation(loss, model)
-
-    @staticmethod
-    def _losses_by_row(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each row's summed cross-entropy and its number of completion tokens, the prompts' common part read once."""
-        contexts, completions = [], []
-        for ids, labels, mask in zip(inputs["input_ids"], inputs["labels"], inputs["attention_mask"], strict=True):
-            ids, labels = ids[mask.bool()].tolist(), labels[mask.bool()].tolist()
-            begin = next(i for i, label in enumerate(labels) if label != -100)
-            contexts.append(ids[:begin])
-            completions.append(ids[begin:])
-        rows = logits_in_one_pass(model, contexts, completions)
-        losses = [
-            torch.nn.functional.cross_entropy(row, torch.tensor(tokens, device=row.device), reduction="sum")
-            for row, tokens in zip(rows, completions, strict=True)
-        ]
-        return torch.stack(losses), torch.tensor([len(tokens) for tokens in completions], device=losses[0].device)
-
-    @staticmethod
-    def _losses_padded(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """The same by one plain pass over the padded batch."""
-        labels = inputs["labels"][:, 1:]
-        positions = (labels != -100).any(0).nonzero().squeeze(-1)
-        logits = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            logits_to_keep=positions,
-            use_cache=False,
-        ).logits
-        labels = labels[:, positions]
-        losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), labels, reduction="none")
-        return losses.sum(-1), (labels != -100).sum(-1)
 
 
 def run_bootstrap(

@@ -43,7 +43,7 @@ from causaledit.methods.causal_edit.training import (
     trainer_arguments,
 )
 from causaledit.models.chat import user
-from causaledit.models.generation import completion_logits, logits_in_one_pass, positions_for
+from causaledit.models.generation import completion_logits, logits_in_one_pass, positions_for, unpadded
 from causaledit.models.weights import merged_for_inference
 
 if TYPE_CHECKING:
@@ -98,8 +98,6 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         self.preservation = preservation
         self.count = count
         self.teacher_context_builder = PrivilegedContextBuilder(self, role=context_role)
-        # In one process on plain weights the teacher's context is read once per step, not once per rollout.
-        self._shares_prefix = self.accelerator.num_processes == 1 and not self.is_fsdp_enabled
         # On a CPU an unmerged adapter costs more than two copies of the adapted weights; on a GPU it is memory
         # that counts.
         self._merges_for_rollouts = self._shares_prefix and self.accelerator.device.type == "cpu"
@@ -131,9 +129,9 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
             return super()._compute_teacher_student_logits(model, teacher_model, inputs)
         tokens, mask = inputs["completion_ids"], inputs["completion_mask"]
         length = tokens.size(1)
-        completions = _unpadded(tokens, mask)
-        student_rows = logits_in_one_pass(model, _unpadded(inputs["prompt_ids"], inputs["prompt_mask"]), completions)
-        contexts = _unpadded(inputs["teacher_input_ids"][:, :-length], inputs["teacher_attention_mask"][:, :-length])
+        completions = unpadded(tokens, mask)
+        student_rows = logits_in_one_pass(model, unpadded(inputs["prompt_ids"], inputs["prompt_mask"]), completions)
+        contexts = unpadded(inputs["teacher_input_ids"][:, :-length], inputs["teacher_attention_mask"][:, :-length])
         with torch.no_grad(), self._get_teacher_context_for_self_distillation():
             teacher_rows = completion_logits(self.accelerator.unwrap_model(teacher_model), contexts, completions)
         student_logits, teacher_logits = (
@@ -175,11 +173,6 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
         self.count.trained += int(mask.sum()) + int(inputs["prompt_mask"].sum())
         return loss
-
-
-def _unpadded(tokens: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
-    """The rows of a padded batch."""
-    return [row[valid].tolist() for row, valid in zip(tokens, mask.bool(), strict=True)]
 
 
 def add_teacher_snapshot(model: PeftModel) -> None:

@@ -168,7 +168,11 @@ class PreservingMixin:
     """Adds `preserve_weight` × the preservation loss to a trainer's own loss."""
 
     preservation: PreservationSet | None = None
-    _shares_prefix: bool  # one process on plain weights: see `logits_in_one_pass`
+
+    @property
+    def _shares_prefix(self) -> bool:
+        """In one process on plain weights what prompts (and teachers' contexts) have in common is read once a step."""
+        return self.accelerator.num_processes == 1 and not self.is_fsdp_enabled  # type: ignore[attr-defined]
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
         """The trainer's own loss plus the preservation term."""
@@ -181,7 +185,5 @@ class PreservingMixin:
         """Add the preservation term, scaled for gradient accumulation, to a training loss."""
         if self.preservation is None or not model.training:
             return loss
-        return (
-            loss
-            + self.preservation.next_loss(model, share=self._shares_prefix) / self.current_gradient_accumulation_steps
-        )  # type: ignore[attr-defined]
+        term = self.preservation.next_loss(model, share=self._shares_prefix)
+        return loss + term / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
