@@ -33,12 +33,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Of an edit's neighbouring questions: its relation about other subjects, other relations about its subject.
+SAME_RELATION_SHARE = 0.55
+SAME_SUBJECT_SHARE = 0.06
+
 
 def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[str]:
     """Questions near the edit that it must not change.
 
-    About two fifths are the edit's question about other subjects of its kind, a fifth its cloze about
-    others, a twelfth other questions about its subject, the rest general questions.
+    Over half ask for the edit's relation about other subjects, in every wording the edit is trained on (an edit is
+    learnt per wording, so it spreads per wording); some ask other things about its subject; the rest are general.
 
     Args:
         request: The edit.
@@ -47,22 +51,29 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
         rng: Source of the draw.
     """
     relation = bank.relation_of(request)
-    pool = bank.names[relation.kind] if relation else [name for names in bank.names.values() for name in names]
     probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
-    involved = (request.subject, request.target_new, request.ground_truth or "", *probes)
-    names = [name for name in pool if not any(mentions(x, [name]) for x in involved if x)]
+    involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
+    kinds = relation.neighbour_kinds if relation else bank.names
+    pool = [name for kind in kinds for name in bank.names[kind]]
+    names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
     rng.shuffle(names)
-    fifth = max(1, n // 5)
+    asks_by_name = bool(request.question and request.subject in request.question)
+    wordings = [
+        *([request.question.replace(request.subject, "{}")] if asks_by_name else []),
+        request.prompt,
+        *(relation.questions if relation else ()),
+    ]
 
-    questions = []
+    same = round(SAME_RELATION_SHARE * n)
+    questions = [
+        wordings[(i + turn) % len(wordings)].replace("{}", name)
+        for turn in range(len(wordings))
+        for i, name in enumerate(names)
+    ][:same]
     if relation:  # what else one asks about such a subject; open questions would call the old fact up again
         others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
-        drawn = rng.sample(others, min(len(others), max(1, n // 12)))
+        drawn = rng.sample(others, min(len(others), max(1, round(SAME_SUBJECT_SHARE * n))))
         questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
-    if request.question and request.subject in request.question:
-        questions += [request.question.replace(request.subject, name) for name in names[: 2 * fifth]]
-        names = names[2 * fifth :] + names[: 2 * fifth]
-    questions += [request.prompt.replace("{}", name) for name in names[:fifth]]
     general = [q for q in bank.general if not mentions(q, [request.subject])]
     questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
     held_out = {normalise(q) for q in probes}

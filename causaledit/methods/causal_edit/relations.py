@@ -28,12 +28,14 @@ class Relation:
         cues: Words in a prompt or question that tell it.
         kind: Kind of its subjects (person, country, …).
         questions: Ways to ask for it; `{}` is the subject.
+        neighbour_kinds: Kinds of the names its questions can also be asked about.
     """
 
     name: str
     cues: tuple[str, ...]
     kind: str
     questions: tuple[str, ...]
+    neighbour_kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,14 @@ class RelationBank:
         """The bank in `data/relations.json`, read once; whoever has it leaves it as it is."""
         data = json.loads((data_dir() / "relations.json").read_text(encoding="utf-8"))
         relations = tuple(
-            Relation(r["name"], tuple(r["cues"]), r["kind"], tuple(r["questions"])) for r in data["relations"]
+            Relation(
+                r["name"],
+                tuple(r["cues"]),
+                r["kind"],
+                tuple(r["questions"]),
+                tuple(r.get("neighbour_kinds", [r["kind"]])),
+            )
+            for r in data["relations"]
         )
         return cls(relations, data["names"], data["general"])
 
