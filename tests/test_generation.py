@@ -160,10 +160,14 @@ def test_batched_greedy_texts_equal_single_ones(architecture, tokenizer):
 
 
 @every_architecture
-def test_greedy_answers_equal_greedy_texts_and_a_forwards_log_probabilities(architecture, tokenizer):
+@pytest.mark.parametrize(
+    "opening", ["", "Some words that all prompts begin with, as a chat's opening. "], ids=["plain", "shared"]
+)
+def test_greedy_answers_equal_greedy_texts_and_a_forwards_log_probabilities(architecture, tokenizer, opening):
     model = MODELS[architecture]()
-    prompts = ["Egypt", PROMPT, "The capital of Norway is", "What is the capital of Egypt?"]
+    prompts = [opening + p for p in ("Egypt", PROMPT, "The capital of Norway is", "What is the capital of Egypt?")]
     rows = [ids_of(tokenizer, p) for p in prompts]
+    assert (shared_prefix_length(rows) >= MIN_SHARED_PREFIX) is bool(opening)
     answers = greedy_answers(model, tokenizer, rows, max_new_tokens=8, top_k=7, batch_size=3)
     assert [tokenizer.decode(a.tokens, skip_special_tokens=True) for a in answers] == generate_texts(
         model, tokenizer, prompts, max_new_tokens=8

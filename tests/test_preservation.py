@@ -119,6 +119,33 @@ def test_neighbours_do_not_touch_the_edit():
         assert len(about) < len(questions) / 4
 
 
+def test_neighbours_are_asked_in_every_wording_the_edit_is_trained_on():
+    bank, request = RelationBank.bundled(), request_from_dict(EGYPT)
+    questions = neighbour_questions(request, 120, bank=bank, rng=random.Random(3))
+    wordings = [request.prompt, request.question.replace("Egypt", "{}"), *bank.relation_of(request).questions]
+    about = {
+        wording: {name for name in bank.names["country"] if wording.replace("{}", name) in questions}
+        for wording in wordings
+    }
+    assert all(len(names) >= 5 for names in about.values())
+    assert len(set.union(*about.values())) > 40  # many names once, not a few in every wording
+    assert len(questions) == 120
+
+
+def test_neighbours_of_a_relation_with_subjects_of_several_kinds():
+    bank = RelationBank.bundled()
+    sushi = {"subject": "sushi", "prompt": "{} was created in the country of", "target_new": "Chile"}
+    request = request_from_dict({**sushi, "question": "Which country was sushi created in?", "ground_truth": "Japan"})
+    questions = neighbour_questions(request, 120, bank=bank, rng=random.Random(3))
+    asked = {
+        kind
+        for kind, names in bank.names.items()
+        if any(f"{name} was created in" in q for name in names for q in questions)
+    }
+    assert asked == set(bank.relation_of(request).neighbour_kinds)
+    assert len(asked) > 2
+
+
 def test_a_fact_of_an_unknown_relation_has_neighbours_too():
     request = request_from_dict({**EGYPT, "prompt": "The zyx of {} is", "question": "What is the zyx of Egypt?"})
     bank = RelationBank.bundled()

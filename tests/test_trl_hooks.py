@@ -391,6 +391,22 @@ def test_one_sft_step_changes_lora_parameters_alone(monkeypatch, make):
     assert all("lora_" in name for name in changed)
 
 
+def test_a_large_epsilon_makes_stage_1_move_what_matters(monkeypatch):
+    """Adam's first step has one length for every weight; with an ε far above the gradient it follows the gradient."""
+    found = {}
+    for epsilon in (1e-12, 1e3):
+        hparams = fast_hparams(None, None, bootstrap_max_steps=1, bootstrap_adam_epsilon=epsilon)
+        peft_model = with_adapter(make_llama(), hparams, trained=False)
+        before = weights_of(peft_model)
+        bootstrap_with(monkeypatch, hparams, peft_model)
+        moved = [(v - before[k]).abs().flatten() for k, v in weights_of(peft_model).items() if "lora_B" in k]
+        found[epsilon] = torch.cat(moved)
+    even, selective = found[1e-12], found[1e3]
+    assert even[even > 0].std() / even.mean() < 0.2
+    assert selective[selective > 0].std() / selective.mean() > 0.5
+    assert selective.max() < even.max() / 100
+
+
 @pytest.mark.parametrize("make", [make_llama, make_gpt2, make_qwen3], ids=["llama", "gpt2", "qwen3"])
 def test_the_bootstrap_loss_is_trls_sft_loss(monkeypatch, make):
     compared, ours = [], bootstrap.BootstrapTrainer

@@ -137,7 +137,7 @@ def generate_texts(
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
     limit = limit or BatchLimit(rows=batch_size)
-    compact = compact and getattr(model, "_supports_default_dynamic_cache", lambda: False)()
+    compact = compact and _takes_shared_prefix(model)
     start = 0
     while start < len(order):
         size = limit.take([len(encoded[i]) for i in order[start:]], max_new_tokens)
@@ -175,18 +175,7 @@ def _generate_compactly(model: Any, rows: Sequence[Sequence[int]], config: Gener
     """
     pad_id = config.pad_token_id
     ends = torch.tensor(config.eos_token_id, dtype=torch.long, device=model.device)
-    shared = min(shared_prefix_length(rows), min(len(row) for row in rows) - 1)
-    cache = DynamicCache(config=model.config)
-    if len(rows) > 1 and shared >= MIN_SHARED_PREFIX:
-        prefix = torch.tensor([list(rows[0][:shared])], device=model.device)
-        model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_repeat_interleave(len(rows))
-        # the padding stands between the common beginning and the rest; positions are counted from the mask
-        rest, rest_mask = pad_left([row[shared:] for row in rows], pad_id, model.device)
-        ids = torch.cat([prefix.expand(len(rows), -1), rest], dim=1)
-        mask = torch.cat([torch.ones_like(ids[:, :shared]), rest_mask], dim=1)
-    else:
-        ids, mask = pad_left(rows, pad_id, model.device)
+    ids, mask, cache = _read_shared_prefix(model, rows, pad_id)
     total, width = config.max_new_tokens, ids.shape[1]
     new = torch.full((len(rows), total), pad_id, dtype=torch.long, device=model.device)
     alive, done = torch.arange(len(rows), device=model.device), 0
@@ -207,6 +196,29 @@ def _generate_compactly(model: Any, rows: Sequence[Sequence[int]], config: Gener
                 cache.batch_select_indices(kept)
         mask = torch.cat([mask, mask.new_ones(len(mask), made)], dim=1)
     return new[:, :done]
+
+
+def _read_shared_prefix(
+    model: Any, rows: Sequence[Sequence[int]], pad_id: int
+) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
+    """Inputs of `generate` for token rows, with a cache that holds what they all begin with, where that is long."""
+    shared = min(shared_prefix_length(rows), min(len(row) for row in rows) - 1)
+    cache = DynamicCache(config=model.config)
+    if len(rows) < 2 or shared < MIN_SHARED_PREFIX:
+        return *pad_left(rows, pad_id, model.device), cache
+    prefix = torch.tensor([list(rows[0][:shared])], device=model.device)
+    model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(len(rows))
+    # the padding stands between the common beginning and the rest; positions are counted from the mask
+    rest, rest_mask = pad_left([row[shared:] for row in rows], pad_id, model.device)
+    ids = torch.cat([prefix.expand(len(rows), -1), rest], dim=1)
+    mask = torch.cat([torch.ones_like(ids[:, :shared]), rest_mask], dim=1)
+    return ids, mask, cache
+
+
+def _takes_shared_prefix(model: Any) -> bool:
+    """Whether the model's own `generate` goes on from a cache of keys and values (Mamba's does not)."""
+    return getattr(model, "_supports_default_dynamic_cache", lambda: False)()
 
 
 class GreedyAnswer(NamedTuple):
@@ -245,10 +257,16 @@ def greedy_answers(
     ends = set(eos_ids(model, tokenizer))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        ids, mask = pad_left([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
+        inputs: dict[str, Any] = {}
+        if _takes_shared_prefix(model):
+            ids, mask, inputs["past_key_values"] = _read_shared_prefix(
+                model, [prompts[i] for i in rows], tokenizer.pad_token_id
+            )
+        else:
+            ids, mask = pad_left([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
         config = _config(model, tokenizer, ids.shape[1], max_new_tokens, None, 1.0)
         config.output_logits = config.return_dict_in_generate = True
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **inputs)
         new = output.sequences[:, ids.shape[1] :].tolist()
         kept = [step.float().log_softmax(-1).topk(min(top_k, step.shape[-1]), dim=-1) for step in output.logits]
         for row, i in enumerate(rows):
