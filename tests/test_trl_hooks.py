@@ -395,7 +395,7 @@ def test_a_large_epsilon_makes_stage_1_move_what_matters(monkeypatch):
     """Adam's first step has one length for every weight; with an ε far above the gradient it follows the gradient."""
     found = {}
     for epsilon in (1e-12, 1e3):
-        hparams = fast_hparams(None, None, bootstrap_max_steps=1, bootstrap_adam_epsilon=epsilon)
+        hparams = fast_hparams(None, None, bootstrap_max_steps=1, adam_epsilon=epsilon)
         peft_model = with_adapter(make_llama(), hparams, trained=False)
         before = weights_of(peft_model)
         bootstrap_with(monkeypatch, hparams, peft_model)

@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 PAD = 0  # any id: padding is masked
 # A shared prefix shorter than this is cheaper to read again than to cache.
 MIN_SHARED_PREFIX = 24
+# More tokens than this are not packed into one row: its attention grows with their square.
+MAX_PACKED = 2048
 # After so many tokens rows that have ended are dropped from a batch.
 COMPACT_EVERY = 8
 
@@ -454,12 +456,15 @@ def logits_in_one_pass(
         inputs = left_padded(model, full, PAD, next(model.parameters()).device)
         logits = model(**inputs, logits_to_keep=max(lengths) + 1, use_cache=False).logits
         return [logits[row, -n - 1 : -1].float() for row, n in enumerate(lengths)]
+    rest = [row[shared:] for row in full]
+    total = shared + sum(map(len, rest))
+    if total <= MAX_PACKED and _takes_packed_rows(model):
+        return _packed_logits(model, full[0][:shared], rest, lengths)
     cache = DynamicCache(config=model.config)
     prefix = torch.tensor([full[0][:shared]], device=model.device)
     model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_repeat_interleave(len(full))
     # right padding: positions then follow the cache without gaps
-    rest = [row[shared:] for row in full]
     longest = max(len(row) for row in rest)
     ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rest], device=model.device)
     mask = torch.tensor([[1] * (shared + len(row)) + [0] * (longest - len(row)) for row in rest], device=model.device)
@@ -472,6 +477,50 @@ def logits_in_one_pass(
     with narrowed(model.get_output_embeddings(), lambda states: states.flatten(0, 1)[places.to(states.device)][None]):
         logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True).logits[0]
     return list(logits.float().split(lengths))
+
+
+def _takes_packed_rows(model: Any) -> bool:
+    """Whether every layer attends as a mask we give says, at positions we give."""
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    config = plain.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        getattr(plain, "_supports_attention_backend", False)  # its attention takes masks as they come
+        and config._attn_implementation in ("sdpa", "eager")
+        and kinds == {"full_attention"}
+        and not getattr(config, "sliding_window", None)
+        and not getattr(config, "alibi", False)
+        and "position_ids" in inspect.signature(type(plain).forward).parameters
+    )
+
+
+def _packed_logits(
+    model: Any, prefix: Sequence[int], rest: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> list[torch.Tensor]:
+    """Logits at each row's last `lengths` tokens: the common beginning and the rows' rests as one row, no padding."""
+    begins = list(itertools.accumulate(map(len, rest), initial=len(prefix)))
+    total = begins.pop()
+    owner = torch.tensor([0] * len(prefix) + [row for row, tokens in enumerate(rest, start=1) for _ in tokens])
+    seen = (owner[:, None] == owner) | (owner == 0)  # its own tokens and the common beginning …
+    seen &= torch.ones(total, total, dtype=torch.bool).tril()  # … as far as they come before it
+    dtype, device = next(model.parameters()).dtype, model.device
+    mask = torch.zeros(total, total, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    positions = [*range(len(prefix)), *(len(prefix) + i for tokens in rest for i in range(len(tokens)))]
+    places = torch.cat(
+        [
+            torch.arange(begin + len(tokens) - n - 1, begin + len(tokens) - 1)
+            for begin, tokens, n in zip(begins, rest, lengths, strict=True)
+        ]
+    )
+    ids = [*prefix, *itertools.chain.from_iterable(rest)]
+    with narrowed(model.get_output_embeddings(), lambda states: states[:, places.to(states.device)]):
+        logits = model(
+            input_ids=torch.tensor([ids], device=device),
+            attention_mask=mask[None, None].to(device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+        ).logits[0]
+    return list(logits.float().split(list(lengths)))
 
 
 def mean_log_probability(logits: torch.Tensor, completion: Sequence[int]) -> float:

@@ -322,7 +322,6 @@ def run_bootstrap(
                 max_steps=steps,
                 per_device_train_batch_size=hparams.bootstrap_batch_size,
                 learning_rate=hparams.bootstrap_learning_rate,
-                adam_epsilon=hparams.bootstrap_adam_epsilon,
                 lr_scheduler_type="cosine",
                 warmup_steps=math.ceil(steps * hparams.bootstrap_warmup_ratio),
                 max_grad_norm=hparams.bootstrap_max_grad_norm,

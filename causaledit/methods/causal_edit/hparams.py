@@ -83,6 +83,11 @@ class CausalEditHyperParams(AdapterHyperParams):
     )
 
     optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise.")
+    adam_epsilon: float = setting(
+        1e-8,
+        "Adam's ε. Near a gradient's size, weights of smaller gradients move less: less is written beside the edit.",
+        above=0,
+    )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
     bootstrap_traces: int = setting(25, "Traces kept per edit.", whole=1)
@@ -109,12 +114,6 @@ class CausalEditHyperParams(AdapterHyperParams):
         "Train on every stage-2 prompt form (with the kept traces' reasons), not on the stage-1 form alone.",
     )
     bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", above=0)
-    bootstrap_adam_epsilon: float = setting(
-        1e-8,
-        "Adam's ε in stage 1. Near a gradient's size, weights of smaller gradients move less: less is written beside "
-        "the edit.",
-        above=0,
-    )
     bootstrap_warmup_ratio: float = setting(0.1, "Share of stage 1 that warms up; then cosine.", share=True)
     bootstrap_batch_size: int = setting(12, "Traces per optimiser step of stage 1.", whole=1)
     bootstrap_epochs: int = setting(125, "Most passes over the traces.", whole=1)

@@ -84,6 +84,7 @@ def trainer_arguments(model: PreTrainedModel, hparams: CausalEditHyperParams) ->
             "seed": hparams.seed,
             "data_seed": hparams.seed,
             "optim": optimizer_name(hparams, device),
+            "adam_epsilon": hparams.adam_epsilon,
             "weight_decay": 0.0,
             "logging_steps": 1,
             "logging_strategy": "steps",
