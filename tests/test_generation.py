@@ -7,7 +7,22 @@ import types
 import pytest
 import torch
 from conftest import MODELS, make_gpt2, make_llama, make_tokenizer
-from transformers import GenerationConfig, LlamaConfig
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconConfig,
+    FalconForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GenerationConfig,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from causaledit.models.generation import (
     MIN_SHARED_PREFIX,
@@ -292,6 +307,44 @@ def test_one_pass_has_the_logits_and_the_gradient_of_each_row_alone(architecture
         torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     for a, parameter in zip(found, model.parameters(), strict=True):
         torch.testing.assert_close(a, parameter.grad, atol=1e-4, rtol=1e-3)
+
+
+_TINY = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_GROUPED = {**_TINY, "intermediate_size": 48, "num_key_value_heads": 2}
+OWN_ATTENTION = {
+    "a window": lambda: MistralForCausalLM(MistralConfig(**_GROUPED, sliding_window=8)),
+    "windows in some layers": lambda: Gemma3ForCausalLM(
+        Gemma3TextConfig(**_GROUPED, head_dim=8, sliding_window=8, layer_types=["sliding_attention", "full_attention"])
+    ),
+    "local layers": lambda: GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=320,
+            hidden_size=32,
+            num_layers=2,
+            num_heads=4,
+            attention_types=[[["local", "global"], 1]],
+            window_size=8,
+        )
+    ),
+    "ALiBi": lambda: FalconForCausalLM(FalconConfig(**_TINY, alibi=True, new_decoder_architecture=False)),
+    "no positions to give": lambda: BloomForCausalLM(BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=4)),
+    "positions learnt, eager": lambda: GPTNeoXForCausalLM(
+        GPTNeoXConfig(**_TINY, intermediate_size=48, attn_implementation="eager")
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_ATTENTION)
+def test_one_pass_leaves_every_kind_of_attention_as_it_is(kind):
+    torch.manual_seed(0)
+    model = OWN_ATTENTION[kind]().eval()
+    opening = list(range(5, 5 + MIN_SHARED_PREFIX))
+    contexts = [[*opening, *tail] for tail in random_rows(3, 9, 6)]
+    completions = random_rows(4, 12, 1, seed=1)
+    with torch.no_grad():
+        together = logits_in_one_pass(model, contexts, completions)
+    for row, context, completion in zip(together, contexts, completions, strict=True):
+        torch.testing.assert_close(row, plain_logits(model, context, completion), atol=1e-4, rtol=1e-4)
 
 
 @every_architecture

@@ -441,8 +441,9 @@ def logits_in_one_pass(
 ) -> list[torch.Tensor]:
     """As `completion_logits`, with gradients, and for rows that go through the model together.
 
-    What all contexts begin with (a chat template's opening, which is half of a short question) is read once and its
-    keys and values are repeated, so that its gradient is that of all rows.
+    What all contexts begin with (a chat template's opening, which is half of a short question) is read once, so that
+    its gradient is that of all rows. Short rows stand behind it as one row that needs no padding; where they are many
+    tokens, or the model's attention does not go by a mask alone, its keys and values are repeated instead.
 
     Args:
         contexts, completions: As for `completion_logits`.
