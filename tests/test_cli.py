@@ -115,10 +115,13 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, tiny_model_folder, tiny_hparams_
          str(tiny_model_folder), "--hparams", str(slow), "--save", str(tmp_path / "out"), "--device", "cpu"],
         cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(25)  # long enough to be inside training, which would go on for hours
+    for line in process.stderr:  # however long the imports take on a busy machine
+        if "narrative for" in line:
+            break
+    time.sleep(5)  # inside training, which would go on for hours
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
