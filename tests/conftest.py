@@ -9,6 +9,7 @@ import copy
 import functools
 import importlib.util
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,12 @@ def answer_log_probability(model: Any, tokenizer: Any, request: dict[str, Any]) 
         logits = model(input_ids=torch.tensor([head + tail], device=model.device)).logits[0].cpu()
     rows = logits[len(head) - 1 : -1].log_softmax(-1)
     return float(rows.gather(-1, torch.tensor(tail)[:, None]).mean())
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _children_hear_ctrl_c() -> None:
+    """A shell starts background jobs deaf to SIGINT, and what the tests start would inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
