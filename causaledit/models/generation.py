@@ -377,11 +377,17 @@ def left_padded(model: Any, rows: Sequence[Sequence[int]], pad_id: int, device: 
 
 def positions_for(model: Any, mask: torch.Tensor) -> dict[str, torch.Tensor]:
     """`position_ids` for a left-padded mask, where the model takes them."""
-    plain = getattr(model, "module", model)  # a wrapper for several processes hides the model's own signature
-    plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
-    if "position_ids" not in inspect.signature(type(plain).forward).parameters:
-        return {}
-    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)} if _takes_positions(_unwrapped(model)) else {}
+
+
+def _unwrapped(model: Any) -> Any:
+    """The model itself: wrappers, for several processes and peft's, hide its signature."""
+    inner = getattr(model, "module", model)
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+
+
+def _takes_positions(plain: Any) -> bool:
+    return "position_ids" in inspect.signature(type(plain).forward).parameters
 
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
@@ -482,7 +488,7 @@ def logits_in_one_pass(
 
 def _takes_packed_rows(model: Any) -> bool:
     """Whether every layer attends as a mask we give says, at positions we give."""
-    plain = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = _unwrapped(model)
     config = plain.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return (
@@ -491,7 +497,7 @@ def _takes_packed_rows(model: Any) -> bool:
         and kinds == {"full_attention"}
         and not getattr(config, "sliding_window", None)
         and not getattr(config, "alibi", False)
-        and "position_ids" in inspect.signature(type(plain).forward).parameters
+        and _takes_positions(plain)
     )
 
 
