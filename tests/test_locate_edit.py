@@ -35,7 +35,7 @@ from causaledit.methods.locate_edit.covariance import KeySpace, cache_key, colle
 from causaledit.methods.locate_edit.editor import LocateEditor, LocateEditReport, LocateMemory
 from causaledit.methods.locate_edit.keys import mean_keys
 from causaledit.methods.locate_edit.layout import find_layout, not_behind_keys
-from causaledit.methods.locate_edit.stored import Moment, fingerprint, read_moment, write_moment
+from causaledit.methods.locate_edit.stored import Moment, revision_of, read_moment, write_moment
 from causaledit.methods.locate_edit.subjects import locate, refuse_unclear_subjects, target_tokens
 from causaledit.methods.locate_edit.values import _chunks, optimise_values
 from causaledit.methods.memit.apply import apply_memit_to_model, least_squares_change
@@ -696,7 +696,7 @@ def test_what_the_cache_key_depends_on(text_file, tmp_path):
     corpus = open_corpus(str(text_file))
 
     def key(layer=1, corpus=corpus, **changes):
-        revision = fingerprint(model, not_behind_keys(layout, layer))
+        revision = revision_of(model, not_behind_keys(layout, layer))
         return cache_key(revision, layout.projection.format(layer), corpus, hparams_for("MEMIT", **changes))
 
     base = key()

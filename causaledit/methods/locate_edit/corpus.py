@@ -126,18 +126,18 @@ def _from_datasets(source: str) -> Corpus:
 
 
 def own_samples(
-    model: Any, tokenizer: Any, hparams: LocateEditHyperParams, fingerprint: str, keep: Path | None
+    model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revision: str, keep: Path | None
 ) -> Corpus:
     """Text that the model writes itself: good enough for small models and demonstrations, no substitute for a corpus.
 
     Args:
-        fingerprint: Of all the model's weights.
+        revision: Of all the model's weights.
         keep: Folder where sampled texts are kept, so that an interrupted run goes on.
     """
     budget = hparams.mom2_max_tokens or SAMPLE_BUDGET
     length = min(SAMPLE_TOKENS, hparams.mom2_document_tokens)
     number = min(hparams.mom2_n_samples, -(-budget // length))
-    key = hashlib.sha256(repr((fingerprint, hparams.seed, length, SAMPLE_OPENINGS)).encode()).hexdigest()
+    key = hashlib.sha256(repr((revision, hparams.seed, length, SAMPLE_OPENINGS)).encode()).hexdigest()
     file = keep / f"samples-{key[:24]}.jsonl" if keep else None
 
     def documents() -> Iterator[str]:

@@ -22,7 +22,7 @@ from causaledit.methods.locate_edit.stored import (
     Moment,
     check_moment,
     easyedit_file,
-    fingerprint,
+    revision_of,
     read_moment,
     write_arrays,
     write_moment,
@@ -63,16 +63,16 @@ def moments_for(
     for layer in layers:
         file = _given_file(model, layout, layer, hparams)
         if file is not None:
-            found[layer] = read_moment(file, sizes[layer], layer, fingerprint(model, not_behind_keys(layout, layer)))
+            found[layer] = read_moment(file, sizes[layer], layer, revision_of(model, not_behind_keys(layout, layer)))
     rest = [layer for layer in layers if layer not in found]
     if not rest:
         return found
     folder = cache_dir() / "statistics" if hparams.stats_cache else None
     if hparams.mom2_dataset is None:
-        corpus = own_samples(model, tokenizer, hparams, fingerprint(model), folder)
+        corpus = own_samples(model, tokenizer, hparams, revision_of(model), folder)
     else:
         corpus = open_corpus(hparams.mom2_dataset)
-    revisions = {layer: fingerprint(model, not_behind_keys(layout, layer)) for layer in rest}
+    revisions = {layer: revision_of(model, not_behind_keys(layout, layer)) for layer in rest}
     keys = {layer: cache_key(revisions[layer], layout.projection.format(layer), corpus, hparams) for layer in rest}
     if folder is not None:
         for layer in rest:

@@ -29,7 +29,7 @@ class Moment(NamedTuple):
 
 
 @torch.no_grad()
-def fingerprint(model: nn.Module, without: Sequence[str] = ()) -> str:
+def revision_of(model: nn.Module, without: Sequence[str] = ()) -> str:
     """A revision of a model: its configuration and every weight that counts.
 
     Each weight enters by name, shape, type and exact integer sums over its bits, which neither the device nor the
@@ -74,7 +74,7 @@ def read_moment(file: Path, features: int, layer: int, revision: str | None = No
 
     Args:
         features: Length of the layer's keys.
-        revision: The model's fingerprint, compared where the file names one.
+        revision: The model's revision, compared where the file names one.
 
     Raises:
         ModelError: The file is unreadable, of another form or of another model.
@@ -95,7 +95,7 @@ def read_moment(file: Path, features: int, layer: int, revision: str | None = No
 
 
 def write_moment(file: Path, moment: Moment, revision: str) -> None:
-    """Keep a second moment in the form that EasyEdit reads, with the model's fingerprint.
+    """Keep a second moment in the form that EasyEdit reads, with the model's revision.
 
     Raises:
         SaveError: It cannot be written; nothing is left behind.
