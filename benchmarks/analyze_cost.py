@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from causaledit.files import write_json
+from causaledit.support.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 PER_CASE = 17  # one edit: 3 hop-wise, 3 multi-hop, 8 conflict, and the second hop's 3

@@ -33,18 +33,18 @@ if importlib.util.find_spec("torchvision") and not hasattr(torch.ops.torchvision
     # a CUDA build of torchvision beside a CPU torch: EasyEdit's import only needs the operator's schema
     torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-from causaledit.files import write_json
 from causaledit.methods.alphaedit.null_space import null_space_projection
-from causaledit.methods.locate_edit.contexts import flat, sample_contexts
-from causaledit.methods.locate_edit.covariance import moments_for
-from causaledit.methods.locate_edit.editor import LocateMemory
-from causaledit.methods.locate_edit.layout import find_layout
-from causaledit.methods.locate_edit.stored import Moment, write_arrays
+from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
-from causaledit.methods.sequence import EditSequence
+from causaledit.methods.shared.locate_edit.contexts import flat, sample_contexts
+from causaledit.methods.shared.locate_edit.covariance import moments_for
+from causaledit.methods.shared.locate_edit.editor import LocateMemory
+from causaledit.methods.shared.locate_edit.stored import Moment
+from causaledit.models.layout import find_layout
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
-from causaledit.progress import SilentProgress
+from causaledit.support.files import write_arrays, write_json
+from causaledit.support.progress import SilentProgress
 
 TARGET_ERROR, TARGET_ROME, TARGET_MEMIT = 1e-3, 0.5, 4.0
 FACTS = [

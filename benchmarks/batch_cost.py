@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from causaledit.files import write_json
+from causaledit.facts.requests import requests_from_data
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
-from causaledit.progress import SilentProgress
-from causaledit.requests import load_json, requests_from_data
+from causaledit.support.files import load_json, write_json
+from causaledit.support.progress import SilentProgress
 
 
 def seconds_of(model, tokenizer, requests, hparams) -> tuple[float, dict[str, float]]:

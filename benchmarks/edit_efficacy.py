@@ -26,17 +26,17 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from causaledit.evaluation.efficacy import ask, pooled, rates
-from causaledit.evaluation.probes import PROBE_VERSION, case_probes
-from causaledit.evaluation.probing import plain_rate
-from causaledit.files import write_json
+from causaledit.facts.requests import requests_from_data
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
-from causaledit.models.tally import peak_rss_mb
-from causaledit.models.weights import merged_for_inference, restore
-from causaledit.progress import SilentProgress
-from causaledit.requests import load_json, requests_from_data
+from causaledit.models.weights import restore
+from causaledit.probes.asking import plain_rate
+from causaledit.probes.efficacy import PROBE_VERSION, ask, case_probes, pooled, rates
+from causaledit.support.costs import peak_rss_mb
+from causaledit.support.files import load_json, write_json
+from causaledit.support.progress import SilentProgress
 
 FAMILIES = ("direct", "reasoning", "multi_hop", "locality")
 

@@ -22,10 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from causaledit.errors import CausalEditError
-from causaledit.files import write_json
 from causaledit.judges.base import Judge, JudgedResponse
 from causaledit.judges.registry import JUDGES, get_judge
-from causaledit.requests import load_json
+from causaledit.support.files import load_json, write_json
 
 LABELS = (
     "self_refutation",

@@ -18,12 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from causaledit.evaluation.answers import mentions, normalise
-from causaledit.files import write_json
+from causaledit.facts.answers import mentions, normalise
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
-from causaledit.requests import load_json
+from causaledit.support.files import load_json, write_json
 
 MAX_NEW_TOKENS = 32
 

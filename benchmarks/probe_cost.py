@@ -24,12 +24,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from causaledit.evaluation.mquake import parse_cases, read_cases
-from causaledit.evaluation.probe_sets import PROBE_SET_VERSION, build_probes
-from causaledit.evaluation.probing import Prober, plain_rate
-from causaledit.files import write_json
 from causaledit.models.loading import load_model
-from causaledit.resources import data_dir
+from causaledit.mquake.cases import parse_cases, read_cases
+from causaledit.probes.asking import Prober, plain_rate
+from causaledit.probes.sets import PROBE_SET_VERSION, build_probes
+from causaledit.support.files import write_json
+from causaledit.support.paths import data_dir
 
 
 def probing(model, tokenizer, prompts: list[str], max_new_tokens: int) -> tuple[float, int]:

@@ -3,7 +3,6 @@
 Importing this package imports neither torch nor EasyEdit and registers nothing; names below are loaded
 when they are first used.
 
-    from causaledit import BaseEditor, CausalEditHyperParams   # EasyEdit's editor, or the embedded one
     import causaledit; causaledit.register()                   # put CausalEdit into an importable EasyEdit
 """
 
@@ -12,13 +11,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from causaledit.support.version import __version__
 
 _EXPORTS = {
     "BaseEditor": "causaledit.hosts:find_base_editor",
     "CausalEditHyperParams": "causaledit.methods.causal_edit.hparams:CausalEditHyperParams",
     "EditReport": "causaledit.methods.causal_edit.apply:EditReport",
-    "EditRequest": "causaledit.requests:EditRequest",
+    "EditRequest": "causaledit.facts.requests:EditRequest",
     "EmbeddedEditor": "causaledit.hosts.embedded:EmbeddedEditor",
     "apply_causal_edit_to_model": "causaledit.methods.causal_edit.apply:apply_causal_edit_to_model",
     "load_model": "causaledit.models.loading:load_model",
@@ -27,13 +26,13 @@ _EXPORTS = {
 __all__ = ["__version__", *sorted(_EXPORTS)]
 
 if TYPE_CHECKING:
+    from causaledit.facts.requests import EditRequest
     from causaledit.hosts.easyedit import register
     from causaledit.hosts.embedded import EmbeddedEditor
     from causaledit.hosts.embedded import EmbeddedEditor as BaseEditor
     from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.models.loading import load_model
-    from causaledit.requests import EditRequest
 
 
 def __getattr__(name: str) -> Any:

@@ -101,3 +101,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: Exception) -> str:
+    """An error in one line."""
+    reason = (str(error).strip().splitlines() or [""])[0]
+    return reason if isinstance(error, CausalEditError) else f"{type(error).__name__}: {reason}"

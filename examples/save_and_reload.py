@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from causaledit import CausalEditHyperParams, EditReport, apply_causal_edit_to_model, load_model
-from causaledit.card import save_result
+from causaledit.models.saving import save_result
 
 folder = Path(sys.argv[1] if len(sys.argv) > 1 else "causaledit-out/edited-model")
 hparams = CausalEditHyperParams.from_hparams("smollm2-135m-instruct")

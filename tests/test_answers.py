@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from causaledit.evaluation.answers import commits_to, mentions, normalise
+from causaledit.facts.answers import commits_to, mentions, normalise
 
 NEW, OLD = ["Alexandria", "Al-Iskandariyya"], ["Cairo", "al-Qahirah"]
 

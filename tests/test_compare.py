@@ -16,13 +16,15 @@ import time
 import pytest
 from conftest import FAST, REPOSITORY
 
+from causaledit.comparison.execution import SilentCompare, execute_comparison
+from causaledit.comparison.plan import make_compare_plan, parse_methods
+from causaledit.comparison.tables import markdown, tables
 from causaledit.errors import DatasetError, HparamsError, JudgeError, RunError, SaveError
-from causaledit.evaluation.compare import SilentCompare, execute_comparison, make_compare_plan, parse_methods
-from causaledit.evaluation.compare_tables import markdown, tables
-from causaledit.evaluation.metrics import compare_runs, evaluate_run
-from causaledit.evaluation.predictions import read_metrics
-from causaledit.evaluation.runs import RunArguments
 from causaledit.judges.registry import get_judge
+from causaledit.metrics.paired import compare_runs
+from causaledit.metrics.predictions import read_metrics
+from causaledit.metrics.summary import evaluate_run
+from causaledit.runs.plan import RunArguments
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 METHODS = ("CausalEdit", "LoRA", "ROME", "IKE", "PreEdited")

@@ -28,11 +28,11 @@ from conftest import (
 )
 
 from causaledit.errors import CausalEditError, EditFailedError, HparamsError, ModelError, RequestError
-from causaledit.hosts.metrics import predicted_tokens, token_accuracy
+from causaledit.hosts.token_accuracy import predicted_tokens, token_accuracy
 from causaledit.methods.ike.prompts import FACT
 from causaledit.methods.registry import METHODS
 from causaledit.models.chat import in_context_prefix
-from causaledit.progress import SilentProgress
+from causaledit.support.progress import SilentProgress
 
 needs_easyedit = pytest.mark.skipif(
     not os.environ.get("EASYEDIT_HOME"), reason="EASYEDIT_HOME names no EasyEdit checkout"
@@ -78,7 +78,7 @@ def state_of(model) -> dict[str, Any]:
 
 def editor_for(host, hparams) -> Any:
     if host == "easyedit":
-        from causaledit.hosts.easyedit import register
+        from causaledit.hosts.easyedit.patches import register
 
         return register().from_hparams(hparams)
     from causaledit.hosts.embedded import EmbeddedEditor
@@ -663,7 +663,7 @@ def test_on_a_gpu(method):
 @needs_easyedit
 def test_registering_twice_is_harmless(method):
     from causaledit.hosts import find_base_editor
-    from causaledit.hosts.easyedit import register
+    from causaledit.hosts.easyedit.patches import register
 
     editor = register()
     import easyeditor
@@ -677,7 +677,7 @@ def test_registering_twice_is_harmless(method):
     assert editor.__init__ is init  # not wrapped a second time
     assert (editor.edit_requests, editor.batch_edit) == calls
     ours = method.name in ("CausalEdit", "ICE")  # what EasyEdit lacks is added, what it has stays its own
-    assert (ALG_DICT[method.name].__module__ == "causaledit.hosts.easyedit") is ours
+    assert (ALG_DICT[method.name].__module__ == "causaledit.hosts.easyedit.patches") is ours
     if ours:
         assert BatchEditor.is_batchable_method(method.name) is method.batched
         assert getattr(easyeditor, method.load_hparams().__name__) is method.load_hparams()
@@ -688,7 +688,7 @@ def test_registering_twice_is_harmless(method):
 
 @needs_easyedit
 def test_easyedits_own_methods_stay_as_they_were():
-    from causaledit.hosts.easyedit import register
+    from causaledit.hosts.easyedit.patches import register
 
     register()
     from easyeditor.models.ft import apply_ft_to_model

@@ -12,8 +12,8 @@ import pytest
 from conftest import REPOSITORY
 
 from causaledit.errors import DatasetError, DownloadError, SaveError
-from causaledit.evaluation import datasets
-from causaledit.evaluation.datasets import DATASETS, Dataset, fetch_dataset, locate_dataset
+from causaledit.mquake import datasets
+from causaledit.mquake.datasets import DATASETS, Dataset, fetch_dataset, locate_dataset
 
 CONTENT = (REPOSITORY / "data" / "causaledit-mini.json").read_bytes()
 

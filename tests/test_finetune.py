@@ -7,14 +7,16 @@ import torch
 from conftest import EGYPT, FAST, MODELS, NORWAY, make_gpt2, make_llama, make_tokenizer, weights_of
 
 from causaledit.errors import HparamsError, ModelError, RequestError
-from causaledit.methods.common import MethodReport
-from causaledit.methods.finetune import ConstrainedAdam, row_logits, select_weights, target_loss, target_rows
+from causaledit.facts.requests import request_from_dict
 from causaledit.methods.ft.apply import apply_ft_to_model
 from causaledit.methods.ft.hparams import FTHyperParams
 from causaledit.methods.hyperparams import BaseHyperParams
 from causaledit.methods.lora.hparams import LoRAHyperParams
-from causaledit.progress import SilentProgress
-from causaledit.requests import request_from_dict
+from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.finetune.descent import ConstrainedAdam
+from causaledit.methods.shared.finetune.rows import row_logits, target_loss, target_rows
+from causaledit.models.layout import select_weights
+from causaledit.support.progress import SilentProgress
 
 
 def fit(model, *requests, report=None, **changes):

@@ -24,19 +24,10 @@ from transformers import (
     MistralForCausalLM,
 )
 
-from causaledit.models.generation import (
-    MIN_SHARED_PREFIX,
-    completion_logits,
-    eos_ids,
-    generate_texts,
-    greedy_answers,
-    logits_in_one_pass,
-    mean_log_probability,
-    pad_left,
-    sample_continuations,
-    shared_prefix_length,
-)
-from causaledit.models.tally import TokenCount
+from causaledit.models.batches import MIN_SHARED_PREFIX, eos_ids, pad_left, shared_prefix_length
+from causaledit.models.generation import generate_texts, greedy_answers, sample_continuations
+from causaledit.models.scoring import completion_logits, logits_in_one_pass, mean_log_probability
+from causaledit.support.costs import TokenCount
 
 PROMPT = (
     "Engineers warned for years that the wells under Cairo were failing. When the last of them ran dry, parliament "

@@ -17,10 +17,11 @@ from conftest import (
 )
 
 from causaledit.errors import HostError, HparamsError
-from causaledit.methods.common import MethodReport
+from causaledit.hosts.lookup import get_method
 from causaledit.methods.ft.hparams import FTHyperParams
-from causaledit.methods.registry import METHODS, get_method, method_of
-from causaledit.models.weights import undo_edit
+from causaledit.methods.method import MethodReport
+from causaledit.methods.registry import METHODS, method_of
+from causaledit.models.edited import undo_edit
 
 needs_easyedit = pytest.mark.skipif(
     not os.environ.get("EASYEDIT_HOME"), reason="EASYEDIT_HOME names no EasyEdit checkout"
@@ -151,7 +152,7 @@ def test_easyedits_hyper_parameters_are_checked(tmp_path):
 
 @needs_easyedit
 def test_editors_run_the_method_whose_hyper_parameters_they_get(tmp_path):
-    from causaledit.hosts.easyedit import register
+    from causaledit.hosts.easyedit.patches import register
 
     editor = register().from_hparams(FTHyperParams(model_name=(make_llama(), make_tokenizer()), **FAST["FT"]))
     before = weights_of(editor.model)

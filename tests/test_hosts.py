@@ -25,8 +25,9 @@ from conftest import (
 from causaledit.errors import HostError, ModelError, RequestError
 from causaledit.hosts import find_base_editor
 from causaledit.hosts.embedded import EmbeddedEditor
-from causaledit.hosts.metrics import predicted_tokens, token_accuracy
-from causaledit.methods.registry import METHODS, get_method
+from causaledit.hosts.lookup import get_method
+from causaledit.hosts.token_accuracy import predicted_tokens, token_accuracy
+from causaledit.methods.registry import METHODS
 from causaledit.models.loading import load_model
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def test_without_easyedit_the_embedded_host_is_found():
         assert causaledit.BaseEditor is causaledit.EmbeddedEditor
         try:
             causaledit.register()
-        except causaledit.hosts.easyedit.HostError as error:
+        except causaledit.errors.HostError as error:
             assert "EASYEDIT_HOME" in str(error) and "EmbeddedEditor" in str(error), error
         else:
             raise SystemExit("register() found an EasyEdit that is not there")

@@ -12,7 +12,7 @@ from conftest import REPOSITORY
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.hparams import ALG_NAME, CausalEditHyperParams
 from causaledit.methods.registry import METHODS
-from causaledit.resources import hparams_dir
+from causaledit.support.paths import hparams_dir
 
 BUNDLED = sorted((REPOSITORY / "hparams" / "CausalEdit").glob("*.yaml"))
 GOOD = {"alg_name": ALG_NAME, "model_name": "some-model"}

@@ -9,13 +9,13 @@ import torch
 from conftest import EGYPT, FAST, answer_log_probability, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import HparamsError, ModelError, RequestError
-from causaledit.methods.common import MethodReport
+from causaledit.facts.requests import request_from_dict
 from causaledit.methods.ice.apply import apply_ice_to_model
 from causaledit.methods.ice.contexts import edit_contexts
 from causaledit.methods.ice.hparams import ICEHyperParams
 from causaledit.methods.ice.losses import consistency_loss, sampled_consistency_loss
-from causaledit.progress import SilentProgress
-from causaledit.requests import request_from_dict
+from causaledit.methods.method import MethodReport
+from causaledit.support.progress import SilentProgress
 
 needs_easyedit = pytest.mark.skipif(
     not os.environ.get("EASYEDIT_HOME"), reason="EASYEDIT_HOME names no EasyEdit checkout"
@@ -144,7 +144,7 @@ def test_a_narrative_that_does_not_fit_is_refused():
 @needs_easyedit
 def test_under_easyedit_ice_is_evaluated_and_restored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from causaledit.hosts.easyedit import register
+    from causaledit.hosts.easyedit.patches import register
 
     model, tokenizer = make_llama(), make_tokenizer()
     weights, before = weights_of(model), answer_log_probability(model, tokenizer, EGYPT)
@@ -161,7 +161,7 @@ def test_under_easyedit_ice_is_evaluated_and_restored(tmp_path, monkeypatch):
 def test_the_trap_is_there(tmp_path, monkeypatch):
     # run under its bare name, EasyEdit drops what the method returns and restores nothing
     monkeypatch.chdir(tmp_path)
-    from causaledit.hosts.easyedit import register
+    from causaledit.hosts.easyedit.patches import register
 
     model, tokenizer = make_llama(), make_tokenizer()
     weights = weights_of(model)

@@ -10,13 +10,12 @@ import torch
 from conftest import EGYPT, NORWAY, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import HparamsError, RequestError, SaveError
-from causaledit.evaluation.efficacy import ask
-from causaledit.evaluation.probes import Probe
-from causaledit.hosts.metrics import predicted_tokens
+from causaledit.hosts.token_accuracy import predicted_tokens
 from causaledit.methods.ike.apply import apply_ike_to_model
 from causaledit.methods.ike.hparams import IKEHyperParams
 from causaledit.models.chat import in_context_prefix, render, render_for, user, with_context
 from causaledit.models.generation import generate_texts
+from causaledit.probes.efficacy import Probe, ask
 
 
 def inform(model, *requests, **changes):

@@ -16,14 +16,15 @@ from endpoint import Endpoint, Fault, free_port, response_in, verdict_by_marks
 from published import RIGHT, case
 
 from causaledit.errors import JudgeError, JudgingStoppedError, ModelError
-from causaledit.evaluation.metrics import evaluate_run
-from causaledit.evaluation.predictions import read_cases, units_of
 from causaledit.judges.base import AnswerVerdict, JudgedResponse, RefutationVerdict
 from causaledit.judges.hf import HfJudge
+from causaledit.judges.judging import judge_responses
 from causaledit.judges.llm import LlmJudge
 from causaledit.judges.prompts import SCHEMAS, judge_messages, verdict_from_reply
 from causaledit.judges.registry import get_judge
-from causaledit.judges.store import VerdictStore, judge_responses
+from causaledit.judges.store import VerdictStore
+from causaledit.metrics.predictions import read_cases, units_of
+from causaledit.metrics.summary import evaluate_run
 
 PASS = JudgedResponse("Capital of Norway?", "Now, capital of Norway?", "[PASS] Bergen.", "Bergen", ("Bjørgvin",))
 VERDICT = '{"evidence": "", "grade": "PASS"}'

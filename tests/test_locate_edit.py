@@ -25,27 +25,28 @@ from conftest import (
 )
 
 from causaledit.errors import EditFailedError, HparamsError, ModelError, RequestError
+from causaledit.facts.requests import EditRequest, request_from_dict
 from causaledit.methods.alphaedit.apply import apply_alphaedit_to_model, projected_change
 from causaledit.methods.alphaedit.hparams import AlphaEditHyperParams
 from causaledit.methods.alphaedit.null_space import null_space_projection
-from causaledit.methods.locate_edit import contexts as ctx
-from causaledit.methods.locate_edit import covariance
-from causaledit.methods.locate_edit.corpus import open_corpus
-from causaledit.methods.locate_edit.covariance import KeySpace, cache_key, collect, moments_for
-from causaledit.methods.locate_edit.editor import LocateEditor, LocateEditReport, LocateMemory
-from causaledit.methods.locate_edit.keys import mean_keys
-from causaledit.methods.locate_edit.layout import find_layout, not_behind_keys
-from causaledit.methods.locate_edit.stored import Moment, revision_of, read_moment, write_moment
-from causaledit.methods.locate_edit.subjects import locate, refuse_unclear_subjects, target_tokens
-from causaledit.methods.locate_edit.values import _chunks, optimise_values
 from causaledit.methods.memit.apply import apply_memit_to_model, least_squares_change
 from causaledit.methods.memit.hparams import MEMITHyperParams
+from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
 from causaledit.methods.rome.apply import apply_rome_to_model, rank_one_change
 from causaledit.methods.rome.hparams import ROMEHyperParams
-from causaledit.methods.sequence import EditSequence
-from causaledit.progress import SilentProgress
-from causaledit.requests import EditRequest, request_from_dict
+from causaledit.methods.shared.locate_edit import contexts as ctx
+from causaledit.methods.shared.locate_edit import covariance
+from causaledit.methods.shared.locate_edit.corpus import open_corpus
+from causaledit.methods.shared.locate_edit.covariance import KeySpace, cache_key, collect, moments_for
+from causaledit.methods.shared.locate_edit.editor import LocateEditor, LocateEditReport, LocateMemory
+from causaledit.methods.shared.locate_edit.keys import mean_keys
+from causaledit.methods.shared.locate_edit.stored import Moment, read_moment, write_moment
+from causaledit.methods.shared.locate_edit.subjects import locate, refuse_unclear_subjects, target_tokens
+from causaledit.methods.shared.locate_edit.values import _chunks, optimise_values
+from causaledit.models.layout import find_layout, not_behind_keys
+from causaledit.models.weights import revision_of
+from causaledit.support.progress import SilentProgress
 
 LOCATE = ("ROME", "MEMIT", "AlphaEdit")
 DEFAULTS = {"fact_token": "subject_last"}

@@ -8,9 +8,12 @@ import pytest
 from published import OLD, REFUTING, RIGHT, UNJUDGED, MarkJudge, case, locality, write
 
 from causaledit.errors import CausalEditError, MetricsError
-from causaledit.evaluation.metrics import SOURCES, compare_runs, evaluate_run
-from causaledit.evaluation.predictions import read_cases, read_metrics, units_of
-from causaledit.judges.store import VerdictTable, judge_responses
+from causaledit.judges.judging import judge_responses
+from causaledit.judges.store import VerdictTable
+from causaledit.metrics.paired import compare_runs
+from causaledit.metrics.predictions import read_cases, read_metrics, units_of
+from causaledit.metrics.scores import SOURCES
+from causaledit.metrics.summary import evaluate_run
 
 
 def run(*cases, tasks=("answer", "refutation", "rationale")):

@@ -9,15 +9,9 @@ import pytest
 from conftest import REPOSITORY
 
 from causaledit.errors import DatasetError
-from causaledit.evaluation.mquake import (
-    check_cases,
-    describe_cases,
-    group_by_case,
-    group_in_batches,
-    parse_cases,
-    read_cases,
-    select_cases,
-)
+from causaledit.mquake.cases import describe_cases, parse_cases, read_cases
+from causaledit.mquake.checks import check_cases
+from causaledit.mquake.selection import group_by_case, group_in_batches, select_cases
 
 # the bundled cases; how many there are is none of these tests' business
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))

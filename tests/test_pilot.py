@@ -14,12 +14,13 @@ from conftest import REPOSITORY, make_llama, make_tokenizer, same_weights, weigh
 from published import MarkJudge, case
 
 from causaledit.errors import ModelError, RunError
-from causaledit.evaluation.metrics import evaluate_run
-from causaledit.evaluation.mquake import parse_cases
-from causaledit.evaluation.pilot import compare_books, make_pilot_plan
-from causaledit.evaluation.predictions import read_cases
-from causaledit.evaluation.probe_sets import build_probes
-from causaledit.evaluation.runs import SilentRun, execute
+from causaledit.metrics.paired import compare_books
+from causaledit.metrics.predictions import read_cases
+from causaledit.metrics.summary import evaluate_run
+from causaledit.mquake.cases import parse_cases
+from causaledit.probes.sets import build_probes
+from causaledit.runs.execution import SilentRun, execute
+from causaledit.runs.pilot import make_pilot_plan
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 

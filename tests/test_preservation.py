@@ -11,13 +11,13 @@ from conftest import EGYPT, MODELS, NORWAY, fast_hparams, make_llama, make_token
 from torch.nn.functional import kl_div
 
 from causaledit.errors import HparamsError
-from causaledit.evaluation.answers import mentions
+from causaledit.facts.answers import mentions
+from causaledit.facts.relations import RelationBank
+from causaledit.facts.requests import request_from_dict
 from causaledit.methods.causal_edit.preservation import build_preservation, neighbour_questions
-from causaledit.methods.causal_edit.relations import RelationBank
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
-from causaledit.models.tally import TokenCount
-from causaledit.requests import request_from_dict
+from causaledit.support.costs import TokenCount
 
 REQUEST = request_from_dict(EGYPT)
 QUESTIONS = ["What is the capital of Cuba?", "Who wrote Hamlet, and when did that happen?", "Name a river.", "Why?"]

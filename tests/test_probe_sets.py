@@ -9,10 +9,10 @@ import pytest
 from conftest import REPOSITORY
 
 from causaledit.errors import RunError
-from causaledit.evaluation import probe_sets
-from causaledit.evaluation.mquake import parse_cases
-from causaledit.evaluation.probe_sets import KINDS, behind_now, build_probes, parse_kinds
 from causaledit.methods.causal_edit.prompts import student_prompts
+from causaledit.mquake.cases import parse_cases
+from causaledit.probes import sets as probe_sets
+from causaledit.probes.sets import KINDS, behind_now, build_probes, parse_kinds
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 CASES = parse_cases(MINI)

@@ -7,10 +7,11 @@ import torch
 from conftest import MODELS, make_llama, make_tokenizer
 
 from causaledit.errors import ModelError
-from causaledit.evaluation.probing import Prober, plain_rate
+from causaledit.models.batches import BatchLimit, is_out_of_memory
 from causaledit.models.chat import prepare_tokenizer, render, user
-from causaledit.models.generation import BatchLimit, generate_texts, is_out_of_memory
-from causaledit.models.tally import TokenCount
+from causaledit.models.generation import generate_texts
+from causaledit.probes.asking import Prober, plain_rate
+from causaledit.support.costs import TokenCount
 
 PROMPTS = [
     "The capital of Egypt is",

@@ -8,16 +8,17 @@ from collections import Counter
 import pytest
 from conftest import EGYPT, REPOSITORY, fast_hparams, make_tokenizer
 
-from causaledit.evaluation.probes import case_probes, edit_probes
+from causaledit.facts.relations import RelationBank
+from causaledit.facts.requests import QuestionAnswer, request_from_dict, requests_from_data
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.bootstrap import all_prompts, training_pairs
 from causaledit.methods.causal_edit.preservation import neighbour_questions
-from causaledit.methods.causal_edit.relations import RelationBank
 from causaledit.methods.causal_edit.traces import CAUSAL_LABELS, fallback_trace
 from causaledit.models.chat import prepare_tokenizer, render, supports_system_role, user
-from causaledit.requests import QuestionAnswer, load_json, request_from_dict, requests_from_data
-from causaledit.scaffold.cases import ScaffoldEdit
-from causaledit.scaffold.templates import TemplateBank
+from causaledit.narratives.cases import ScaffoldEdit
+from causaledit.narratives.templates import TemplateBank
+from causaledit.probes.efficacy import case_probes, edit_probes
+from causaledit.support.files import load_json
 
 REQUEST = dataclasses.replace(
     request_from_dict(EGYPT),

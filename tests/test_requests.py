@@ -10,14 +10,8 @@ import pytest
 from conftest import REPOSITORY
 
 from causaledit.errors import CausalEditError, RequestError
-from causaledit.requests import (
-    EditRequest,
-    QuestionAnswer,
-    load_json,
-    request_from_dict,
-    requests_from_data,
-    strip_html,
-)
+from causaledit.facts.requests import EditRequest, QuestionAnswer, request_from_dict, requests_from_data, strip_html
+from causaledit.support.files import load_json
 
 EASYEDIT = {
     "prompt": "The capital of Egypt is",

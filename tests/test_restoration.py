@@ -8,7 +8,8 @@ from conftest import MODELS, make_gpt2, make_llama, same_weights, weights_of
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from causaledit.models.weights import merged_for_inference, preserved_state, restore, snapshot_adapted
+from causaledit.models.adapters import merged_for_inference, snapshot_adapted
+from causaledit.models.weights import preserved_state, restore
 
 every_architecture = pytest.mark.parametrize("architecture", MODELS)
 

@@ -16,8 +16,10 @@ import torch
 from conftest import FAST, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import DatasetError, EditFailedError, HparamsError, ModelError, RunError
-from causaledit.evaluation.runs import PRE_EDITED, RunArguments, SilentRun, execute, make_plan
-from causaledit.methods.registry import METHODS, Method
+from causaledit.methods.method import Method
+from causaledit.methods.registry import METHODS
+from causaledit.runs.execution import SilentRun, execute
+from causaledit.runs.plan import PRE_EDITED, RunArguments, make_plan
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 POST_KEYS = {
@@ -145,7 +147,7 @@ def test_files_keys_and_shapes_and_the_weights_afterwards(whole):
 
 
 def test_alias_hits_follow_the_predictions(arguments):
-    from causaledit.evaluation.answers import alias_match
+    from causaledit.facts.answers import alias_match
 
     summary = run(arguments(editing_method=PRE_EDITED, max_new_tokens=40))
     for item in read(summary, "metrics.json"):

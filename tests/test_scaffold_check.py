@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from causaledit.errors import ScaffoldError
-from causaledit.scaffold.cases import Entity, ScaffoldEdit, parse_cases, with_fields
-from causaledit.scaffold.check import MAX_WORDS, LocalVerifier, check_from_verdict, name_spans, rule_failures
+from causaledit.narratives.cases import Entity, ScaffoldEdit, parse_cases
+from causaledit.narratives.check import MAX_WORDS, LocalVerifier, check_from_verdict, name_spans, rule_failures
+from causaledit.narratives.verbatim import with_fields
 
 EDIT = ScaffoldEdit(Entity("Egypt"), Entity("Cairo"), Entity("Alexandria"), "The capital of {} is")
 GOOD = (

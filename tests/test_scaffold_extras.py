@@ -9,12 +9,12 @@ import pytest
 from scaffold_servers import ChatServer
 
 from causaledit.errors import LLMError, ScaffoldError
-from causaledit.llm import ChatClient
-from causaledit.scaffold.cases import parse_cases
-from causaledit.scaffold.extras import Amounts, ExtrasWriter
-from causaledit.scaffold.ground import EntityInfo, Grounding
-from causaledit.scaffold.store import JsonlStore
-from causaledit.scaffold.templates import TemplateBank
+from causaledit.narratives.cases import parse_cases
+from causaledit.narratives.extras import Amounts, ExtrasWriter
+from causaledit.narratives.ground import EntityInfo, Grounding
+from causaledit.narratives.templates import TemplateBank
+from causaledit.support.chat_endpoint import ChatClient
+from causaledit.support.jsonl import JsonlStore
 
 BANK = TemplateBank.bundled()
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from causaledit.errors import ScaffoldError
-from causaledit.scaffold.facts import read_facts
+from causaledit.narratives.own_facts import read_facts
 
 HEADER = "subject,old,new,prompt,question\n"
 ROW = 'Egypt,Cairo,Alexandria,The capital of {} is,"What is the capital of Egypt?"\n'

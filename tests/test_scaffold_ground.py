@@ -8,9 +8,10 @@ import time
 import pytest
 from scaffold_servers import WikidataServer
 
-from causaledit.scaffold.cases import Entity
-from causaledit.scaffold.ground import GroundingError, Wikidata, ground, read_time
-from causaledit.scaffold.store import JsonlStore
+from causaledit.narratives.cases import Entity
+from causaledit.narratives.ground import ground
+from causaledit.narratives.wikidata import GroundingError, Wikidata, read_time
+from causaledit.support.jsonl import JsonlStore
 
 EGYPT, CAIRO, ADA = Entity("Egypt", "Q79"), Entity("Cairo", "Q85"), Entity("Ada Person", "Q500")
 

@@ -9,9 +9,9 @@ import pytest
 from scaffold_servers import FILTERED, ChatServer, completion
 
 from causaledit.errors import ContentFilterError, LLMError
-from causaledit.llm import ChatClient
-from causaledit.replies import check_schema, parse_json
-from causaledit.retries import retry_after_seconds
+from causaledit.support.chat_endpoint import ChatClient
+from causaledit.support.replies import check_schema, parse_json
+from causaledit.support.retries import retry_after_seconds
 
 ASK = [{"role": "user", "content": "Is it so?"}]
 SCHEMA = {

@@ -16,9 +16,9 @@ from conftest import REPOSITORY
 from scaffold_servers import FILTERED, ChatServer, WikidataServer
 
 from causaledit.cli.app import main
-from causaledit.requests import requests_from_data
-from causaledit.scaffold.cases import read_cases
-from causaledit.scaffold.check import rule_failures
+from causaledit.facts.requests import requests_from_data
+from causaledit.narratives.cases import read_cases
+from causaledit.narratives.check import rule_failures
 
 MQUAKE = REPOSITORY.parent / "shared" / "data" / "mquake_cf3k_300.json"
 TOWNS = ["Aldmoor", "Brackwater", "Corsby", "Dunholt", "Eastmere", "Farnwick", "Grenmoor", "Holtby"]
@@ -449,8 +449,8 @@ def test_audit_log_odds_are_those_of_a_plain_forward(model, tokenizer):
     import torch
 
     from causaledit.models.chat import prepare_tokenizer
-    from causaledit.scaffold.audit import log_odds
-    from causaledit.scaffold.cases import parse_cases
+    from causaledit.narratives.audit import log_odds
+    from causaledit.narratives.cases import parse_cases
 
     [one] = parse_cases(json.dumps([case(1)]), "t").cases
     edit = one.edits[0]

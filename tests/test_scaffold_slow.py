@@ -17,8 +17,8 @@ import pytest
 from conftest import REPOSITORY
 
 from causaledit.errors import LLMError, ModelError
-from causaledit.llm import ChatClient
 from causaledit.models.embedded import ensure_embedded_model
+from causaledit.support.chat_endpoint import ChatClient
 
 CASES = REPOSITORY / "data" / "causaledit-mini.json"
 

@@ -10,13 +10,13 @@ import pytest
 from conftest import REPOSITORY
 
 from causaledit.errors import ScaffoldError
-from causaledit.evaluation.answers import mentions, normalise
-from causaledit.methods.causal_edit.relations import RelationBank
-from causaledit.scaffold.cases import Entity, ScaffoldEdit, read_cases
-from causaledit.scaffold.check import rule_failures
-from causaledit.scaffold.generate import TemplateWriter, produce
-from causaledit.scaffold.ground import EntityInfo, Grounding
-from causaledit.scaffold.templates import TemplateBank
+from causaledit.facts.answers import mentions, normalise
+from causaledit.facts.relations import RelationBank
+from causaledit.narratives.cases import Entity, ScaffoldEdit, read_cases
+from causaledit.narratives.check import rule_failures
+from causaledit.narratives.generate import TemplateWriter, produce
+from causaledit.narratives.ground import EntityInfo, Grounding
+from causaledit.narratives.templates import TemplateBank
 
 BANK = TemplateBank.bundled()
 MQUAKE = REPOSITORY.parent / "shared" / "data" / "mquake_cf3k_300.json"

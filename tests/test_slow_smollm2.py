@@ -6,15 +6,15 @@ import pytest
 from conftest import REPOSITORY, same_weights, weights_of
 
 from causaledit.errors import ModelError
-from causaledit.evaluation.efficacy import ask, rates
-from causaledit.evaluation.probes import case_probes
+from causaledit.facts.requests import requests_from_data
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.models.embedded import ensure_embedded_model
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
-from causaledit.progress import SilentProgress
-from causaledit.requests import load_json, requests_from_data
+from causaledit.probes.efficacy import ask, case_probes, rates
+from causaledit.support.files import load_json
+from causaledit.support.progress import SilentProgress
 
 
 @pytest.mark.slow

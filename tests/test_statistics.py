@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from causaledit.evaluation.statistics import Mean, PairedTable, Rate, bootstrap_mean, mcnemar_exact, wilson
+from causaledit.support.statistics import Mean, PairedTable, Rate, bootstrap_mean, mcnemar_exact, wilson
 
 
 @pytest.mark.parametrize(("hits", "total"), [(0, 10), (3, 10), (10, 10), (1, 57), (950, 1000)])

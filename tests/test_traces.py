@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from conftest import EGYPT
 
+from causaledit.facts.requests import request_from_dict
 from causaledit.methods.causal_edit import traces as T
-from causaledit.requests import request_from_dict
 
 REQUEST = request_from_dict(EGYPT)
 GOOD = """<think>

@@ -28,14 +28,14 @@ from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder, DistillationLogits
 
 from causaledit.errors import EditFailedError
+from causaledit.facts.requests import request_from_dict
 from causaledit.methods.causal_edit import bootstrap, internalise, losses
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.internalise import STUDENT_ADAPTER, TEACHER_ADAPTER, add_teacher_snapshot
-from causaledit.methods.causal_edit.training import add_adapter
+from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.tally import TokenCount
-from causaledit.progress import SilentProgress
-from causaledit.requests import request_from_dict
+from causaledit.support.costs import TokenCount
+from causaledit.support.progress import SilentProgress
 
 REQUEST = request_from_dict(EGYPT)
 LONG = " ".join(f"In year {i} the wells of Cairo sank by one more yard." for i in range(1900, 1990))

@@ -9,24 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from causaledit.cli import judging
+from causaledit.cli import options as judging
+from causaledit.metrics.judged import check_some_verdict, judge_file
+from causaledit.metrics.wording import SOURCE_NAMES, figure_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from causaledit.evaluation.metrics import CaseScores, PairedComparison, RunMetrics, SelfRefutation
-    from causaledit.evaluation.predictions import Item
-    from causaledit.evaluation.statistics import Mean, Rate
     from causaledit.judges.base import Task
     from causaledit.judges.store import VerdictTable
-
-SOURCE_NAMES = {
-    "hop_wise": "hop-wise only",
-    "conflict": "conflict only",
-    "conflict_described_first": "conflict, subject described first",
-    "combined": "combined (published SRR)",
-    "combined_described_first": "combined, described first only",
-}
+    from causaledit.metrics.paired import PairedComparison
+    from causaledit.metrics.predictions import Item
+    from causaledit.metrics.scores import CaseScores
+    from causaledit.metrics.summary import RunMetrics, SelfRefutation
 
 
 class Switch(StrEnum):
@@ -51,10 +46,11 @@ def analyze(
     paired: Annotated[str, typer.Option(help="metrics.json of another run on the same cases.")] = "",
 ) -> None:
     """Analyse a run: writes analysis/pred_analysis.json and .txt beside the input."""
-    from causaledit.evaluation.metrics import compare_runs, evaluate_run, shared_cases
-    from causaledit.evaluation.predictions import read_cases, read_metrics
-    from causaledit.files import check_writable, write_json, write_text
     from causaledit.judges.store import analysis_folder
+    from causaledit.metrics.paired import compare_runs, shared_cases
+    from causaledit.metrics.predictions import read_cases, read_metrics
+    from causaledit.metrics.summary import evaluate_run
+    from causaledit.support.files import check_writable, write_json, write_text
 
     options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     file, other_file = input_file.expanduser(), Path(paired).expanduser() if paired else None
@@ -69,8 +65,14 @@ def analyze(
     tasks += ["rationale"] if rewrite_why is Switch.on else []
     chosen = options.load()
     # one pass over both files: what they share is judged once, and the store beside --input gets it all
-    table = judging.judge_file(
-        file, [*cases, *other_cases], tasks, chosen, options, also=[other_file] if other_file else []
+    table = judge_file(
+        file,
+        [*cases, *other_cases],
+        tasks,
+        chosen,
+        workers=workers,
+        retry_errors=retry_errors,
+        also=[other_file] if other_file else [],
     )
     figures = evaluate_run(cases, table)
     comparison = compare_runs(figures, evaluate_run(other_cases, table)) if other_file else None
@@ -87,7 +89,7 @@ def analyze(
     text = _text(file, figures, comparison, paired)
     written = write_json(folder / "pred_analysis.json", result)
     report = write_text(folder / "pred_analysis.txt", text)
-    problem = judging.check_some_verdict(table)
+    problem = check_some_verdict(table)
     console = Console(soft_wrap=True)
     console.print(text, highlight=False, markup=False)
     if problem:
@@ -140,18 +142,6 @@ def _item(item: Item, table: VerdictTable) -> dict[str, Any]:
 
 
 # ---- the text ------------------------------------------------------------------------------------------------------
-def figure_text(figure: Rate | Mean) -> str:
-    """`12.5 % (1/8, 95 % 2.2 to 47.1), 3 not judged`; "not judged" or "nothing to count" where there is no rate."""
-    missing = figure.not_judged
-    if figure.rate is None:
-        return f"not judged ({missing})" if missing else "nothing to count"
-    total = getattr(figure, "total", None)
-    count = f"{figure.hits}/{total}" if total is not None else f"{figure.n} cases"  # type: ignore[union-attr]
-    interval = figure.interval
-    spread = "" if interval is None else f", 95 % {100 * interval.low:.1f} to {100 * interval.high:.1f}"
-    answers = getattr(figure, "predictions_not_judged", 0)
-    rest = f", {missing} not judged" if missing else f", {answers} answers not judged" if answers else ""
-    return f"{100 * figure.rate:.1f} % ({count}{spread}){rest}"
 
 
 def _text(file: Path, figures: RunMetrics, comparison: PairedComparison | None, other: str) -> str:

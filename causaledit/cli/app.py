@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from causaledit import __version__
 from causaledit.cli import analyze, compare, data, demo, edit, generate, judge, pilot, report, run, scaffold
 from causaledit.errors import CausalEditError
+from causaledit.support.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable

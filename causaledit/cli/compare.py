@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from causaledit.cli import judging
-from causaledit.cli.run import RunBars
+from causaledit.cli import options as judging
+from causaledit.cli.bars import CompareBars
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from causaledit.evaluation.compare import ComparePlan, MethodRow
+    from causaledit.comparison.execution import MethodRow
+    from causaledit.comparison.plan import ComparePlan
 
 _METHODS = "Names with commas between them: registered methods, and PreEdited."
 _PROBES = "hop,multi_hop,conflict,old_knowledge,locality"
@@ -51,11 +52,12 @@ def compare(
     """Run methods on the same cases with the same probes and judge, and tabulate them. --resume goes on."""
     console = Console(stderr=True)
     with console.status("checking"):
+        from causaledit.comparison.execution import execute_comparison
+        from causaledit.comparison.plan import make_compare_plan, parse_methods
         from causaledit.errors import CausalEditError, SaveError
-        from causaledit.evaluation.compare import execute_comparison, make_compare_plan, parse_methods
-        from causaledit.evaluation.probe_sets import parse_kinds
-        from causaledit.evaluation.runs import RunArguments
-        from causaledit.files import check_writable
+        from causaledit.probes.sets import parse_kinds
+        from causaledit.runs.plan import RunArguments
+        from causaledit.support.files import check_writable
 
         names = parse_methods(methods)
         if html is not None:
@@ -86,56 +88,13 @@ def compare(
     _end(rows, again, page_problem)
 
 
-class CompareBars(RunBars):
-    """A bar over the methods, under it those of the method's run."""
-
-    def __init__(self, console: Console) -> None:
-        super().__init__(console)
-        self._methods: Any = None
-        self._method = ""
-
-    def __enter__(self) -> CompareBars:
-        self._progress.start()
-        self._methods = self._progress.add_task("methods", total=None, note="")
-        self._cases = self._progress.add_task("cases", total=None, note="", visible=False)
-        return self
-
-    def begin_methods(self, plan: ComparePlan) -> None:
-        """See `CompareSink.begin_methods`."""
-        self._progress.update(self._methods, total=len(plan.methods))
-
-    def begin_method(self, row: MethodRow) -> None:
-        """See `CompareSink.begin_method`."""
-        self._method = row.method
-        self._progress.update(self._methods, note=row.method)
-        self._progress.reset(self._cases, description="loading the model", total=None, note="", visible=True)
-
-    def begin(self, plan: Any, done: int) -> None:
-        """See `RunSink.begin`."""
-        super().begin(plan, done)
-        if self._progress.disable and done:
-            self._progress.console.print(f"{self._method}: {done} cases are there already", highlight=False)
-
-    def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
-        """See `RunSink.case_done`."""
-        super().case_done(f"{case_id} ({self._method})", running)
-
-    def method_done(self, row: MethodRow) -> None:
-        """See `CompareSink.method_done`."""
-        self.finish()
-        self._progress.update(self._methods, advance=1)
-        told = f"{row.method}: {row.finished_cases} of {row.cases} cases"
-        problem = f"; {row.problem}" if row.problem else ""
-        self._progress.console.print(f"{told}{problem}", highlight=False, markup=False, soft_wrap=True)
-
-
 def _show(plan: ComparePlan) -> None:
     """The tables of compare.json, as they are on disk."""
     import json
 
     from rich.table import Table
 
-    from causaledit.evaluation.compare_tables import tables
+    from causaledit.comparison.tables import tables
 
     console = Console()
     if not console.is_terminal:
@@ -156,8 +115,8 @@ def _show(plan: ComparePlan) -> None:
 def _write_page(rows: Sequence[MethodRow], html: Path, judge: Any, workers: int) -> str | None:
     """Write the report page over the runs that have cases; why it could not be written, or None."""
     from causaledit.errors import CausalEditError
-    from causaledit.progress import terminal_progress
     from causaledit.report.html import write_report
+    from causaledit.support.progress import terminal_progress
 
     runs = [Path(row.folder) for row in rows if row.metrics is not None]
     if not runs:

@@ -17,7 +17,7 @@ def fetch(
     """Download a public data set; a broken download goes on where it stopped."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from causaledit.evaluation.datasets import BASE_URL, fetch_dataset
+    from causaledit.mquake.datasets import BASE_URL, fetch_dataset
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
@@ -40,7 +40,8 @@ def fetch(
 def check(file: Annotated[Path, typer.Argument(help="An MQuAKE file, plain or causal-enhanced.")]) -> None:
     """Validate an MQuAKE file and list what is wrong, by case and field."""
     from causaledit.errors import DatasetError
-    from causaledit.evaluation.mquake import check_cases, describe_cases, read_cases
+    from causaledit.mquake.cases import describe_cases, read_cases
+    from causaledit.mquake.checks import check_cases
 
     data = read_cases(file, "data check")
     problems = check_cases(data)

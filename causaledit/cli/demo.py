@@ -23,12 +23,12 @@ def demo(
 ) -> None:
     """Edit one bundled case in the embedded SmolLM2-135M and show real answers before and after."""
     from causaledit.errors import RequestError
-    from causaledit.evaluation.probes import case_probes
-    from causaledit.files import check_writable
+    from causaledit.facts.requests import requests_from_data
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.models.loading import resolve_device
-    from causaledit.requests import load_json, requests_from_data
-    from causaledit.resources import data_dir
+    from causaledit.probes.efficacy import case_probes
+    from causaledit.support.files import check_writable, load_json
+    from causaledit.support.paths import data_dir
 
     check_writable(output, "--output")
     resolve_device(device)
@@ -41,7 +41,7 @@ def demo(
     hparams.device, hparams.seed = device, seed
     result = _run(chosen, requests, case_probes(chosen, requests), hparams, Console(stderr=True))
 
-    from causaledit.files import write_json
+    from causaledit.support.files import write_json
 
     path = write_json(output / "demo.json", result)
     _show(result, Console())
@@ -53,11 +53,11 @@ def _run(
 ) -> dict[str, Any]:
     import time
 
-    from causaledit.evaluation.efficacy import ask, rates
     from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
     from causaledit.models.loading import load_model
-    from causaledit.models.tally import peak_rss_mb
-    from causaledit.progress import RichProgress
+    from causaledit.probes.efficacy import ask, rates
+    from causaledit.support.costs import peak_rss_mb
+    from causaledit.support.progress import RichProgress
 
     report = EditReport()
     with report.tally.timed("load"), console.status(f"loading {hparams.model_name} (fetched once)"):

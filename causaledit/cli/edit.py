@@ -27,12 +27,12 @@ def edit(
     seed: Annotated[int | None, typer.Option(help="Same seed, same edit (on the CPU).")] = None,
 ) -> None:
     """Edit a model and save it (or an adapter) with a causaledit.json card beside it."""
-    from causaledit.card import save_result
     from causaledit.errors import HparamsError, SaveError
-    from causaledit.files import check_writable
+    from causaledit.facts.requests import requests_from_data
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.models.loading import resolve_device
-    from causaledit.requests import load_json, requests_from_data
+    from causaledit.models.saving import save_result
+    from causaledit.support.files import check_writable, load_json
 
     edits = (
         requests_from_data(load_json(requests, "--requests"))
@@ -116,11 +116,11 @@ def _narrative_text(value: str) -> str:
 
 
 def _run(edits: list[Any], config: Any, console: Console) -> tuple[Any, Any, Any, list[dict[str, Any]]]:
-    from causaledit.hosts.metrics import edit_quality
+    from causaledit.hosts.token_accuracy import edit_quality
     from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
     from causaledit.models.chat import prepare_tokenizer
     from causaledit.models.loading import load_from_hparams
-    from causaledit.progress import RichProgress
+    from causaledit.support.progress import RichProgress
 
     with console.status(f"loading {config.model_name}"):
         model, tokenizer = load_from_hparams(config)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from causaledit.cli import judging
+from causaledit.cli import options as judging
+from causaledit.metrics.judged import check_some_verdict, judge_file
 
 if TYPE_CHECKING:
-    from causaledit.evaluation.metrics import RunMetrics
-    from causaledit.evaluation.predictions import Item
     from causaledit.judges.store import VerdictTable
+    from causaledit.metrics.predictions import Item
+    from causaledit.metrics.summary import RunMetrics
 
 
 def judge(
@@ -26,9 +27,9 @@ def judge(
     retry_errors: judging.RetryOption = False,
 ) -> None:
     """Judge the answers of a run: writes metrics_judged.json and its summary beside the input."""
-    from causaledit.evaluation.metrics import evaluate_run
-    from causaledit.evaluation.predictions import read_cases, read_metrics
-    from causaledit.files import check_writable, write_json
+    from causaledit.metrics.predictions import read_cases, read_metrics
+    from causaledit.metrics.summary import evaluate_run
+    from causaledit.support.files import check_writable, write_json
 
     options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     file = input_file.expanduser()
@@ -36,7 +37,7 @@ def judge(
     cases = read_cases(metrics)
     check_writable(file.parent, "the folder of --input")
     chosen = options.load()
-    table = judging.judge_file(file, cases, ["answer"], chosen, options)
+    table = judge_file(file, cases, ["answer"], chosen, workers=workers, retry_errors=retry_errors)
     figures = evaluate_run(cases, table)
     for case in cases:
         for item in case.items:
@@ -44,7 +45,7 @@ def judge(
                 _add_verdict(metrics, item, table)
     judged = write_json(file.with_name(f"{file.stem}_judged.json"), metrics)
     summary = write_json(file.with_name(f"{file.stem}_judged.summary.json"), _summary(file.name, figures, table))
-    problem = judging.check_some_verdict(table)
+    problem = check_some_verdict(table)
     console = Console(soft_wrap=True)
     console.print("\n".join(_lines(figures)), highlight=False, markup=False)
     if problem:
@@ -74,7 +75,7 @@ def _summary(name: str, figures: RunMetrics, table: VerdictTable) -> dict[str, A
 
 
 def _lines(figures: RunMetrics) -> list[str]:
-    from causaledit.cli.analyze import figure_text
+    from causaledit.metrics.wording import figure_text
 
     failed = f", {figures.failed_cases} without predictions" if figures.failed_cases else ""
     lines = [

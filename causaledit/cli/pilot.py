@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from causaledit.cli import judging
+from causaledit.cli import options as judging
+from causaledit.metrics.judged import check_some_verdict, judge_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from causaledit.evaluation.metrics import RunMetrics
-    from causaledit.evaluation.pilot import BookComparison
     from causaledit.judges.base import Judge
+    from causaledit.metrics.paired import BookComparison
+    from causaledit.metrics.summary import RunMetrics
 
 _MODEL_TYPE = "Name of an hparams file that names the model, or a model's folder or hub name."
 
@@ -46,10 +47,10 @@ def pilot(
         judge, judge_model, base_url, api_key_env, workers, timeout, device or "auto", retry_errors
     )
     with console.status("checking"):
-        from causaledit.cli.run import RunBars
+        from causaledit.cli.bars import RunBars
         from causaledit.errors import CausalEditError
-        from causaledit.evaluation.pilot import make_pilot_plan
-        from causaledit.evaluation.runs import execute
+        from causaledit.runs.execution import execute
+        from causaledit.runs.pilot import make_pilot_plan
 
         # a judge that lacks its key is refused now; only a local model waits until the other is done with
         chosen = None if judge == "hf" else options.load()
@@ -70,15 +71,15 @@ def pilot(
 
 
 def _judge_and_show(folder: Path, judge: Judge, options: judging.JudgeOptions) -> None:
-    from causaledit.evaluation.metrics import evaluate_run
-    from causaledit.evaluation.pilot import compare_books
-    from causaledit.evaluation.predictions import read_cases, read_metrics
-    from causaledit.files import write_json, write_text
     from causaledit.judges.store import analysis_folder
+    from causaledit.metrics.paired import compare_books
+    from causaledit.metrics.predictions import read_cases, read_metrics
+    from causaledit.metrics.summary import evaluate_run
+    from causaledit.support.files import write_json, write_text
 
     file = folder / "metrics.json"
     cases = read_cases(read_metrics(file))
-    table = judging.judge_file(file, cases, ["refutation"], judge, options)
+    table = judge_file(file, cases, ["refutation"], judge, workers=options.workers, retry_errors=options.retry_errors)
     figures = evaluate_run(cases, table)
     compared = compare_books(figures)
     result = {
@@ -91,7 +92,7 @@ def _judge_and_show(folder: Path, judge: Judge, options: judging.JudgeOptions) -
     text = table_text(figures, compared)
     written = write_json(analysis_folder(file) / "pilot.json", result)
     write_text(analysis_folder(file) / "pilot.txt", text)
-    problem = judging.check_some_verdict(table)
+    problem = check_some_verdict(table)
     console = Console(soft_wrap=True)
     console.print(text, highlight=False, markup=False)
     if problem:
@@ -104,7 +105,7 @@ _HEADS = ("self-refutation by source", "closed-book", "with the narrative", "rep
 
 def table_text(figures: RunMetrics, compared: Mapping[Any, BookComparison]) -> str:
     """The pilot study's table as text."""
-    from causaledit.cli.analyze import SOURCE_NAMES, figure_text
+    from causaledit.metrics.wording import SOURCE_NAMES, figure_text
 
     rows = [_HEADS]
     for source, name in SOURCE_NAMES.items():

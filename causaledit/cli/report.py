@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from causaledit.cli import judging
+from causaledit.cli import options as judging
 
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or their metrics.json.")]
 HtmlOption = Annotated[Path, typer.Option("--html", help="The page to write.")]
@@ -28,8 +28,8 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: metrics side by side, by hop, costs, and every single prediction."""
     from causaledit.errors import JudgingStoppedError
-    from causaledit.progress import terminal_progress
     from causaledit.report.html import write_report
+    from causaledit.support.progress import terminal_progress
 
     options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     try:

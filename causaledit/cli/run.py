@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from causaledit.cli.bars import RunBars, figures
 
 _MODEL_TYPE = "Name of the file in hparams/METHOD/ (a label with --hparams_path); for PreEdited also a model."
 _PROBES = "hop,multi_hop,conflict,old_knowledge,locality"
@@ -36,8 +35,9 @@ def run(
     console = Console(stderr=True)
     with console.status("checking"):
         from causaledit.errors import CausalEditError, EditFailedError
-        from causaledit.evaluation.probe_sets import parse_kinds
-        from causaledit.evaluation.runs import RunArguments, execute, make_plan
+        from causaledit.probes.sets import parse_kinds
+        from causaledit.runs.execution import execute
+        from causaledit.runs.plan import RunArguments, make_plan
 
         plan = make_plan(
             RunArguments(
@@ -61,82 +61,6 @@ def run(
             f"{str(plan.folder / 'metrics.json')!r}, and the same command with --run_id {plan.arguments.run_id} tries "
             "the failed ones again."
         )
-
-
-class RunBars:
-    """A bar over the cases with the averages so far, and under it what the method is doing."""
-
-    def __init__(self, console: Console) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self._progress = Progress(
-            TextColumn("{task.description:<22}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,  # a log file gets a line per case instead
-        )
-        self._cases: Any = None
-        self._stage: Any = None
-        self.stages = self
-
-    def __enter__(self) -> RunBars:
-        self._progress.start()
-        self._cases = self._progress.add_task("loading the model", total=None, note="")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.finish()
-        self._progress.stop()
-
-    # ---- the run ---------------------------------------------------------------------------------
-    def begin(self, plan: Any, done: int) -> None:
-        """See `RunSink.begin`."""
-        self._progress.reset(self._cases, description="cases", total=len(plan.cases), completed=done, note="")
-
-    def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
-        """See `RunSink.case_done`."""
-        self._progress.update(self._cases, advance=1, note=figures(running))
-        if self._progress.disable:
-            far = figures(running)
-            told = f"case {case_id}: so far {far}" if far else f"case {case_id} done"
-            self._progress.console.print(told, highlight=False, soft_wrap=True)
-
-    # ---- the method's stages (ProgressSink) ------------------------------------------------------
-    def start(self, stage: str, total: int | None) -> None:
-        """See `ProgressSink.start`."""
-        self.finish()
-        self._stage = self._progress.add_task(stage, total=total, note="")
-
-    def advance(self, *, loss: float | None = None, tokens: int = 0) -> None:
-        """See `ProgressSink.advance`."""
-        if self._stage is not None:
-            self._progress.update(self._stage, advance=1, note="" if loss is None else f"loss {loss:.3f}")
-
-    def finish(self) -> None:
-        """See `ProgressSink.finish`."""
-        if self._stage is not None:
-            self._progress.remove_task(self._stage)
-            self._stage = None
-
-
-_NAMES = {
-    "hop_wise": "hops",
-    "accuracy": "multi-hop",
-    "any_right_accuracy": "any of 3",
-    "old_knowledge": "old known",
-    "locality": "locality",
-}
-
-
-def figures(running: Mapping[str, Any]) -> str:
-    """Averages as one line; what was not asked is left out."""
-    shown = [f"{label} {running[name]:.0%}" for name, label in _NAMES.items() if running.get(name) is not None]
-    if running.get("failed"):
-        shown.append(f"{running['failed']} failed")
-    return ", ".join(shown)
 
 
 def _show(summary: Any, plan: Any, console: Console) -> None:

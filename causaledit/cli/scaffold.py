@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from causaledit.scaffold.pipeline import Report
+    from causaledit.narratives.pipeline import Report
 
 SHOWN_PROBLEMS = 20
 SOURCES = ("llm", "hf", "template")
@@ -63,7 +63,7 @@ def scaffold(
 ) -> None:
     """Write narratives (ground, generate, check, merge), or audit those of a file."""
     from causaledit.errors import CausalEditError, ScaffoldError
-    from causaledit.scaffold.extras import Amounts
+    from causaledit.narratives.extras import Amounts
 
     if audit:
         _audit(audit, model, json_file, device, limit)
@@ -103,8 +103,8 @@ def scaffold(
 
 def _paths(merged: str, grounding: str, articles: str, inputs: tuple[str, ...]) -> Any:
     from causaledit.errors import ScaffoldError
-    from causaledit.files import check_writable
-    from causaledit.scaffold.pipeline import Files
+    from causaledit.narratives.pipeline import Files
+    from causaledit.support.files import check_writable
 
     target = Path(merged).expanduser()
     if target.is_dir():
@@ -129,11 +129,11 @@ def _run(
     """Run the stages and say what came of it. Returns whether nothing is missing."""
     import time
 
-    from causaledit.files import write_json
-    from causaledit.progress import RichProgress
-    from causaledit.scaffold.cases import read_cases
-    from causaledit.scaffold.facts import read_facts
-    from causaledit.scaffold.pipeline import Settings, run_scaffold
+    from causaledit.narratives.cases import read_cases
+    from causaledit.narratives.own_facts import read_facts
+    from causaledit.narratives.pipeline import Settings, run_scaffold
+    from causaledit.support.files import write_json
+    from causaledit.support.progress import RichProgress
 
     cases = read_facts(facts, limit=limit) if facts else read_cases(mquake_file, limit=limit)
     began = time.perf_counter()
@@ -164,8 +164,8 @@ def _run(
 def _wikidata(choices: dict[str, Any]) -> Any:
     if not choices["ground"] and not choices["offline"]:
         return None
-    from causaledit.models.embedded import cache_dir
-    from causaledit.scaffold.ground import API_URL, Wikidata
+    from causaledit.narratives.wikidata import API_URL, Wikidata
+    from causaledit.support.paths import cache_dir
 
     return Wikidata(
         url=choices["wikidata_url"] or API_URL,
@@ -193,7 +193,7 @@ class _Roles:
         self.verifier = None if not verify or verify == "none" else self._verifier(verify)
 
     def _client(self, name: str) -> Any:
-        from causaledit.llm import ChatClient
+        from causaledit.support.chat_endpoint import ChatClient
 
         options = {key: self._choices[key] or None for key in ("base_url", "api_key")}
         return ChatClient(name, timeout=self._choices["timeout"], **options)
@@ -203,8 +203,8 @@ class _Roles:
 
         from causaledit.models.chat import prepare_tokenizer
         from causaledit.models.loading import load_model
-        from causaledit.models.tally import TokenCount
-        from causaledit.scaffold.generate import local_generate
+        from causaledit.narratives.generate import local_generate
+        from causaledit.support.costs import TokenCount
 
         if name not in self._local:
             with self._console.status(f"loading {name}"):
@@ -216,7 +216,7 @@ class _Roles:
         return local_generate(loaded.model, tokenizer, temperature=temperature, count=self.tokens)
 
     def _verifier(self, name: str) -> Any:
-        from causaledit.scaffold.check import ChatVerifier, LocalVerifier
+        from causaledit.narratives.check import ChatVerifier, LocalVerifier
 
         if self._choices["source"] == "hf":
             return LocalVerifier(name, self._load(name, temperature=None))
@@ -225,8 +225,8 @@ class _Roles:
 
     def writer(self, grounding: Any) -> Any:
         """The writer, once the entities are grounded."""
-        from causaledit.scaffold.generate import ChatWriter, LocalWriter, TemplateWriter
-        from causaledit.scaffold.templates import TemplateBank
+        from causaledit.narratives.generate import ChatWriter, LocalWriter, TemplateWriter
+        from causaledit.narratives.templates import TemplateBank
 
         seed = self._choices["seed"]
         if self._choices["source"] == "llm":
@@ -280,10 +280,10 @@ def _say(
 
 # ---- audit -------------------------------------------------------------------------------------------
 def _audit(file: str, model: str, json_file: str, device: str, limit: int | None) -> None:
-    from causaledit.files import write_json
     from causaledit.models.loading import resolve_device
-    from causaledit.scaffold.audit import audit_rules, audit_with_model, summarise
-    from causaledit.scaffold.cases import read_cases
+    from causaledit.narratives.audit import audit_rules, audit_with_model, summarise
+    from causaledit.narratives.cases import read_cases
+    from causaledit.support.files import write_json
 
     cases = read_cases(file, limit=limit)
     console = Console(stderr=True, soft_wrap=True)
@@ -291,7 +291,7 @@ def _audit(file: str, model: str, json_file: str, device: str, limit: int | None
     if model:
         from causaledit.models.chat import prepare_tokenizer
         from causaledit.models.loading import load_model
-        from causaledit.progress import RichProgress
+        from causaledit.support.progress import RichProgress
 
         resolve_device(device)
         with console.status(f"loading {model}"):

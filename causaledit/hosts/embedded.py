@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from causaledit.errors import HostError, RequestError
-from causaledit.hosts.metrics import as_list, edit_quality, finish_locality
-from causaledit.methods.registry import get_method
-from causaledit.methods.sequence import EditSequence
+from causaledit.hosts.lookup import get_method
+from causaledit.hosts.token_accuracy import as_list, edit_quality, finish_locality
+from causaledit.methods.method import EditSequence
+from causaledit.models.edited import undo_edit
 from causaledit.models.loading import load_from_hparams
-from causaledit.models.weights import undo_edit
 
 logger = logging.getLogger(__name__)
 

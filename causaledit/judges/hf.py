@@ -18,7 +18,7 @@ from causaledit.judges.prompts import (
 from causaledit.models.chat import prepare_tokenizer, render, supports_system_role
 from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
-from causaledit.replies import check_schema, parse_json
+from causaledit.support.replies import check_schema, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -34,7 +34,7 @@ from causaledit.judges.prompts import (
     judge_messages,
     verdict_from_reply,
 )
-from causaledit.llm import KEY_VARIABLE, ChatClient
+from causaledit.support.chat_endpoint import KEY_VARIABLE, ChatClient
 
 if TYPE_CHECKING:
     from causaledit.judges.base import AnswerVerdict, JudgedResponse, RationaleVerdict, RefutationVerdict, Task

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import yaml
 
 from causaledit.errors import HparamsError, did_you_mean
-from causaledit.resources import hparams_dir
+from causaledit.support.paths import hparams_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

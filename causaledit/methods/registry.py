@@ -2,47 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from causaledit.errors import HostError, did_you_mean
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-
-@dataclass(frozen=True)
-class Method:
-    """One editing method: where its hyper-parameters and its apply function are.
-
-    Attributes:
-        name: The `alg_name`.
-        hparams: `"module:attribute"` of the hyper-parameter class.
-        apply: `"module:attribute"` of the function a host calls.
-        batched: Whether several requests may be applied together.
-        changes_weights: False for a method whose edit lives in the prompt (IKE).
-    """
-
-    name: str
-    hparams: str
-    apply: str
-    batched: bool
-    changes_weights: bool = True
-
-    def load_hparams(self) -> type:
-        """The hyper-parameter class."""
-        return _load(self.hparams)
-
-    def load_apply(self) -> Callable[..., Any]:
-        """`apply(model, tok, requests, hparams, copy, return_orig_weights, …) -> (model, weights_copy)`."""
-        return _load(self.apply)
-
-
-def _load(reference: str) -> Any:
-    module, attribute = reference.split(":")
-    return getattr(import_module(module), attribute)
-
+from causaledit.methods.method import Method
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -98,33 +60,6 @@ METHODS: dict[str, Method] = {
         ),
     )
 }
-
-
-def get_method(name: str, *, host: str = "auto") -> Method:
-    """Look a method up.
-
-    Args:
-        name: The `alg_name`.
-        host: `auto`: EasyEdit's own method of that name where EasyEdit can be imported and has one, ours
-            otherwise (CausalEdit is always ours); `embedded`: ours; `easyedit`: EasyEdit's own.
-
-    Raises:
-        HostError: There is none of that name; the nearest is offered. Or EasyEdit is asked for and unusable.
-    """
-    known = list(METHODS)
-    if host != "embedded" and isinstance(name, str) and name != "CausalEdit":
-        from causaledit.hosts import easyedit
-
-        if host == "easyedit" or easyedit.is_available():
-            theirs = easyedit.own_methods()
-            if name in theirs:
-                return theirs[name]
-            known = list(theirs) if host == "easyedit" else sorted({*known, *theirs})
-    if host != "easyedit" and isinstance(name, str) and name in METHODS:
-        return METHODS[name]
-    raise HostError(
-        f"There is no method `alg_name` {name!r} here.{did_you_mean(str(name), known)} Known: {', '.join(known)}."
-    )
 
 
 def method_of(hparams: Any) -> Method | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from causaledit.errors import ModelError
+from causaledit.support.paths import cache_dir
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +40,6 @@ EMBEDDED_MODELS = {
     )
 }
 _MANIFEST = "causaledit-manifest.json"
-
-
-def cache_dir() -> Path:
-    """`CAUSALEDIT_CACHE`, or `causaledit` under the user's cache folder."""
-    if override := os.environ.get("CAUSALEDIT_CACHE"):
-        return Path(override).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causaledit"
 
 
 def ensure_embedded_model(name: str) -> Path:
@@ -125,7 +118,7 @@ def _download(spec: EmbeddedModel, scratch: Path) -> Path:
 def _convert(gguf: Path, folder: Path) -> None:
     import torch
 
-    from causaledit.models.loading import load_gguf
+    from causaledit.models.gguf import load_gguf
 
     model, tokenizer = load_gguf(gguf, torch.float32)
     model.save_pretrained(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import ModelError
+from causaledit.models.gguf import load_gguf
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +102,7 @@ def load_model(
         raise ModelError(f"The model folder {str(name)!r} does not exist: give a folder, a hub name or a .gguf file.")
     weights_dtype = resolve_dtype(dtype, target, fp16=fp16)
     if path.suffix == ".gguf":
-        loaded = load_gguf(path, weights_dtype)
+        loaded = LoadedModel(*load_gguf(path, weights_dtype))
     else:
         loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, model_parallel)
     if not model_parallel:
@@ -147,29 +148,3 @@ def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
     base = load_model(base_name or "", device="cpu", dtype="auto")
     model = base.model if dtype == "auto" else base.model.to(dtype)
     return LoadedModel(PeftModel.from_pretrained(model, str(folder)).eval(), base.tokenizer)
-
-
-def load_gguf(path: Path, dtype: Any) -> LoadedModel:
-    """Load a GGUF file and move its dequantised weights into a plain model.
-
-    A model that transformers dequantised from GGUF still counts as quantised there and refuses to be
-    saved; the copy does not.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    if not path.is_file():
-        raise ModelError(f"The GGUF file {str(path)!r} does not exist.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The GGUF file {str(path)!r} cannot be read: {first}") from None
-    config = quantised.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
-    plain = type(quantised)(config).to(quantised.dtype)
-    plain.load_state_dict(quantised.state_dict())
-    plain.tie_weights()
-    plain.generation_config = quantised.generation_config
-    return LoadedModel(plain.eval(), tokenizer)

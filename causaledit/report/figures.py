@@ -9,21 +9,13 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from causaledit.report.content import (
-    HOP_MEASURES,
-    MEASURES,
-    Measure,
-    ReportedRun,
-    chain_lengths,
-    cost_of,
-    percent,
-    seconds_per_edit,
-)
+from causaledit.report.tables import HOP_MEASURES, MEASURES, Measure, chain_lengths, cost_of, percent, seconds_per_edit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causaledit.evaluation.statistics import Mean, Rate
+    from causaledit.report.runs import ReportedRun
+    from causaledit.support.statistics import Mean, Rate
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")

@@ -1,6 +1,6 @@
 """One self-contained HTML page about one run or several: tables, figures, and a browser of single predictions.
 
-Data flow: run folders → `content.read_run` → judge → `content` (tables, records) and `figures` → template → file.
+Data flow: run folders → `read_run` → judge → `content` (tables, records) and `figures` → template → file.
 The page loads nothing: figures are data, script and style are inside, and its content security policy allows neither
 a connection nor a script that is not its own. Nothing a model wrote is ever parsed as HTML: the template escapes, the
 records are JSON in which `<` is written `\\u003c`, and the page's script only creates text.
@@ -15,21 +15,24 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causaledit import __version__
 from causaledit.errors import JudgingStoppedError, MetricsError, SaveError
-from causaledit.evaluation.metrics import TASKS, evaluate_run
-from causaledit.evaluation.predictions import units_of
-from causaledit.files import check_writable, write_text
+from causaledit.judges.judging import judge_responses
 from causaledit.judges.registry import get_judge
-from causaledit.judges.store import VerdictStore, analysis_folder, judge_responses, store_of
-from causaledit.progress import SilentProgress
-from causaledit.report import content, figures
+from causaledit.judges.store import VerdictStore, analysis_folder, store_of
+from causaledit.metrics.predictions import units_of
+from causaledit.metrics.summary import TASKS, evaluate_run
+from causaledit.report import figures, tables
+from causaledit.report.records import browser_data
+from causaledit.report.runs import ReportedRun, label_runs, read_run
+from causaledit.support.files import check_writable, write_text
+from causaledit.support.progress import SilentProgress
+from causaledit.support.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from causaledit.judges.base import Judge
-    from causaledit.progress import ProgressSink
+    from causaledit.support.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
 
@@ -70,13 +73,13 @@ def write_report(
     if out.is_dir():
         raise SaveError(f"--html {str(out)!r} is a folder: give a file.")
     check_writable(out.parent, "the folder of --html")
-    loaded = [content.read_run(path) for path in runs]
+    loaded = [read_run(path) for path in runs]
     if not loaded:
         raise MetricsError("RUN: give at least one run's folder.")
     files = [run.file.resolve() for run in loaded]
     if twice := [str(run.file) for run, file in zip(loaded, files, strict=True) if files.count(file) > 1]:
         raise MetricsError(f"RUN {twice[0]!r} is given twice.")
-    content.label_runs(loaded)
+    label_runs(loaded)
     judge = judge or get_judge("rule")
     for run in loaded:
         _judge(run, judge, workers, retry_errors, progress or SilentProgress())
@@ -87,7 +90,7 @@ def write_report(
     return write_text(out, render_page(loaded, judge.identity))
 
 
-def _judge(run: content.ReportedRun, judge: Judge, workers: int, retry_errors: bool, progress: ProgressSink) -> None:
+def _judge(run: ReportedRun, judge: Judge, workers: int, retry_errors: bool, progress: ProgressSink) -> None:
     """Fill in the run's verdicts and figures."""
     file = store_of(run.file, judge.name)
     try:
@@ -113,7 +116,7 @@ def _judge(run: content.ReportedRun, judge: Judge, workers: int, retry_errors: b
     run.figures = evaluate_run(run.cases, run.table)
 
 
-def render_page(runs: Sequence[content.ReportedRun], judge: str) -> str:
+def render_page(runs: Sequence[ReportedRun], judge: str) -> str:
     """The page as a text.
 
     Args:
@@ -129,7 +132,7 @@ def render_page(runs: Sequence[content.ReportedRun], judge: str) -> str:
     # the filter `tojson` writes <, >, & and ' as escapes
     environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    paired, notes = content.paired_rows(runs)
+    paired, notes = tables.paired_rows(runs)
     return environment.get_template("template.html.jinja").render(
         version=__version__,
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -138,17 +141,17 @@ def render_page(runs: Sequence[content.ReportedRun], judge: str) -> str:
         script=Markup(script),
         style_hash=_hash(style),
         script_hash=_hash(script),
-        runs=content.run_rows(runs),
-        metrics=content.metric_rows(runs),
-        hops=content.hop_rows(runs),
-        books=content.book_rows(runs),
+        runs=tables.run_rows(runs),
+        metrics=tables.metric_rows(runs),
+        hops=tables.hop_rows(runs),
+        books=tables.book_rows(runs),
         paired=paired,
         paired_notes=notes,
-        costs=content.cost_rows(runs),
+        costs=tables.cost_rows(runs),
         metrics_figure=_image(figures.metrics_figure(runs)),
         chains_figure=_image(figures.chains_figure(runs)),
         costs_figure=_image(figures.costs_figure(runs)),
-        data=content.browser_data(runs),
+        data=browser_data(runs),
     )
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from causaledit.evaluation.answers import normalise
+from causaledit.facts.answers import normalise
+from causaledit.facts.requests import strip_html
 from causaledit.judges.rules.names import NEW, OLD, OTHER, names_for
 from causaledit.judges.rules.text import plain, sentences
 from causaledit.judges.rules.wording import word_set, wordings, words
-from causaledit.requests import strip_html
 
 if TYPE_CHECKING:
     from causaledit.judges.base import JudgedResponse, RationaleGrade

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from causaledit.evaluation.answers import without_accents
+from causaledit.facts.answers import without_accents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.methods.alphaedit.null_space import prepare_projections
-from causaledit.methods.locate_edit.editor import locate_edit
+from causaledit.methods.shared.locate_edit.editor import locate_edit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.alphaedit.hparams import AlphaEditHyperParams
-    from causaledit.methods.locate_edit.editor import LocateEditReport
-    from causaledit.methods.sequence import EditSequence
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.methods.method import EditSequence
+    from causaledit.methods.shared.locate_edit.editor import LocateEditReport
+    from causaledit.support.progress import ProgressSink
 
 
 def apply_alphaedit_to_model(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from causaledit.methods.hyperparams import setting
-from causaledit.methods.memit.hparams import SpreadHyperParams
+from causaledit.methods.shared.locate_edit.hparams import SpreadHyperParams
 
 
 @dataclass

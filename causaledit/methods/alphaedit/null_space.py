@@ -11,13 +11,13 @@ import numpy as np
 import torch
 
 from causaledit.errors import EditFailedError
-from causaledit.methods.locate_edit.stored import write_arrays
-from causaledit.models.embedded import cache_dir
+from causaledit.support.files import write_arrays
+from causaledit.support.paths import cache_dir
 
 if TYPE_CHECKING:
     from causaledit.methods.alphaedit.hparams import AlphaEditHyperParams
-    from causaledit.methods.locate_edit.editor import LocateEditor
-    from causaledit.methods.locate_edit.stored import Moment
+    from causaledit.methods.shared.locate_edit.editor import LocateEditor
+    from causaledit.methods.shared.locate_edit.stored import Moment
 
 logger = logging.getLogger(__name__)
 

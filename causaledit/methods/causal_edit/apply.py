@@ -8,24 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.methods.causal_edit.bootstrap import (
-    TraceReport,
-    collect_traces,
-    run_bootstrap,
-    training_pairs,
-)
-from causaledit.methods.causal_edit.internalise import (
-    TEACHER_ADAPTER,
-    add_teacher_snapshot,
-    run_internalisation,
-)
+from causaledit.methods.call import editing, ready_edits
+from causaledit.methods.causal_edit.bootstrap import TraceReport, collect_traces, run_bootstrap, training_pairs
+from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.preservation import build_preservation, read_questions
+from causaledit.methods.causal_edit.prompts import check_context_window
 from causaledit.methods.causal_edit.teacher import choose_teacher
-from causaledit.methods.causal_edit.training import add_adapter, lora_config
-from causaledit.methods.common import MethodReport, editing, ready_edits
+from causaledit.methods.method import MethodReport
+from causaledit.models.adapters import add_adapter, deliver_adapter, forget_adapter, lora_config
 from causaledit.models.chat import prepare_tokenizer, supports_system_role
-from causaledit.models.weights import deliver_adapter, forget_adapter
-from causaledit.narratives import check_context_window, load_narratives, resolve_edits
+from causaledit.narratives.resolve import load_narratives, resolve_edits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,9 +25,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.support.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +47,16 @@ class EditReport(MethodReport):
     teacher: str = "none"
     teacher_accuracy: float | None = None
     traces: list[TraceReport] = field(default_factory=list)
+
+    def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+        """As every method's card, with narrative sources, teacher and traces."""
+        return {
+            **super().card(hparams, metrics),
+            "narrative_source": self.narrative_source,
+            "teacher": self.teacher,
+            "teacher_accuracy": self.teacher_accuracy,
+            "traces": [vars(trace) for trace in self.traces],
+        }
 
 
 def apply_causal_edit_to_model(

@@ -16,34 +16,25 @@ import torch
 from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
+from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
-from causaledit.methods.causal_edit.relations import RelationBank
-from causaledit.methods.causal_edit.training import (
-    PreservingMixin,
-    WatchCallback,
-    prepared,
-    quiet_trainers,
-    trainer_arguments,
-)
+from causaledit.methods.causal_edit.preservation import PreservingMixin
+from causaledit.methods.shared.trainers import WatchCallback, prepared, quiet_trainers, trainer_arguments
+from causaledit.models.batches import unpadded
 from causaledit.models.chat import render, user
-from causaledit.models.generation import (
-    completion_logits,
-    logits_in_one_pass,
-    mean_log_probability,
-    sample_continuations,
-    unpadded,
-)
+from causaledit.models.generation import sample_continuations
+from causaledit.models.scoring import completion_logits, logits_in_one_pass, mean_log_probability
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.preservation import PreservationSet
-    from causaledit.models.tally import TokenCount
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.support.costs import TokenCount
+    from causaledit.support.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
 

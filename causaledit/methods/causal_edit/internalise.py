@@ -35,26 +35,22 @@ from trl.trainer.utils import use_adapter
 from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.bootstrap import all_prompts
-from causaledit.methods.causal_edit.training import (
-    PreservingMixin,
-    WatchCallback,
-    prepared,
-    quiet_trainers,
-    trainer_arguments,
-)
+from causaledit.methods.causal_edit.preservation import PreservingMixin
+from causaledit.methods.shared.trainers import WatchCallback, prepared, quiet_trainers, trainer_arguments
+from causaledit.models.adapters import merged_for_inference
+from causaledit.models.batches import positions_for, unpadded
 from causaledit.models.chat import user
-from causaledit.models.generation import completion_logits, logits_in_one_pass, positions_for, unpadded
-from causaledit.models.weights import merged_for_inference
+from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.preservation import PreservationSet
-    from causaledit.models.tally import TokenCount
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.support.costs import TokenCount
+    from causaledit.support.progress import ProgressSink
 
 STUDENT_ADAPTER = "default"
 TEACHER_ADAPTER = "teacher"

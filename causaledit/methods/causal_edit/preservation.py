@@ -18,18 +18,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.errors import HparamsError
-from causaledit.evaluation.answers import mentions, normalise
+from causaledit.facts.answers import mentions, normalise
+from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit.losses import bucketed_kl
-from causaledit.methods.causal_edit.relations import RelationBank
 from causaledit.models.chat import render, user
-from causaledit.models.generation import greedy_answers, logits_in_one_pass
+from causaledit.models.generation import greedy_answers
+from causaledit.models.scoring import logits_in_one_pass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-    from causaledit.models.tally import TokenCount
-    from causaledit.requests import EditRequest
+    from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
 
@@ -191,3 +192,28 @@ def read_questions(path: str) -> list[str]:
     if not isinstance(data, list) or not data or not all(isinstance(q, str) and q.strip() for q in data):
         raise HparamsError(f"`preserve_file` ({path!r}) must hold a JSON list of questions.")
     return data
+
+
+class PreservingMixin:
+    """Adds `preserve_weight` × the preservation loss to a trainer's own loss."""
+
+    preservation: PreservationSet | None = None
+
+    @property
+    def _shares_prefix(self) -> bool:
+        """In one process on plain weights what prompts (and teachers' contexts) have in common is read once a step."""
+        return self.accelerator.num_processes == 1 and not self.is_fsdp_enabled  # type: ignore[attr-defined]
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The trainer's own loss plus the preservation term."""
+        result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)  # type: ignore[misc]
+        if return_outputs:
+            return self.with_preservation(result[0], model), result[1]
+        return self.with_preservation(result, model)
+
+    def with_preservation(self, loss: Any, model: Any) -> Any:
+        """Add the preservation term, scaled for gradient accumulation, to a training loss."""
+        if self.preservation is None or not model.training:
+            return loss
+        term = self.preservation.next_loss(model, share=self._shares_prefix)
+        return loss + term / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]

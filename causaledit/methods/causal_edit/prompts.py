@@ -5,14 +5,24 @@ The student's prompts: 2 question forms × 7 cues = 14 (arXiv 2605.28303, stage 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from causaledit.errors import RequestError
+from causaledit.facts.requests import EditRequest
+from causaledit.methods.causal_edit import prompts as P
 from causaledit.models.chat import Messages, user
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causaledit.requests import EditRequest
+    from causaledit.facts.requests import EditRequest
 
 PROMPT_VERSION = 1
 
@@ -114,3 +124,34 @@ def trace_instruction(request: EditRequest, labels: list[str]) -> str:
 def answer_request(request: EditRequest) -> Messages:
     """Ask for the old answer, closed-book, where the request does not state it."""
     return user(f"{request.question_form} Reply with the answer only.")
+
+
+def check_context_window(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: list[EditRequest],
+    hparams: CausalEditHyperParams,
+) -> None:
+    """Refuse a narrative that does not fit beside a prompt and a rollout: it is never cut.
+
+    Raises:
+        RequestError: The narrative, its prompt and the longest completion exceed the model's window.
+    """
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if not window:
+        return
+    completion = hparams.distill_max_new_tokens if 2 in hparams.stages else 0
+    for request in requests:
+        if not request.narrative:
+            continue
+        prompts = [p.text for p in P.student_prompts(request, causal=True, cake_data=hparams.distill_cake_data)]
+        longest = max((*prompts, P.trace_instruction(request, ["Reason for change"] * 4)), key=len)
+        context = P.privileged_context(
+            dataclasses.replace(request, ground_truth=request.ground_truth or ""), causal=True
+        )
+        need = len(tokenizer(context + longest)["input_ids"]) + completion + 64
+        if need > window:
+            raise RequestError(
+                f"The narrative of {request.subject!r} has {len(tokenizer(request.narrative)['input_ids'])} tokens; "
+                f"with prompt and completion that is {need}, and the model's context window is {window}: shorten it."
+            )

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from causaledit.evaluation.answers import commits_to
+from causaledit.facts.answers import commits_to
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.models.chat import render
 from causaledit.models.generation import generate_texts
@@ -16,9 +16,9 @@ from causaledit.models.generation import generate_texts
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-    from causaledit.models.tally import TokenCount
-    from causaledit.requests import EditRequest
+    from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
 

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from causaledit.evaluation.answers import mentions
+from causaledit.facts.answers import mentions
 
 if TYPE_CHECKING:
-    from causaledit.requests import EditRequest
+    from causaledit.facts.requests import EditRequest
 
 MIN_WORDS = 5
 CAUSAL_LABELS = ("Old fact", "Reason for change", "Updated fact", "Derivation")

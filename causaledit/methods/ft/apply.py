@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from causaledit.methods.common import MethodReport, editing, ready_edits, rewriting
-from causaledit.methods.finetune import (
-    ConstrainedAdam,
-    check_window,
-    descend,
-    select_weights,
-    target_batches,
-    target_rows,
-)
+from causaledit.methods.call import editing, ready_edits
+from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
+from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_rows
 from causaledit.models.chat import prepare_tokenizer
+from causaledit.models.layout import select_weights
+from causaledit.models.weights import rewriting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,9 +18,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.ft.hparams import FTHyperParams
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.support.progress import ProgressSink
 
 
 def apply_ft_to_model(

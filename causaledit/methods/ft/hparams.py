@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from causaledit.methods.finetune_hparams import WeightTuneHyperParams
 from causaledit.methods.hyperparams import setting
+from causaledit.methods.shared.finetune.hparams import WeightTuneHyperParams
 
 ALG_NAME = "FT"
 

@@ -7,30 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.methods.common import MethodReport, editing, ready_edits, rewriting
-from causaledit.methods.finetune import (
-    ConstrainedAdam,
-    TargetRow,
-    check_window,
-    descend,
-    row_logits,
-    select_weights,
-    target_batches,
-    target_rows,
-)
+from causaledit.methods.call import editing, ready_edits
 from causaledit.methods.ice.contexts import edit_contexts
 from causaledit.methods.ice.losses import consistency_loss, sampled_consistency_loss
+from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
+from causaledit.methods.shared.finetune.rows import TargetRow, check_window, row_logits, target_batches, target_rows
+from causaledit.models.batches import eos_ids
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.generation import completion_logits, eos_ids, sample_tokens
+from causaledit.models.generation import sample_tokens
+from causaledit.models.layout import select_weights
+from causaledit.models.scoring import completion_logits
+from causaledit.models.weights import rewriting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.ice.hparams import ICEHyperParams
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.support.progress import ProgressSink
 
 
 @dataclass(frozen=True)

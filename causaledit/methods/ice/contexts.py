@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causaledit.requests import EditRequest
+    from causaledit.facts.requests import EditRequest
 
 STATEMENT = "{cloze} {new}."
 PARAPHRASES = (

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from causaledit.errors import HparamsError
-from causaledit.methods.finetune_hparams import WeightTuneHyperParams
 from causaledit.methods.hyperparams import setting
+from causaledit.methods.shared.finetune.hparams import WeightTuneHyperParams
 
 ALG_NAME = "ICE"
 CONTEXTS = ("narrative", "statement", "paraphrases")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from causaledit.methods.common import MethodReport, ready_edits
-from causaledit.methods.finetune import TargetRow, check_window
+from causaledit.methods.call import ready_edits
+from causaledit.methods.ike.model import InContextModel
 from causaledit.methods.ike.prompts import context_text, read_examples
-from causaledit.models.in_context import InContextModel
+from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.finetune.rows import TargetRow, check_window
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.ike.hparams import IKEHyperParams
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.support.progress import ProgressSink
 
 ROOM = 256  # tokens left for the prompt and its answer
 

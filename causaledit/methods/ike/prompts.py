@@ -6,13 +6,14 @@ import random
 from typing import TYPE_CHECKING
 
 from causaledit.errors import RequestError
-from causaledit.requests import load_json, requests_from_data
+from causaledit.facts.requests import requests_from_data
+from causaledit.support.files import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.ike.hparams import IKEHyperParams
-    from causaledit.requests import EditRequest
 
 FACT = "New fact: {cloze} {new}."
 EXAMPLE = "{fact}\nPrompt: {prompt}\nAnswer: {answer}\n"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from causaledit.methods.causal_edit.training import add_adapter, lora_config
-from causaledit.methods.common import MethodReport, editing, ready_edits
-from causaledit.methods.finetune import ConstrainedAdam, check_window, descend, target_batches, target_rows
+from causaledit.methods.call import editing, ready_edits
+from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
+from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_rows
+from causaledit.models.adapters import add_adapter, deliver_adapter, forget_adapter, lora_config
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.weights import deliver_adapter, forget_adapter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.lora.hparams import LoRAHyperParams
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.support.progress import ProgressSink
 
 
 def apply_lora_to_model(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from causaledit.methods.finetune_hparams import FineTuneHyperParams
 from causaledit.methods.hyperparams import AdapterHyperParams, setting
+from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
 
 ALG_NAME = "LoRA"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import EditFailedError
-from causaledit.methods.locate_edit.editor import locate_edit
+from causaledit.methods.shared.locate_edit.editor import locate_edit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from causaledit.methods.locate_edit.editor import LocateEditor, LocateEditReport
+    from causaledit.facts.requests import EditRequest
+    from causaledit.methods.method import EditSequence
     from causaledit.methods.rome.hparams import ROMEHyperParams
-    from causaledit.methods.sequence import EditSequence
-    from causaledit.progress import ProgressSink
-    from causaledit.requests import EditRequest
+    from causaledit.methods.shared.locate_edit.editor import LocateEditor, LocateEditReport
+    from causaledit.support.progress import ProgressSink
 
 # Below this cosine between the prompt's key and the direction of the change, the change would blow up.
 SMALLEST_MATCH = 1e-6

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import setting
-from causaledit.methods.locate_edit.hparams import LocateEditHyperParams
+from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
 
 
 @dataclass

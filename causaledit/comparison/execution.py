@@ -1,0 +1,266 @@
+"""Methods side by side: the same cases, probes and judge for all, each method a resumable run of its own.
+
+Data flow: arguments → **plan** (one run's plan per method; everything that can be refused is refused here) →
+per method: run → judge → **row** → compare.json and compare.md, written anew after each method.
+
+    output_root/{datatype}/{model_type}/compare/tag-{exp_tag}/n{cases}_seed{seed}_{run_id}/
+        compare.json  compare.md  meta/compare_args.json
+
+The runs themselves lie where `causaledit run` puts them, under the same run id. One model serves all of them, as
+every edit is undone exactly; that this is so is checked after each method.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from causaledit.comparison.shared_model import _SharedModel
+from causaledit.comparison.tables import markdown
+from causaledit.errors import JudgingStoppedError, MetricsError, one_line
+from causaledit.judges.judging import judge_responses
+from causaledit.judges.store import VerdictStore, store_of
+from causaledit.metrics.paired import paired_with
+from causaledit.metrics.predictions import read_cases, read_metrics, units_of
+from causaledit.metrics.summary import TASKS, evaluate_run
+from causaledit.probes.sets import PROBE_SET_VERSION
+from causaledit.runs.execution import RunSink, SilentRun, execute
+from causaledit.runs.folder import RunFolder, locked
+from causaledit.support.costs import versions
+from causaledit.support.files import read_object, write_json, write_text
+
+if TYPE_CHECKING:
+    from causaledit.comparison.plan import ComparePlan
+    from causaledit.judges.base import Judge
+    from causaledit.metrics.summary import RunMetrics
+    from causaledit.runs.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+Status = Literal["not started", "unfinished", "finished", "failed"]
+
+
+# ---- rows ------------------------------------------------------------------------------------------
+@dataclass
+class MethodRow:
+    """What is known of one method.
+
+    Attributes:
+        method: Its name.
+        folder: Its run's folder.
+        status: How far the run got.
+        cases: How many it has.
+        finished_cases: How many are done, without those that failed.
+        error: Why the run failed.
+        failed_cases: Cases that could not be edited, with the reason.
+        judging_error: Why there are no figures though there are predictions.
+        metrics: `RunMetrics.to_dict()`.
+        paired: Against the reference (`paired_with`); None for the reference itself.
+        costs: As in run_info.json.
+        device: As in run_info.json.
+    """
+
+    method: str
+    folder: str
+    status: Status
+    cases: int
+    finished_cases: int = 0
+    error: str | None = None
+    failed_cases: dict[str, str] = field(default_factory=dict)
+    judging_error: str | None = None
+    metrics: dict[str, Any] | None = None
+    paired: dict[str, Any] | None = None
+    costs: dict[str, Any] = field(default_factory=dict)
+    device: dict[str, Any] | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What went wrong, in a few words."""
+        if self.error:
+            return self.error
+        if self.failed_cases:
+            case, reason = next(iter(self.failed_cases.items()))
+            return f"{len(self.failed_cases)} of {self.cases} cases failed, the first is {case}: {reason}"
+        return f"not judged: {self.judging_error}" if self.judging_error else None
+
+
+# ---- progress --------------------------------------------------------------------------------------
+class CompareSink(RunSink, Protocol):
+    """Receives a comparison's progress, and that of each of its runs."""
+
+    def begin_methods(self, plan: ComparePlan) -> None:
+        """The comparison begins."""
+
+    def begin_method(self, row: MethodRow) -> None:
+        """A method's turn."""
+
+    def method_done(self, row: MethodRow) -> None:
+        """It is over, well or not, and the table is on disk."""
+
+
+class SilentCompare(SilentRun):
+    """Shows nothing."""
+
+    def begin_methods(self, plan: ComparePlan) -> None:
+        """See `CompareSink.begin_methods`."""
+
+    def begin_method(self, row: MethodRow) -> None:
+        """See `CompareSink.begin_method`."""
+
+    def method_done(self, row: MethodRow) -> None:
+        """See `CompareSink.method_done`."""
+
+
+# ---- execution -------------------------------------------------------------------------------------
+def execute_comparison(
+    plan: ComparePlan,
+    judge: Judge,
+    sink: CompareSink | None = None,
+    *,
+    workers: int = 1,
+    retry_errors: bool = False,
+) -> list[MethodRow]:
+    """Run, judge and tabulate every method, going on where an earlier call stopped.
+
+    A method that fails does not end the comparison, nor does a judge that gives up: both are in the method's row,
+    and a later call tries them again.
+
+    Args:
+        plan: From `make_compare_plan`.
+        judge: The judge that the plan was made for.
+        sink: Where progress goes.
+        workers: Requests at a time, for a judge that waits for an endpoint.
+        retry_errors: Judge again what is kept as an error.
+
+    Returns:
+        One row per method, in the order of the plan.
+
+    Raises:
+        RunError: Another process works on the comparison.
+        SaveError: The table cannot be written.
+    """
+    with locked(plan.folder):
+        write_json(plan.folder / "meta" / "compare_args.json", {**plan.arguments, "run_id": plan.run_id})
+        return _Comparison(plan, judge, sink or SilentCompare(), workers, retry_errors).run()
+
+
+class _Comparison:
+    """One process's part of a comparison."""
+
+    def __init__(self, plan: ComparePlan, judge: Judge, sink: CompareSink, workers: int, retry_errors: bool) -> None:
+        self.plan, self.judge, self.sink = plan, judge, sink
+        self.workers, self.retry_errors = workers, retry_errors
+        self.model = _SharedModel()
+        self.reference: RunMetrics | None = None
+        self.rows = {
+            name: MethodRow(name, str(run.folder), "not started", len(run.cases)) for name, run in plan.runs.items()
+        }
+
+    def run(self) -> list[MethodRow]:
+        """All methods, the reference first: the others are tested against it."""
+        self.sink.begin_methods(self.plan)
+        order = sorted(self.plan.methods, key=lambda name: name != self.plan.reference)
+        try:
+            for name in order:  # what an earlier call left is in the table from the start
+                if self.plan.runs[name].resumed:
+                    self._describe(name)
+            for name in order:
+                self._method(name)
+        finally:
+            self._write()
+        return list(self.rows.values())
+
+    def _method(self, name: str) -> None:
+        run, row = self.plan.runs[name], self.rows[name]
+        self.sink.begin_method(row)
+        error = None
+        try:
+            folder = RunFolder(run.folder, run.cases)
+            if all(folder.is_finished(case) for case in run.cases):
+                execute(run, self.sink)
+            else:
+                loaded = self.model.get(run.hparams)
+                execute(run, self.sink, model=loaded.model, tokenizer=loaded.tokenizer)
+        except KeyboardInterrupt:
+            row.status = "unfinished"
+            raise
+        except Exception as failure:
+            error = one_line(failure)
+            logger.debug("%s failed", name, exc_info=True)
+            logger.warning("%s failed, the others go on: %s", name, error)
+        changed = self.model.check()
+        row.error = error or (f"{name} left the model otherwise than it was: {changed}" if changed else None)
+        self._describe(name, retry_errors=self.retry_errors)
+        if row.error:
+            row.status = "failed"
+        self._write()
+        self.sink.method_done(row)
+
+    def _describe(self, name: str, *, retry_errors: bool = False) -> None:
+        """Fill in the method's row from what is on disk."""
+        run, row = self.plan.runs[name], self.rows[name]
+        info = read_object(run.folder / "meta" / "run_info.json")
+        row.costs, row.device = info.get("costs") or {}, info.get("device")
+        folder = RunFolder(run.folder, run.cases)
+        row.finished_cases = sum(folder.is_finished(case) for case in run.cases)
+        row.failed_cases = {str(item["case_id"]): str(item["error"]) for item in folder.items if "error" in item}
+        done = row.finished_cases + len(row.failed_cases) == row.cases
+        row.status = "finished" if done else "unfinished"
+        row.metrics = row.paired = row.judging_error = None
+        if not folder.items:
+            return
+        folder.assemble()  # a run that was killed has cases that are not in metrics.json yet
+        try:
+            figures = self._figures(run, retry_errors)
+        except Exception as error:  # the predictions are on disk, and the other methods have theirs to give
+            row.judging_error = one_line(error)
+            logger.debug("%s: judging failed", name, exc_info=True)
+            logger.warning("%s is not judged: %s", name, row.judging_error)
+            return
+        row.metrics = figures.to_dict()
+        if name == self.plan.reference:
+            self.reference = figures
+        elif self.reference is not None:
+            try:
+                row.paired = paired_with(figures, self.reference)
+            except MetricsError as error:  # one of the two has no case yet
+                logger.info("%s and %s are not paired: %s", name, self.plan.reference, error)
+
+    def _figures(self, run: Plan, retry_errors: bool) -> RunMetrics:
+        file = run.folder / "metrics.json"
+        cases = read_cases(read_metrics(file, run.arguments.editing_method))
+        stages = self.sink.stages
+        try:
+            with VerdictStore(store_of(file, self.judge.name)) as store:
+                table = judge_responses(
+                    self.judge,
+                    units_of(cases, TASKS),
+                    store=store,
+                    workers=self.workers,
+                    retry_errors=retry_errors,
+                    on_start=lambda missing: stages.start(f"judging ({self.judge.name})", missing),
+                    on_verdict=stages.advance,
+                )
+        finally:
+            stages.finish()
+        errors = table.errors()
+        if errors and sum(errors.values()) == len(table):
+            raise JudgingStoppedError(f"none of {len(table)} responses could be judged: {next(iter(errors))[:200]}")
+        return evaluate_run(cases, table)
+
+    def _write(self) -> None:
+        rows = list(self.rows.values())
+        data = {
+            "reference": self.plan.reference,
+            "run_id": self.plan.run_id,
+            "arguments": dict(self.plan.arguments),
+            "dataset_sha256": next(iter(self.plan.runs.values())).sha256,
+            "cases": [case.case_id for case in next(iter(self.plan.runs.values())).cases],
+            "probe_set_version": PROBE_SET_VERSION,
+            "versions": versions(),
+            "methods": {row.method: {**dataclasses.asdict(row), "problem": row.problem} for row in rows},
+        }
+        write_json(self.plan.folder / "compare.json", data)
+        write_text(self.plan.folder / "compare.md", markdown(data))

@@ -1,0 +1,136 @@
+"""What a comparison will do, checked before anything runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from causaledit.errors import HparamsError, RunError
+from causaledit.mquake.datasets import locate_dataset
+from causaledit.runs.plan import Plan, RunArguments, make_plan, new_run_id, place_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+
+logger = logging.getLogger(__name__)
+
+REFERENCE = "CausalEdit"  # what the others are tested against, where it is among them
+
+
+FOLDER = "compare"  # beside the methods' folders
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """The methods of `--methods A,B,…`.
+
+    Raises:
+        RunError: There is none, or one is named twice.
+    """
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise RunError(f"--methods must be names with commas between them, got {text!r}.")
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise RunError(f"--methods names {twice[0]!r} twice.")
+    return tuple(names)
+
+
+@dataclass(frozen=True)
+class ComparePlan:
+    """A comparison that has been checked and can start.
+
+    Attributes:
+        methods: In the order of the table.
+        run_id: Of the comparison and of all its runs.
+        runs: One plan per method.
+        arguments: What must be the same for the comparison to be resumed.
+        folder: Where the table is kept.
+        resumed: Whether it was there already.
+    """
+
+    methods: tuple[str, ...]
+    run_id: str
+    runs: Mapping[str, Plan]
+    arguments: Mapping[str, Any]
+    folder: Path
+    resumed: bool
+
+    @property
+    def reference(self) -> str:
+        """The method that the others are tested against: CausalEdit, or the first where that is not compared."""
+        return REFERENCE if REFERENCE in self.methods else self.methods[0]
+
+
+def make_compare_plan(
+    methods: Sequence[str], arguments: RunArguments, *, judge: str, resume: bool = False
+) -> ComparePlan:
+    """Check everything that can be checked before a model is loaded.
+
+    Args:
+        methods: Names, as of `--editing_method`.
+        arguments: What all runs share; `editing_method` is replaced by each of the names.
+        judge: The judge's identity.
+        resume: Go on with the comparison of `run_id`; without one, with the newest that has these arguments. Where
+            there is none to go on with, a new one begins.
+
+    Raises:
+        RunError: An unknown method; the run id is taken (without `resume`), or was started with other arguments.
+        DatasetError, HparamsError, ModelError, SaveError: As for a run.
+    """
+    methods = parse_methods(",".join(methods))
+    ours = {**arguments.comparable(), "methods": list(methods), "judge": judge}
+    for name in ("editing_method", "hparams_path"):
+        del ours[name]
+    parent = place_of(arguments, locate_dataset(arguments.datatype), FOLDER)
+    run_id = _run_id(parent, ours, arguments.run_id, resume)
+    resumed = run_id is not None
+    run_id = run_id or arguments.run_id or new_run_id()
+    runs = {name: _run_plan(name, arguments, run_id) for name in methods}
+    if len({(plan.sha256, tuple(case.case_id for case in plan.cases)) for plan in runs.values()}) > 1:
+        raise RunError(f"--datatype {arguments.datatype!r} changed while it was read: start again.")
+    folder = parent / next(iter(runs.values())).folder.name
+    return ComparePlan(methods, run_id, runs, ours, folder, resumed)
+
+
+def _run_plan(name: str, arguments: RunArguments, run_id: str) -> Plan:
+    try:
+        return make_plan(dataclasses.replace(arguments, editing_method=name, run_id=run_id))
+    except (RunError, HparamsError) as error:
+        told = str(error).replace("--editing_method", "--methods")
+        raise type(error)(told if name in told else f"{name}: {told}") from None
+
+
+def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: bool) -> str | None:
+    """The run id of the comparison to go on with, or None where a new one begins."""
+    kept = []
+    for file in parent.glob("n*_seed*/meta/compare_args.json"):
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+            kept.append((file.stat().st_mtime, str(data["run_id"]), data))
+        except (OSError, ValueError, KeyError, TypeError):
+            logger.warning("%s cannot be read: that comparison is not resumed", file)
+    kept = [entry for entry in sorted(kept, key=lambda entry: -entry[0]) if run_id in (None, entry[1])]
+    if not resume:
+        if run_id is not None and kept:
+            raise RunError(f"--run_id {run_id!r}: that comparison exists; --resume goes on with it.")
+        return None
+    for _, known, data in kept:
+        if all(data.get(name) == value for name, value in ours.items()):
+            return known
+    if not kept:
+        logger.info("there is no comparison to resume: a new one begins")
+        return None
+    _, known, data = kept[0]
+    differing = next(name for name, value in ours.items() if data.get(name) != value)
+    raise RunError(
+        f"--resume: the comparison {known!r} was started with --{differing} {_shown(data.get(differing))}, and now it "
+        f"is {_shown(ours[differing])}: give the same arguments, or leave out --resume and give another --run_id."
+    )
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else "unset" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""What an edit is: requests, names in text, ways to ask about a relation. Knows no model."""

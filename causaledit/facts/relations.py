@@ -1,0 +1,85 @@
+"""What is known of relations: other ways to ask for a fact, and names for neighbouring questions.
+
+Data, not code: `data/relations.json`. A fact of a relation that is not in there still gets a paraphrase
+(its cloze, closed with "which?") and neighbours of every kind.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from causaledit.facts.answers import normalise
+from causaledit.support.paths import data_dir
+
+if TYPE_CHECKING:
+    from causaledit.facts.requests import EditRequest
+
+
+@dataclass(frozen=True)
+class Relation:
+    """One relation.
+
+    Attributes:
+        name: What it is called.
+        cues: Words in a prompt or question that tell it.
+        kind: Kind of its subjects (person, country, …).
+        questions: Ways to ask for it; `{}` is the subject.
+        neighbour_kinds: Kinds of the names its questions can also be asked about.
+    """
+
+    name: str
+    cues: tuple[str, ...]
+    kind: str
+    questions: tuple[str, ...]
+    neighbour_kinds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RelationBank:
+    """The relations, names by kind, and general questions."""
+
+    relations: tuple[Relation, ...]
+    names: dict[str, list[str]]
+    general: list[str]
+
+    @classmethod
+    @functools.cache
+    def bundled(cls) -> RelationBank:
+        """The bank in `data/relations.json`, read once; whoever has it leaves it as it is."""
+        data = json.loads((data_dir() / "relations.json").read_text(encoding="utf-8"))
+        relations = tuple(
+            Relation(
+                r["name"],
+                tuple(r["cues"]),
+                r["kind"],
+                tuple(r["questions"]),
+                tuple(r.get("neighbour_kinds", [r["kind"]])),
+            )
+            for r in data["relations"]
+        )
+        return cls(relations, data["names"], data["general"])
+
+    def relation_of(self, request: EditRequest) -> Relation | None:
+        """The relation whose longest cue stands in the edit's cloze, or else in its question."""
+        for text in (request.prompt, (request.question or "").replace(request.subject, " ")):
+            hits = [
+                (len(cue), relation)
+                for relation in self.relations
+                for cue in relation.cues
+                if re.search(rf"\b{re.escape(cue)}", text, re.IGNORECASE)
+            ]
+            if hits:
+                return max(hits, key=lambda hit: hit[0])[1]
+        return None
+
+    def paraphrases(self, request: EditRequest, n: int) -> list[str]:
+        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are probes, held out."""
+        relation = self.relation_of(request)
+        templates = relation.questions if relation else (f"{request.prompt} which?",)
+        asked = [template.replace("{}", request.subject) for template in templates]
+        known = {normalise(q) for q in (request.question_form, request.cloze, *(p.question for p in request.rephrase))}
+        return [q for q in asked if normalise(q) not in known][:n]

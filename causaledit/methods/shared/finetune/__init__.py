@@ -1,0 +1,1 @@
+"""Gradient descent on target tokens: what FT, LoRA and ICE share."""

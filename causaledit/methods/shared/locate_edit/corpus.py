@@ -1,0 +1,177 @@
+"""Text behind the keys' second moment: any local text, a datasets name, or what the model itself writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causaledit.errors import HparamsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
+
+TEXT_SUFFIXES = (".txt", ".md", ".jsonl")
+# EasyEdit's short names for what it downloads.
+KNOWN_DATASETS = {
+    "wikipedia": "wikimedia/wikipedia:20231101.en",
+    "wikitext": "Salesforce/wikitext:wikitext-103-raw-v1",
+    "wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1",
+}
+SAMPLE_OPENINGS = ("The", "In", "A", "It is", "When", "One of the", "He was", "People", "During", "This")
+SAMPLE_TOKENS = 128
+SAMPLE_BATCH = 32
+SAMPLE_BUDGET = 20_000  # tokens, where no budget is set
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents that can be read again from the start.
+
+    Attributes:
+        name: What it is, in words.
+        digest: Differs where the text differs.
+        documents: Gives the documents in a fixed order.
+    """
+
+    name: str
+    digest: str
+    documents: Callable[[], Iterator[str]]
+
+
+def open_corpus(source: str) -> Corpus:
+    """A text file, a folder of them, or a data set by name (`name` or `name:configuration`).
+
+    A document is a paragraph (up to an empty line) of a `.txt` or `.md` file, a line's `text` in a `.jsonl` file,
+    a row's `text` in a data set.
+
+    Raises:
+        HparamsError: There is nothing of that kind, or no text in it.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _from_files(source, [path])
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES)
+        if files:
+            return _from_files(source, files)
+    return _from_datasets(source)
+
+
+def _from_files(name: str, files: list[Path]) -> Corpus:
+    digest = hashlib.sha256()
+    try:
+        for file in files:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+    except OSError as error:
+        raise HparamsError(f"`mom2_dataset`: {str(error.filename)!r} cannot be read ({error.strerror}).") from None
+
+    def documents() -> Iterator[str]:
+        for file in files:
+            yield from _file_documents(file)
+
+    return Corpus(name, digest.hexdigest(), documents)
+
+
+def _file_documents(file: Path) -> Iterator[str]:
+    with file.open(encoding="utf-8", errors="replace") as stream:
+        if file.suffix == ".jsonl":
+            for number, line in enumerate(stream, start=1):
+                try:
+                    text = json.loads(line)["text"] if line.strip() else ""
+                except (ValueError, KeyError, TypeError):
+                    raise HparamsError(
+                        f"`mom2_dataset`: line {number} of {str(file)!r} is no JSON object with `text`."
+                    ) from None
+                if text.strip():
+                    yield text
+            return
+        paragraph: list[str] = []
+        for line in stream:
+            if line.strip():
+                paragraph.append(line)
+            elif paragraph:
+                yield "".join(paragraph).strip()
+                paragraph = []
+        if paragraph:
+            yield "".join(paragraph).strip()
+
+
+def _from_datasets(source: str) -> Corpus:
+    name, _, configuration = KNOWN_DATASETS.get(source, source).partition(":")
+    try:
+        from datasets import load_dataset
+
+        rows = load_dataset(name, configuration or None, split="train", streaming=True)
+        first = next(iter(rows))
+    except Exception as error:  # a missing package, no network, no such data set: all the same to the caller
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise HparamsError(
+            f"`mom2_dataset` {source!r} is no text file or folder and cannot be loaded as a data set ({reason}): give "
+            "a local text, or leave it out, and text sampled from the model itself serves."
+        ) from None
+    if "text" not in first:
+        raise HparamsError(f"`mom2_dataset` {source!r} has no column `text`, only {sorted(first)}.")
+
+    def documents() -> Iterator[str]:
+        return (row["text"] for row in rows if row["text"].strip())
+
+    digest = hashlib.sha256(f"{name}:{configuration}:{first['text']}".encode()).hexdigest()
+    return Corpus(source, digest, documents)
+
+
+def own_samples(model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revision: str, keep: Path | None) -> Corpus:
+    """Text that the model writes itself: good enough for small models and demonstrations, no substitute for a corpus.
+
+    Args:
+        revision: Of all the model's weights.
+        keep: Folder where sampled texts are kept, so that an interrupted run goes on.
+    """
+    budget = hparams.mom2_max_tokens or SAMPLE_BUDGET
+    length = min(SAMPLE_TOKENS, hparams.mom2_document_tokens)
+    number = min(hparams.mom2_n_samples, -(-budget // length))
+    key = hashlib.sha256(repr((revision, hparams.seed, length, SAMPLE_OPENINGS)).encode()).hexdigest()
+    file = keep / f"samples-{key[:24]}.jsonl" if keep else None
+
+    def documents() -> Iterator[str]:
+        texts = _kept(file)
+        for start in range(0, number, SAMPLE_BATCH):
+            if len(texts) < start + SAMPLE_BATCH:
+                texts = [*texts[:start], *_sample(model, tokenizer, hparams.seed, start, length)]
+                if file is not None:
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    temporary = file.with_suffix(".part")
+                    temporary.write_text("".join(json.dumps(t) + "\n" for t in texts), encoding="utf-8")
+                    temporary.replace(file)
+            yield from (text for text in texts[start : min(start + SAMPLE_BATCH, number)] if text.strip())
+
+    return Corpus("text sampled from the model itself", f"{key}-{number}", documents)
+
+
+def _kept(file: Path | None) -> list[str]:
+    try:
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file else []
+    except (OSError, ValueError):
+        return []
+
+
+def _sample(model: Any, tokenizer: Any, seed: int, start: int, length: int) -> list[str]:
+    import copy
+
+    from causaledit.models.generation import generate_texts
+    from causaledit.support.seeding import seeded
+
+    if tokenizer.pad_token_id is None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.eos_token
+    prompts = [SAMPLE_OPENINGS[i % len(SAMPLE_OPENINGS)] for i in range(SAMPLE_BATCH)]
+    with seeded(seed + start):  # each batch by itself, so that a resumed run samples the same
+        texts = generate_texts(
+            model, tokenizer, prompts, max_new_tokens=length, temperature=1.0, batch_size=SAMPLE_BATCH
+        )
+    return [prompt + text for prompt, text in zip(prompts, texts, strict=True)]

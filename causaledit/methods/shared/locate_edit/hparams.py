@@ -1,0 +1,105 @@
+"""Hyper-parameters that ROME, MEMIT and AlphaEdit share, under EasyEdit's key names.
+
+Where a name starts with `v_` it belongs to the optimisation of the value, with `mom2_` to the second moment
+(uncentred covariance) of the keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from causaledit.errors import HparamsError
+from causaledit.methods.hyperparams import BaseHyperParams, setting
+
+FACT_TOKENS = ("subject_last", "subject_first", "subject_first_after_last", "last")
+_TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp")
+
+
+@dataclass
+class LocateEditHyperParams(BaseHyperParams):
+    """What a locate-then-edit method is told. Files written for EasyEdit load unchanged."""
+
+    # ---- where ---------------------------------------------------------------------------------
+    layers: list[int] = setting([5], "Layers whose MLP output projection is rewritten, counted from 0.")
+    fact_token: str = setting(
+        "subject_last",
+        "The token at which the fact is looked up (papers: the subject's last).",
+        choices=FACT_TOKENS,
+    )
+    rewrite_module_tmp: str | None = setting(None, "Path of the rewritten projection, `{}` for the layer; None: found.")
+    layer_module_tmp: str | None = setting(None, "Path of a decoder layer, `{}` for its number; None: found.")
+    mlp_module_tmp: str | None = setting(None, "EasyEdit's path of an MLP; read, not needed here.")
+    attn_module_tmp: str | None = setting(None, "EasyEdit's path of an attention block; read, not needed here.")
+    ln_f_module: str | None = setting(None, "Path of the final norm; None: found.")
+    lm_head_module: str | None = setting(None, "Path of the output layer, or of tied embeddings; None: found.")
+
+    # ---- the value -----------------------------------------------------------------------------
+    v_num_grad_steps: int = setting(25, "Most evaluations of the value's loss; one step fewer is taken.", whole=1)
+    v_lr: float = setting(0.5, "Adam's learning rate for the value.", above=0)
+    v_loss_layer: int | None = setting(
+        None, "Layer whose output is read out for the target's likelihood (MEMIT, AlphaEdit); None: the last.", whole=0
+    )
+    v_weight_decay: float = setting(0.5, "Weight of the value's norm against its initial one.", least=0)
+    v_stop_loss: float = setting(0.05, "The value is good enough below this loss.", least=0)
+    v_batch_requests: int = setting(16, "How many edits' values are optimised side by side.", whole=1)
+    clamp_norm_factor: float = setting(4.0, "Longest change of the value, in norms of its initial one.", above=0)
+    kl_factor: float = setting(0.0625, "Weight of the divergence on the prompt '<subject> is a'.", least=0)
+    context_template_length_params: list[list[int]] = setting(
+        [[10, 5]], "[length in tokens, how many] of the contexts that the model samples to go before the prompt."
+    )
+
+    # ---- what must stay ------------------------------------------------------------------------
+    mom2_adjustment: bool = setting(True, "Weigh by the keys' second moment; false takes the identity for it.")
+    mom2_dataset: str | None = setting(
+        None, "Text behind the second moment: a file, a folder or a datasets name; None: the model's own samples."
+    )
+    mom2_n_samples: int = setting(100_000, "Most documents read.", whole=1)
+    mom2_max_tokens: int | None = setting(None, "Most tokens read; None: by documents alone.", whole=1)
+    mom2_document_tokens: int = setting(512, "Longest piece of a document that is read at once, in tokens.", whole=2)
+    mom2_batch_tokens: int = setting(4096, "Tokens per forward pass: the memory budget of the activations.", whole=1)
+    mom2_memory_gb: float = setting(8.0, "Memory budget of the moments collected in one pass over the text.", above=0)
+    mom2_dtype: str = setting("float32", "Type the moment is summed up in.", choices=("float64", "float32", "float16"))
+    mom2_ridge: float = setting(
+        0.0, "Added to the moment's diagonal, as a share of its mean: repairs a singular one.", least=0
+    )
+    mom2_file: str | None = setting(None, "A ready `.npz` of second moments, `{}` for the layer's number.")
+    stats_dir: str | None = setting(None, "Folder of such files as EasyEdit keeps it; looked into first.")
+    stats_cache: bool = setting(True, "Keep computed statistics in the cache folder and take them from there.")
+
+    def check(self) -> None:
+        layers = self.layers
+        if (
+            not isinstance(layers, list)
+            or not layers
+            or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers)
+            or len(set(layers)) != len(layers)
+        ):
+            raise HparamsError(f"`layers` must be a list of different layer numbers from 0 on, got {layers!r}.")
+        pairs = self.context_template_length_params
+        if not isinstance(pairs, list) or not all(
+            isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
+            for pair in pairs
+        ):
+            raise HparamsError(
+                f"`context_template_length_params` must be a list of [length, number] pairs, got {pairs!r}."
+            )
+        for name in (*_TEMPLATES, "mom2_file"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or value.count("{}") != 1):
+                raise HparamsError(f"`{name}` must hold one `{{}}` where the layer's number stands, got {value!r}.")
+
+
+@dataclass
+class SpreadHyperParams(LocateEditHyperParams):
+    """What MEMIT and AlphaEdit share: several layers, of which the last carries the value."""
+
+    layers: list[int] = setting(
+        [3, 4, 5, 6, 7, 8], "Layers whose MLP output projection is rewritten, counted from 0, lowest first."
+    )
+    layer_selection: str = setting("all", "Which of `layers` are rewritten.", choices=("all",))
+    clamp_norm_factor: float = setting(0.75, "Longest change of the value, in norms of its initial one.", above=0)
+    mom2_update_weight: float = setting(15_000.0, "λ: how much what is to stay weighs against the edits.", above=0)
+
+    def check(self) -> None:
+        super().check()
+        self.layers = sorted(self.layers)

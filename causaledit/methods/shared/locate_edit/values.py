@@ -1,0 +1,302 @@
+"""Values: which output at the look-up token makes the model say the new answer."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from causaledit.errors import EditFailedError
+from causaledit.methods.shared.locate_edit.contexts import Contexts, flat
+from causaledit.methods.shared.locate_edit.frozen import FrozenRows
+from causaledit.methods.shared.locate_edit.subjects import TokenRow, locate, locate_span, target_tokens
+from causaledit.models.hooks import altered, hidden, narrowed, replayed, run_until, watched
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from causaledit.facts.requests import EditRequest
+    from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
+    from causaledit.models.layout import Layout
+    from causaledit.support.progress import ProgressSink
+
+ESSENCE = "{} is a"
+MOST_PADDING = 1.25  # computed over real tokens, where edits of different length are optimised side by side
+
+
+@dataclass
+class Value:
+    """What optimisation found for one edit.
+
+    Attributes:
+        initial: `(hidden,)` output at the look-up token of the bare prompt, before.
+        delta: `(hidden,)` change of it; `initial + delta` is v* (ROME) or z (MEMIT).
+        losses: The loss at each evaluation.
+    """
+
+    initial: torch.Tensor
+    delta: torch.Tensor
+    losses: list[float] = field(default_factory=list)
+
+    @property
+    def target(self) -> torch.Tensor:
+        """v* = initial + δ."""
+        return self.initial.to(self.delta.dtype) + self.delta
+
+
+@dataclass
+class _Job:
+    """The rows of one edit: its contexts' prompts with the answer's beginning, then the essence prompt."""
+
+    rows: list[TokenRow]
+    predict: list[int]  # per prompt row: index of the token that predicts the answer's first token
+    target: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens from the look-up on in the longest row."""
+        return max(len(row.ids) - row.at for row in self.rows)
+
+
+def optimise_values(
+    model: Any,
+    tokenizer: Any,
+    layout: Layout,
+    edits: Sequence[EditRequest],
+    contexts: Contexts,
+    hparams: LocateEditHyperParams,
+    *,
+    layer: int,
+    at_projection: bool,
+    progress: ProgressSink,
+    share: bool = True,
+) -> list[Value]:
+    """Optimise each edit's value by Adam on one vector δ (ROME eq. 4, MEMIT eq. 16).
+
+    loss = mean over contexts of −log p(answer | context + prompt) / tokens
+           + `kl_factor` · KL(new ‖ old) of the next token at the subject in "<subject> is a"
+           + `v_weight_decay` · ‖δ‖ / ‖initial‖²   (the form of the papers' code)
+    and ‖δ‖ is clamped to `clamp_norm_factor` · ‖initial‖. An edit stops below `v_stop_loss`.
+
+    Args:
+        layer: Where δ is added.
+        at_projection: At the output of the MLP's projection (ROME), otherwise of the whole layer (MEMIT).
+        share: False computes every pass in full (for tests).
+
+    Raises:
+        EditFailedError: A loss is not finite.
+    """
+    jobs = [_job(tokenizer, edit, contexts, hparams.fact_token) for edit in edits]
+    chunks = _chunks([job.length for job in jobs], hparams.v_batch_requests)
+    values: dict[int, Value] = {}
+    progress.start(f"layer {layer}: values", hparams.v_num_grad_steps * len(chunks))
+    for chunk in chunks:
+        found = _optimise(model, layout, [jobs[i] for i in chunk], hparams, layer, at_projection, progress, share)
+        values.update(zip(chunk, found, strict=True))
+    progress.finish()
+    return [values[i] for i in range(len(jobs))]
+
+
+def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Edits side by side: at most so many, and of like length, so that little padding is computed."""
+    chunks: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if chunks and len(chunks[-1]) < most:
+            together = [*chunks[-1], i]
+            if lengths[i] * len(together) <= MOST_PADDING * sum(lengths[j] for j in together):
+                chunks[-1] = together
+                continue
+        chunks.append([i])
+    return chunks
+
+
+def _job(tokenizer: Any, edit: EditRequest, contexts: Contexts, fact_token: str) -> _Job:
+    target = target_tokens(tokenizer, edit)
+    rows, predict = [], []
+    for template in flat(contexts):
+        row = locate(tokenizer, template, edit, fact_token)
+        predict.append(len(row.ids) - 1)
+        rows.append(TokenRow(row.ids + target[:-1], row.at))
+    essence = ESSENCE.replace("{}", edit.subject)
+    rows.append(locate_span(tokenizer, essence, 0, len(edit.subject), fact_token))
+    return _Job(rows, predict, target)
+
+
+def _optimise(
+    model: Any,
+    layout: Layout,
+    jobs: list[_Job],
+    hparams: LocateEditHyperParams,
+    layer: int,
+    at_projection: bool,
+    progress: ProgressSink,
+    share: bool,
+) -> list[Value]:
+    edited = layout.projection_module(model, layer) if at_projection else layout.layer_module(model, layer)
+    passes = _Passes(model, layout, jobs, hparams, layer, edited, share)
+    initial = passes.initial  # (jobs, hidden)
+    norms = initial.float().norm(dim=1)
+    delta = torch.zeros_like(initial, dtype=torch.float32, requires_grad=True)
+    optimizer = torch.optim.Adam([delta], lr=hparams.v_lr)
+    found: dict[int, Value] = {}
+    losses: list[list[float]] = [[] for _ in jobs]
+    active = list(range(len(jobs)))
+    for step in range(hparams.v_num_grad_steps):
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            fit = passes.losses(delta)  # (active,)
+            size = delta[active].norm(dim=1)
+            loss = fit + hparams.v_weight_decay * (size / norms[active] ** 2).to(fit.device)
+        now = loss.detach().float().cpu()
+        if not torch.isfinite(now).all():
+            raise EditFailedError(
+                f"The loss of the value in layer {layer} is not finite at step {step + 1}: lower `v_lr` "
+                f"({hparams.v_lr:g}) or load the model in float32. The model is as it was."
+            )
+        for job, value in zip(active, now.tolist(), strict=True):
+            losses[job].append(value)
+        progress.advance(loss=float(now.mean()))
+        last = step == hparams.v_num_grad_steps - 1
+        done = [job for job in active if last or losses[job][-1] < hparams.v_stop_loss]
+        for job in done:
+            found[job] = Value(initial[job], delta[job].detach().clone(), losses[job])
+        if len(done) == len(active):
+            break
+        loss.sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            longest = hparams.clamp_norm_factor * norms
+            size = delta.norm(dim=1)
+            delta.mul_(torch.where(size > longest, longest / size.clamp(min=1e-30), 1.0)[:, None])
+        if done:
+            active = [job for job in active if job not in done]
+            passes.keep(active)
+    return [found[job] for job in range(len(jobs))]
+
+
+class _Passes:
+    """Losses of several edits in one forward pass, everything that δ cannot reach read once."""
+
+    def __init__(
+        self,
+        model: Any,
+        layout: Layout,
+        jobs: list[_Job],
+        hparams: LocateEditHyperParams,
+        layer: int,
+        edited: nn.Module,
+        share: bool,
+    ) -> None:
+        self.model, self.layout, self.jobs, self.hparams = model, layout, jobs, hparams
+        self.edited, self.share = edited, share
+        last = layout.depth - 1
+        self.loss_layer = last if hparams.v_loss_layer is None else max(hparams.v_loss_layer, layer)
+        # ROME's likelihood is the model's own; MEMIT's may be read off an earlier layer
+        self.early = self.loss_layer < last and edited is layout.layer_module(model, layer)
+        self.below = [layout.layer_module(model, n) for n in range(layer)]
+        self.all_rows = FrozenRows(model, [row for job in jobs for row in job.rows], share=share)
+        self.lower_output = self._read_below() if share and self.below else None
+        self.reference = torch.empty(0)
+        self.keep(list(range(len(jobs))))
+        self.initial = self._initial()
+        with torch.no_grad():
+            self.reference = self._forward(torch.zeros_like(self.initial, dtype=torch.float32))[1]
+
+    def _read_below(self) -> Any:
+        with torch.no_grad():
+            return run_until(self.model, self.below[-1], **self.all_rows.inputs())[1]
+
+    def keep(self, active: list[int]) -> None:
+        """Go on with these edits alone."""
+        first, self.active = 0, active
+        offsets = []
+        for job in self.jobs:
+            offsets.append(first)
+            first += len(job.rows)
+        rows = [offsets[j] + r for j in active for r in range(len(self.jobs[j].rows))]
+        self.rows = self.all_rows.select(rows)
+        index = torch.tensor(rows)
+        if self.lower_output is not None:
+            states = hidden(self.lower_output)
+            chosen = states[index.to(states.device)]
+            self.lower = chosen if isinstance(self.lower_output, torch.Tensor) else (chosen, *self.lower_output[1:])
+        shift, number = self.rows.shift.tolist(), 0
+        # (row, column, edit's place among the active ones, token) of every wanted prediction
+        wanted: list[tuple[int, int, int, int]] = []
+        essence: list[tuple[int, int]] = []
+        owner: list[int] = []
+        for place, j in enumerate(active):
+            job = self.jobs[j]
+            for predict in job.predict:
+                wanted += [(number, predict + i - shift[number], place, token) for i, token in enumerate(job.target)]
+                owner.append(j)
+                number += 1
+            essence.append((number, job.rows[-1].at - shift[number]))
+            owner.append(j)
+            number += 1
+        self.wanted, self.essence, self.owner = torch.tensor(wanted), torch.tensor(essence), torch.tensor(owner)
+
+    def _initial(self) -> torch.Tensor:
+        first = [sum(len(job.rows) for job in self.jobs[:j]) for j in range(len(self.jobs))]
+        with torch.no_grad(), self._replayed():
+            states = hidden(run_until(self.model, self.edited, **self.rows.inputs())[1])
+        rows = torch.tensor(first, device=states.device)
+        return states[rows, self.rows.at.to(states.device)[rows]].detach().clone()
+
+    def _replayed(self) -> contextlib.ExitStack:
+        stack = contextlib.ExitStack()
+        if self.lower_output is not None:
+            for module in self.below:
+                stack.enter_context(replayed(module, self.lower))
+        return stack
+
+    def _forward(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities: `(wanted, vocabulary)` for the answers, `(active, vocabulary)` for the essence prompts."""
+
+        def add(states: torch.Tensor) -> torch.Tensor:
+            rows = torch.arange(states.shape[0], device=states.device)
+            change = delta[self.owner.to(delta.device)].to(states)
+            return states.index_put((rows, self.rows.at.to(states.device)), change, accumulate=True)
+
+        early: list[torch.Tensor] = []
+        spots = self.essence if self.early else torch.cat([self.wanted[:, :2], self.essence])
+        head = self.model.get_output_embeddings()
+        with self._replayed() as stack:
+            stack.enter_context(altered(self.edited, add))
+            stack.enter_context(narrowed(head, lambda states: _pick(states, spots)[None]))
+            if self.early:
+                module = self.layout.layer_module(self.model, self.loss_layer)
+                stack.enter_context(watched(module, lambda _, out: early.append(_pick(hidden(out), self.wanted))))
+            logits = self.model(**self.rows.inputs()).logits[0]
+        log_p = logits.float().log_softmax(-1)
+        if self.early:
+            return self._read_out(early[0]).float().log_softmax(-1), log_p
+        return log_p[: len(self.wanted)], log_p[len(self.wanted) :]
+
+    def _read_out(self, states: torch.Tensor) -> torch.Tensor:
+        norm, head = (self.model.get_submodule(path) for path in (self.layout.final_norm, self.layout.head))
+        states = norm(states)
+        return F.linear(states.to(head.weight.device), head.weight, getattr(head, "bias", None))
+
+    def losses(self, delta: torch.Tensor) -> torch.Tensor:
+        """Per active edit: likelihood and essence terms."""
+        answers, essence = self._forward(delta)
+        device = answers.device
+        place, token = self.wanted[:, 2].to(device), self.wanted[:, 3].to(device)
+        picked = answers.gather(1, token[:, None])[:, 0]
+        counts = torch.bincount(place, minlength=len(self.active))  # contexts × tokens of each edit
+        nll = torch.zeros(len(self.active), device=device).index_add(0, place, -picked) / counts
+        old = self.reference[torch.tensor(self.active, device=self.reference.device)].to(essence.device)
+        kl = F.kl_div(old, essence, log_target=True, reduction="none").sum(1)
+        return nll + self.hparams.kl_factor * kl.to(device)
+
+
+def _pick(states: torch.Tensor, spots: torch.Tensor) -> torch.Tensor:
+    """The hidden states at `(row, column, …)` spots."""
+    spots = spots.to(states.device)
+    return states[spots[:, 0], spots[:, 1]]

@@ -1,0 +1,1 @@
+"""From predictions and verdicts to metrics: H-Acc, M-Acc, SRR, rationale alignment, locality, with intervals."""

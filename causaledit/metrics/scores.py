@@ -1,0 +1,173 @@
+"""One case: from the verdicts of its predictions to its scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+from causaledit.facts.answers import normalise
+from causaledit.support.statistics import _mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from causaledit.judges.prompts import Verdict
+    from causaledit.judges.store import VerdictTable
+    from causaledit.metrics.predictions import Case, Edit, Item
+
+
+Source = Literal["hop_wise", "conflict", "conflict_described_first", "combined", "combined_described_first"]
+
+
+SOURCES: tuple[Source, ...] = get_args(Source)
+
+
+# the parts a source needs; an edit that lacks responses of one of them is not counted for it
+_PARTS: dict[Source, tuple[str, ...]] = {
+    "hop_wise": ("hop_wise",),
+    "conflict": ("conflict",),
+    "conflict_described_first": ("described_first",),
+    "combined": ("hop_wise", "conflict"),
+    "combined_described_first": ("hop_wise", "described_first"),
+}
+
+
+@dataclass(frozen=True)
+class EditOutcome:
+    """What the responses of one edit's probes add up to.
+
+    Attributes:
+        edit: The edit.
+        asserted: A hop-wise response asserts the new answer; None where none does and some are not judged.
+        refutes: Per source with responses, whether one of them refutes itself; None as above. A source that
+            was not probed is missing.
+    """
+
+    edit: Edit
+    asserted: bool | None
+    refutes: Mapping[Source, bool | None]
+
+
+@dataclass(frozen=True)
+class CaseScores:
+    """The outcomes of one case. None is "not judged" throughout.
+
+    Attributes:
+        case: The case.
+        hop_answers: (hop, slot) → right or not.
+        multi_hop_answers: Question → right or not.
+        edits: One outcome per edit, from the closed-book probes.
+        open_book_edits: The same from the open-book twins, where the run has them.
+        rationales: Grades of the explanations.
+        locality: Slot → (unchanged, right before, right after).
+    """
+
+    case: Case
+    hop_answers: Mapping[tuple[int, int], bool | None]
+    multi_hop_answers: Mapping[int, bool | None]
+    edits: tuple[EditOutcome, ...]
+    open_book_edits: tuple[EditOutcome, ...]
+    rationales: tuple[str | None, ...]
+    locality: Mapping[int, tuple[bool | None, bool | None, bool | None]]
+
+    @property
+    def h_acc(self) -> float | None:
+        """Mean over hops of the share of the hop's answers that are right."""
+        hops: dict[int, list[bool]] = {}
+        for (hop, _), right in self.hop_answers.items():
+            if right is not None:
+                hops.setdefault(hop, []).append(right)
+        return _mean([sum(answers) / len(answers) for answers in hops.values()])
+
+    @property
+    def m_acc(self) -> float | None:
+        """Share of the case's multi-hop questions answered right."""
+        return _mean([float(right) for right in self.multi_hop_answers.values() if right is not None])
+
+    @property
+    def any_right(self) -> bool | None:
+        """Whether one of the multi-hop questions is answered right."""
+        return _any(self.multi_hop_answers.values())
+
+
+def score_case(case: Case, verdicts: VerdictTable) -> CaseScores:
+    """The outcomes of one case."""
+    opened = any(item.probe.startswith("open_book") for item in case.items)
+    return CaseScores(
+        case=case,
+        hop_answers={(i.hop, i.slot): _right(i, verdicts) for i in case.of("answer", "hop_wise")},  # type: ignore[misc]
+        multi_hop_answers={i.slot: _right(i, verdicts) for i in case.of("answer", "multi_hop")},
+        edits=tuple(_outcome(case, edit, verdicts) for edit in case.edits),
+        open_book_edits=tuple(_outcome(case, edit, verdicts, "open_book_") for edit in case.edits) if opened else (),
+        rationales=tuple(_grade(i, verdicts) for i in case.of("rationale", "hop_wise")),
+        locality=_locality(case, verdicts),
+    )
+
+
+def _outcome(case: Case, edit: Edit, verdicts: VerdictTable, prefix: str = "") -> EditOutcome:
+    hop_wise = case.of("refutation", f"{prefix}hop_wise", edit=edit.index)  # type: ignore[arg-type]
+    conflict = case.of("refutation", f"{prefix}conflict", edit=edit.index)  # type: ignore[arg-type]
+    parts = {
+        "hop_wise": hop_wise,
+        "conflict": conflict,
+        "described_first": [item for item in conflict if item.described_first],
+    }
+    refuted = {
+        name: [_field(item, verdicts, "self_refutation") for item in items] for name, items in parts.items() if items
+    }
+    return EditOutcome(
+        edit=edit,
+        asserted=_any(_field(item, verdicts, "assertion_of_target_new") for item in hop_wise),
+        refutes={
+            source: _any(outcome for name in names for outcome in refuted[name])
+            for source, names in _PARTS.items()
+            if all(name in refuted for name in names)
+        },
+    )
+
+
+def _locality(case: Case, verdicts: VerdictTable) -> dict[int, tuple[bool | None, bool | None, bool | None]]:
+    items = case.of("answer", "locality")
+    before = {item.slot: item for item in items if item.before}
+    found = {}
+    for after in (item for item in items if not item.before):
+        was, now = before[after.slot], after
+        was_right, is_right = _right(was, verdicts), _right(now, verdicts)
+        if was.response and now.response and _same_text(was, now):
+            unchanged: bool | None = True
+        else:
+            unchanged = None if was_right is None or is_right is None else was_right and is_right
+        found[after.slot] = (unchanged, was_right, is_right)
+    return found
+
+
+def _same_text(a: Item, b: Item) -> bool:
+    return a.response is not None and b.response is not None and (
+        normalise(a.response.response) == normalise(b.response.response)
+    )  # fmt: skip
+
+
+def _verdict(item: Item, verdicts: VerdictTable) -> Verdict | None:
+    verdict = verdicts.get(item.task, item.response)
+    return None if verdict is None or verdict.error is not None else verdict
+
+
+def _grade(item: Item, verdicts: VerdictTable) -> str | None:
+    return getattr(_verdict(item, verdicts), "grade", None)
+
+
+def _right(item: Item, verdicts: VerdictTable) -> bool | None:
+    grade = _grade(item, verdicts)
+    return None if grade is None else grade == "PASS"
+
+
+def _field(item: Item, verdicts: VerdictTable, name: str) -> bool | None:
+    return getattr(_verdict(item, verdicts), name, None)
+
+
+def _any(outcomes: Iterable[bool | None]) -> bool | None:
+    """Whether one is so; unknown where none is and some are unknown."""
+    listed = list(outcomes)
+    if any(listed):
+        return True
+    return None if None in listed else False

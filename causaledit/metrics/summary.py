@@ -1,0 +1,256 @@
+"""The metrics of a run: pure functions over a metrics file and verdicts (definitions in docs/metrics.md).
+
+Data flow: cases and verdicts → one `CaseScores` per case → **rates and means**. "Not judged" is an outcome of its
+own (None): it counts neither as right nor as wrong, and its number is reported beside every figure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, get_args
+
+from causaledit.judges.base import Task
+from causaledit.judges.judging import judge_responses
+from causaledit.judges.store import VerdictTable
+from causaledit.metrics.predictions import Case, read_cases, units_of
+from causaledit.metrics.scores import SOURCES, CaseScores, EditOutcome, Source, score_case
+from causaledit.support.statistics import Mean, Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from causaledit.judges.base import Judge
+
+TASKS: tuple[Task, ...] = get_args(Task)
+
+
+@dataclass(frozen=True)
+class SelfRefutation:
+    """SRR of one source.
+
+    Attributes:
+        conditional: Over the edits whose hop-wise responses assert the new answer at least once (the published SRR).
+        all_edits: Over all edits.
+        not_probed: Edits without responses of the source (or, for `conditional`, without hop-wise ones).
+    """
+
+    conditional: Rate
+    all_edits: Rate
+    not_probed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "conditional": self.conditional.to_dict(),
+            "all_edits": self.all_edits.to_dict(),
+            "not_probed": self.not_probed,
+        }
+
+
+@dataclass(frozen=True)
+class Rationale:
+    """Rationale alignment: explanations by grade."""
+
+    passed: int
+    failed: int
+    unsure: int
+    not_judged: int
+
+    @property
+    def aligned(self) -> Rate:
+        """The share that agrees with the narrative; UNSURE is in the denominator."""
+        return Rate(self.passed, self.passed + self.failed + self.unsure, self.not_judged)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**self.aligned.to_dict(), "PASS": self.passed, "FAIL": self.failed, "UNSURE": self.unsure}
+
+
+@dataclass(frozen=True)
+class Locality:
+    """What the edit left alone.
+
+    Attributes:
+        unchanged: The answer is that of the model before the edit (the same text, or right both times).
+        still_right: Right after the edit, of those that were right before.
+    """
+
+    unchanged: Rate
+    still_right: Rate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"unchanged": self.unchanged.to_dict(), "still_right": self.still_right.to_dict()}
+
+
+@dataclass(frozen=True)
+class HopCount:
+    """The figures of the cases with chains of one length."""
+
+    cases: int
+    h_acc: Mean
+    m_acc: Mean
+    any_right_accuracy: Rate
+    self_refutation: SelfRefutation
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "cases": self.cases,
+            "h_acc": self.h_acc.to_dict(),
+            "m_acc": {"qa": self.m_acc.to_dict(), "any_right_accuracy": self.any_right_accuracy.to_dict()},
+            "self_refutation": self.self_refutation.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class RunMetrics:
+    """All figures of a run.
+
+    Attributes:
+        judge: Identity of the judge.
+        cases: Cases in the file.
+        failed_cases: Those without predictions; they are in no other figure.
+        edits: Edits of the others.
+        asserting_edits: Edits whose hop-wise responses assert the new answer at least once: SRR's denominator.
+        h_acc: H-Acc.
+        m_acc: M-Acc over all questions (`qa`).
+        any_right_accuracy: M-Acc, any of a case's questions.
+        self_refutation: SRR by source; `combined` is the published headline.
+        open_book_self_refutation: The same over the open-book twins; None where the run has none.
+        rationale: Rationale alignment.
+        locality: Locality.
+        by_hops: The main figures by length of the chain.
+        scores: The outcomes behind all that, per case (not in `to_dict`).
+    """
+
+    judge: str
+    cases: int
+    failed_cases: int
+    edits: int
+    asserting_edits: Rate
+    h_acc: Mean
+    m_acc: Mean
+    any_right_accuracy: Rate
+    self_refutation: Mapping[Source, SelfRefutation]
+    open_book_self_refutation: Mapping[Source, SelfRefutation] | None
+    rationale: Rationale
+    locality: Locality
+    by_hops: Mapping[int, HopCount]
+    scores: tuple[CaseScores, ...] = field(repr=False, default=())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; every figure carries its count, its interval and what was not judged."""
+        opened = self.open_book_self_refutation
+        return {
+            "judge": self.judge,
+            "cases": self.cases,
+            "failed_cases": self.failed_cases,
+            "edits": self.edits,
+            "asserting_edits": self.asserting_edits.to_dict(),
+            "h_acc": self.h_acc.to_dict(),
+            "m_acc": {"qa": self.m_acc.to_dict(), "any_right_accuracy": self.any_right_accuracy.to_dict()},
+            "self_refutation": {source: figure.to_dict() for source, figure in self.self_refutation.items()},
+            "open_book_self_refutation": opened and {source: figure.to_dict() for source, figure in opened.items()},
+            "rationale": self.rationale.to_dict(),
+            "locality": self.locality.to_dict(),
+            "by_hops": {str(hops): figures.to_dict() for hops, figures in self.by_hops.items()},
+        }
+
+
+def evaluate_run(
+    metrics: Sequence[Mapping[str, Any]] | Sequence[Case],
+    judged: VerdictTable | Judge,
+    *,
+    tasks: Sequence[Task] = TASKS,
+) -> RunMetrics:
+    """All figures of a run.
+
+    Args:
+        metrics: The content of a metrics file (`read_metrics`), or its cases (`read_cases`).
+        judged: Verdicts, or a judge that gives them now.
+        tasks: Which tasks that judge is given; what is left out comes back as not judged.
+    """
+    known = [c for c in metrics if isinstance(c, Case)] or read_cases(metrics)  # type: ignore[arg-type]
+    table = judged if isinstance(judged, VerdictTable) else judge_responses(judged, units_of(known, tasks))
+    scores = tuple(score_case(case, table) for case in known)
+    return _summary(scores, table.judge)
+
+
+def _summary(scores: tuple[CaseScores, ...], judge: str) -> RunMetrics:
+    answered = [s for s in scores if s.case.error is None]
+    outcomes = [outcome for s in answered for outcome in s.edits]
+    opened = [outcome for s in answered for outcome in s.open_book_edits]
+    grades = [grade for s in answered for grade in s.rationales]
+    local = [triple for s in answered for triple in s.locality.values()]
+    return RunMetrics(
+        judge=judge,
+        cases=len(scores),
+        failed_cases=len(scores) - len(answered),
+        edits=len(outcomes),
+        asserting_edits=Rate.of(o.asserted for o in outcomes if "hop_wise" in o.refutes),
+        h_acc=_h_acc(answered),
+        m_acc=_m_acc(answered),
+        any_right_accuracy=_any_right(answered),
+        self_refutation={source: _self_refutation(outcomes, source) for source in SOURCES},
+        open_book_self_refutation={source: _self_refutation(opened, source) for source in SOURCES} if opened else None,
+        rationale=Rationale(*(grades.count(grade) for grade in ("PASS", "FAIL", "UNSURE", None))),
+        locality=Locality(
+            unchanged=Rate.of(unchanged for unchanged, _, _ in local),
+            # an answer that was wrong before cannot be kept right; one not judged before might have been right
+            still_right=Rate.of(None if before is None else after for _, before, after in local if before is not False),
+        ),
+        by_hops={hops: _hop_count([s for s in answered if s.case.hops == hops]) for hops in _lengths(answered)},
+        scores=scores,
+    )
+
+
+def _lengths(scores: Iterable[CaseScores]) -> list[int]:
+    return sorted({s.case.hops for s in scores})
+
+
+def _hop_count(scores: list[CaseScores]) -> HopCount:
+    outcomes = [outcome for s in scores for outcome in s.edits]
+    return HopCount(
+        len(scores), _h_acc(scores), _m_acc(scores), _any_right(scores), _self_refutation(outcomes, "combined")
+    )
+
+
+def _h_acc(scores: list[CaseScores]) -> Mean:
+    return _mean_over_cases([s for s in scores if s.hop_answers], lambda s: s.h_acc, lambda s: s.hop_answers)
+
+
+def _m_acc(scores: list[CaseScores]) -> Mean:
+    probed = [s for s in scores if s.multi_hop_answers]
+    return _mean_over_cases(probed, lambda s: s.m_acc, lambda s: s.multi_hop_answers)
+
+
+def _any_right(scores: list[CaseScores]) -> Rate:
+    return Rate.of(s.any_right for s in scores if s.multi_hop_answers)
+
+
+def _mean_over_cases(
+    scores: list[CaseScores],
+    value: Callable[[CaseScores], float | None],
+    answers: Callable[[CaseScores], Mapping[Any, bool | None]],
+) -> Mean:
+    values = [value(s) for s in scores]
+    return Mean(
+        values=tuple(v for v in values if v is not None),
+        not_judged=sum(v is None for v in values),
+        predictions_not_judged=sum(right is None for s in scores for right in answers(s).values()),
+    )
+
+
+def _self_refutation(outcomes: list[EditOutcome], source: Source) -> SelfRefutation:
+    probed = [o for o in outcomes if source in o.refutes]
+    conditional = [o for o in probed if "hop_wise" in o.refutes and o.asserted is not False]
+    return SelfRefutation(
+        # whether an edit belongs into the denominator may itself be unknown
+        conditional=Rate.of(None if o.asserted is None else o.refutes[source] for o in conditional),
+        all_edits=Rate.of(o.refutes[source] for o in probed),
+        not_probed=len(outcomes) - len(probed),
+    )
+
+
+# ---- two runs on the same cases ----------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""LoRA adapters: put on, merged for inference, delivered, taken off without a trace."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from causaledit.errors import ModelError
+from causaledit.models.weights import restore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from peft import PeftModel
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+
+
+def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraConfig:
+    """The adapter's configuration, checked against the model.
+
+    Raises:
+        ModelError: A target module or layer does not exist in the model.
+    """
+    targets = hparams.lora_target_modules
+    if targets != ["all-linear"]:
+        present = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+        if missing := [name for name in targets if name not in present]:
+            raise ModelError(
+                f"`lora_target_modules` names {', '.join(missing)}, which {type(model).__name__} does not have: "
+                "give its projections' names, or ['all-linear']."
+            )
+    layers = None
+    if hparams.lora_layers is not None:
+        first, end = hparams.lora_layers
+        depth = model.config.get_text_config().num_hidden_layers
+        if end > depth:
+            raise ModelError(f"`lora_layers` is {hparams.lora_layers}, but the model has {depth} layers.")
+        layers = list(range(first, end))
+    return LoraConfig(
+        r=hparams.lora_rank,
+        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,
+        lora_dropout=hparams.lora_dropout,
+        target_modules="all-linear" if targets == ["all-linear"] else targets,
+        layers_to_transform=layers,
+        task_type="CAUSAL_LM",
+    )
+
+
+def add_adapter(model: PreTrainedModel, hparams: CausalEditHyperParams) -> PeftModel:
+    """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero)."""
+    torch.manual_seed(hparams.seed)  # the A matrices are drawn
+    return get_peft_model(model, lora_config(model, hparams))
+
+
+def snapshot_adapted(peft_model: PeftModel) -> dict[str, torch.Tensor]:
+    """Copy the weights an adapter will be merged into, by their names in the plain model.
+
+    Copies of GPU weights are kept in host memory, which is larger.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    originals = {}
+    for name, module in peft_model.get_base_model().named_modules():
+        if isinstance(module, BaseTunerLayer):
+            for kind, value in module.get_base_layer().named_parameters(recurse=False):
+                originals[f"{name}.{kind}"] = value.detach().to("cpu", copy=True)
+    return originals
+
+
+@contextlib.contextmanager
+def merged_for_inference(peft_model: PeftModel) -> Iterator[None]:
+    """Merge the active adapter for the block, and put the exact base weights back afterwards.
+
+    Generating through merged weights is faster; un-merging by subtraction would leave rounding behind.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [m for m in peft_model.modules() if isinstance(m, BaseTunerLayer)]
+    originals = [[(p, p.detach().clone()) for p in layer.get_base_layer().parameters()] for layer in layers]
+    peft_model.merge_adapter()
+    try:
+        yield
+    finally:
+        peft_model.unmerge_adapter()
+        with torch.no_grad():
+            for parameters in originals:
+                for parameter, value in parameters:
+                    parameter.copy_(value)
+
+
+def forget_adapter(model: nn.Module) -> None:
+    """Take off what peft leaves on a model it has left, so that hosts see a plain one."""
+    for name in ("peft_config", "_hf_peft_config_loaded"):
+        if name in vars(model):
+            delattr(model, name)
+
+
+def without_adapter(edited: Any) -> Any:
+    """A plain model with the base weights of a PeftModel that the caller keeps."""
+    plain = copy.deepcopy(edited).unload()
+    forget_adapter(plain)
+    return plain
+
+
+def deliver_adapter(peft_model: PeftModel, model: Any, *, merge: bool) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Merge a trained adapter into the weights and hand back the originals by name, or hand the adapter over.
+
+    Args:
+        peft_model: The trained adapter around `model`.
+        model: The plain model; restored if merging fails.
+        merge: False returns the PeftModel itself, with nothing to restore.
+    """
+    if not merge:
+        for name in ("forward", "_original_forward"):  # accelerate's mixed-precision wrapper
+            vars(peft_model).pop(name, None)
+        return peft_model.eval(), {}
+    originals = snapshot_adapted(peft_model)
+    try:
+        merged = peft_model.merge_and_unload()
+    except BaseException:
+        peft_model.unload()
+        forget_adapter(model)
+        restore(model, originals)
+        raise
+    forget_adapter(model)
+    return merged, originals

@@ -1,0 +1,38 @@
+"""A model and its tokenizer from a GGUF file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from causaledit.errors import ModelError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a GGUF file and move its dequantised weights into a plain model.
+
+    A model that transformers dequantised from GGUF still counts as quantised there and refuses to be
+    saved; the copy does not.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if not path.is_file():
+        raise ModelError(f"The GGUF file {str(path)!r} does not exist.")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
+    except (OSError, ValueError, KeyError, NotImplementedError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ModelError(f"The GGUF file {str(path)!r} cannot be read: {first}") from None
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = type(quantised)(config).to(quantised.dtype)
+    plain.load_state_dict(quantised.state_dict())
+    plain.tie_weights()
+    plain.generation_config = quantised.generation_config
+    return plain.eval(), tokenizer

@@ -1,0 +1,69 @@
+"""Save an edited model or adapter beside its card: all of it, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from causaledit.errors import SaveError
+
+CARD_NAME = "causaledit.json"
+
+
+class HasCard(Protocol):
+    """A method's report, which can be shown as a card."""
+
+    def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:
+        """What was done, as plain data."""
+        ...
+
+
+def save_result(
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    hparams: Any,
+    report: HasCard,
+    metrics: list[dict[str, Any]],
+) -> Path:
+    """Save model (or adapter), tokenizer and card: all of it, or nothing.
+
+    Everything goes into a hidden folder beside the target first; one rename puts it in place. What is saved
+    loads with plain transformers (a model) or peft (an adapter).
+
+    Args:
+        folder: A new or empty folder.
+        model: What the method gave back: a model, or a PeftModel whose adapter alone is saved.
+        tokenizer: Its tokenizer.
+        hparams: The method's hyper-parameters.
+        report: The method's report of this edit.
+        metrics: What the host measured, one entry an edit.
+
+    Raises:
+        SaveError: The disk is full or cannot be written; nothing is left behind.
+    """
+    folder = folder.expanduser()
+    scratch: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        if hasattr(model, "peft_config"):  # so that peft finds the base model again
+            model.peft_config["default"].base_model_name_or_path = hparams.to_dict()["model_name"]
+        model.save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        card = json.dumps(report.card(hparams, metrics), ensure_ascii=False, indent=1, default=str)
+        (scratch / CARD_NAME).write_text(card + "\n", encoding="utf-8")
+        scratch.chmod(0o755)
+        if folder.exists():
+            folder.rmdir()  # only an empty one: anything else is refused above
+        scratch.replace(folder)
+    except Exception as error:  # safetensors reports a full disk with an error class of its own
+        reason = getattr(error, "strerror", None) or error
+        raise SaveError(f"The result cannot be saved to {str(folder)!r}: {reason}.") from error
+    finally:
+        if scratch is not None and scratch.exists():
+            shutil.rmtree(scratch, ignore_errors=True)
+    return folder

@@ -1,0 +1,163 @@
+"""Logits and log-probabilities of given completions."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import DynamicCache
+
+from causaledit.models.batches import (
+    MIN_SHARED_PREFIX,
+    PAD,
+    _takes_positions,
+    _unwrapped,
+    left_padded,
+    shared_prefix_length,
+)
+from causaledit.models.hooks import narrowed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedModel
+
+
+# More tokens than this are not packed into one row: its attention grows with their square.
+MAX_PACKED = 2048
+
+
+def _groups_by_prefix(rows: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Group rows so that each group shares at least a third of its shortest row, adjacent in sorted order."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(rows)), key=lambda j: rows[j]):
+        if groups:
+            candidate = [*groups[-1], i]
+            shared = shared_prefix_length([rows[j] for j in candidate])
+            if shared >= MIN_SHARED_PREFIX and 3 * shared >= min(len(rows[j]) for j in candidate):
+                groups[-1] = candidate
+                continue
+        groups.append([i])
+    return groups
+
+
+@torch.no_grad()
+def completion_logits(
+    model: PreTrainedModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[torch.Tensor]:
+    """Logits at every completion token, each context's shared part read once.
+
+    Equal to a plain forward over context + completion (up to rounding).
+
+    Args:
+        contexts: Token ids before each completion, no padding.
+        completions: Token ids to score, no padding, at least one each.
+
+    Returns:
+        For each row a `(len(completion), vocabulary)` tensor on the model's device: row t is the
+        distribution that predicts completion token t.
+    """
+    out: dict[int, torch.Tensor] = {}
+    for group in _groups_by_prefix(contexts):
+        logits = logits_in_one_pass(model, [contexts[i] for i in group], [completions[i] for i in group])
+        out.update(zip(group, logits, strict=True))
+    return [out[i] for i in range(len(contexts))]
+
+
+def logits_in_one_pass(
+    model: PreTrainedModel,
+    contexts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    *,
+    share: bool = True,
+) -> list[torch.Tensor]:
+    """As `completion_logits`, with gradients, and for rows that go through the model together.
+
+    What all contexts begin with (a chat template's opening, which is half of a short question) is read once, so that
+    its gradient is that of all rows. Short rows stand behind it as one row that needs no padding; where they are many
+    tokens, or the model's attention does not go by a mask alone, its keys and values are repeated instead.
+
+    Args:
+        contexts, completions: As for `completion_logits`.
+        share: False reads every row whole, in one forward pass: for a model that is wrapped for several processes.
+    """
+    full = [[*context, *completion] for context, completion in zip(contexts, completions, strict=True)]
+    lengths = [len(completion) for completion in completions]
+    # at least one context token stays in the second pass: it predicts the first completion token
+    shared = min(shared_prefix_length(contexts), min(len(context) for context in contexts) - 1)
+    if not share or len(full) < 2 or shared < MIN_SHARED_PREFIX:
+        inputs = left_padded(model, full, PAD, next(model.parameters()).device)
+        logits = model(**inputs, logits_to_keep=max(lengths) + 1, use_cache=False).logits
+        return [logits[row, -n - 1 : -1].float() for row, n in enumerate(lengths)]
+    rest = [row[shared:] for row in full]
+    total = shared + sum(map(len, rest))
+    if total <= MAX_PACKED and _takes_packed_rows(model):
+        return _packed_logits(model, full[0][:shared], rest, lengths)
+    cache = DynamicCache(config=model.config)
+    prefix = torch.tensor([full[0][:shared]], device=model.device)
+    model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(len(full))
+    # right padding: positions then follow the cache without gaps
+    longest = max(len(row) for row in rest)
+    ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rest], device=model.device)
+    mask = torch.tensor([[1] * (shared + len(row)) + [0] * (longest - len(row)) for row in rest], device=model.device)
+    # rows end at different places: the output layer, a large part of a small model, sees the wanted positions alone
+    wanted = [
+        torch.arange(len(row) - n - 1, len(row) - 1) + i * longest
+        for i, (row, n) in enumerate(zip(rest, lengths, strict=True))
+    ]
+    places = torch.cat(wanted).to(model.device)
+    with narrowed(model.get_output_embeddings(), lambda states: states.flatten(0, 1)[places.to(states.device)][None]):
+        logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True).logits[0]
+    return list(logits.float().split(lengths))
+
+
+def _takes_packed_rows(model: Any) -> bool:
+    """Whether every layer attends as a mask we give says, at positions we give."""
+    plain = _unwrapped(model)
+    config = plain.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return (
+        getattr(plain, "_supports_attention_backend", False)  # its attention takes masks as they come
+        and config._attn_implementation in ("sdpa", "eager")
+        and kinds == {"full_attention"}
+        and not getattr(config, "sliding_window", None)
+        and not getattr(config, "alibi", False)
+        and _takes_positions(plain)
+    )
+
+
+def _packed_logits(
+    model: Any, prefix: Sequence[int], rest: Sequence[Sequence[int]], lengths: Sequence[int]
+) -> list[torch.Tensor]:
+    """Logits at each row's last `lengths` tokens: the common beginning and the rows' rests as one row, no padding."""
+    begins = list(itertools.accumulate(map(len, rest), initial=len(prefix)))
+    total = begins.pop()
+    owner = torch.tensor([0] * len(prefix) + [row for row, tokens in enumerate(rest, start=1) for _ in tokens])
+    seen = (owner[:, None] == owner) | (owner == 0)  # its own tokens and the common beginning …
+    seen &= torch.ones(total, total, dtype=torch.bool).tril()  # … as far as they come before it
+    dtype, device = next(model.parameters()).dtype, model.device
+    mask = torch.zeros(total, total, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
+    positions = [*range(len(prefix)), *(len(prefix) + i for tokens in rest for i in range(len(tokens)))]
+    places = torch.cat(
+        [
+            torch.arange(begin + len(tokens) - n - 1, begin + len(tokens) - 1)
+            for begin, tokens, n in zip(begins, rest, lengths, strict=True)
+        ]
+    )
+    ids = [*prefix, *itertools.chain.from_iterable(rest)]
+    with narrowed(model.get_output_embeddings(), lambda states: states[:, places.to(states.device)]):
+        logits = model(
+            input_ids=torch.tensor([ids], device=device),
+            attention_mask=mask[None, None].to(device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+        ).logits[0]
+    return list(logits.float().split(list(lengths)))
+
+
+def mean_log_probability(logits: torch.Tensor, completion: Sequence[int]) -> float:
+    """Mean log-probability of a completion under `(len, vocabulary)` logits."""
+    targets = torch.tensor(list(completion), device=logits.device)
+    return float(logits.log_softmax(-1).gather(-1, targets[:, None]).mean())

@@ -1,0 +1,1 @@
+"""MQuAKE cases: reading, checking, selecting, finding the files."""

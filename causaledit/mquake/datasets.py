@@ -1,0 +1,270 @@
+"""Where MQuAKE files come from, and how `--datatype` finds one.
+
+The public files are fetched at a pinned commit. They are verified by SHA-256 where one is on record here, and
+always by their git blob id, which the repository's own tree gives for that commit; the SHA-256 of what was
+fetched is written beside the file, in the form `sha256sum -c` reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+import tenacity
+
+from causaledit.errors import DatasetError, DownloadError, SaveError, did_you_mean
+from causaledit.mquake.cases import read_cases
+from causaledit.mquake.checks import check_cases
+from causaledit.support.files import write_text
+from causaledit.support.paths import cache_dir, data_dir
+from causaledit.support.retries import RETRIED_STATUS, wait_as_asked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from causaledit.mquake.checks import Problem
+
+logger = logging.getLogger(__name__)
+
+_COMMIT = "fb43dadc2d8cd19d08ce81c63d957b59deb3f3cd"
+BASE_URL = f"https://raw.githubusercontent.com/princeton-nlp/MQuAKE/{_COMMIT}/datasets"
+ATTEMPTS = 5
+_CHUNK = 1 << 16
+_PASSING = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A public file.
+
+    Attributes:
+        file: Its name under the base URL and in the data folder.
+        git_blob: Its git blob id at the pinned commit (SHA-1 of a header and the content).
+        sha256: Its SHA-256, or None where it was never seen by whoever wrote this table.
+    """
+
+    file: str
+    git_blob: str
+    sha256: str | None = None
+
+
+DATASETS: dict[str, Dataset] = {
+    "MQuAKE-CF-3k": Dataset("MQuAKE-CF-3k.json", "b9d0963c6c1c81b24d8113ffdc3fd0865a423e18"),
+    "MQuAKE-CF-3k-v2": Dataset("MQuAKE-CF-3k-v2.json", "6cf0904341e9910ce702641c5a24547ce23ff1e2"),
+    "MQuAKE-T": Dataset("MQuAKE-T.json", "afd89d0c8fe5e304f771bad88cc0ced611278fe0"),
+}
+# narratives are not published at a fixed address: these files are put in place by hand
+CAUSAL_ENHANCED = tuple(f"{name}-causal" for name in DATASETS)
+BUNDLED = "causaledit-mini"
+
+
+# ---- by name or path -------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class LocatedDataset:
+    """A file with the name that stands for it in a run's folder."""
+
+    name: str
+    path: Path
+
+
+def datasets_dir() -> Path:
+    """Where fetched files are kept (`CAUSALEDIT_CACHE` moves it)."""
+    return cache_dir() / "datasets"
+
+
+def locate_dataset(datatype: str) -> LocatedDataset:
+    """Find the file behind `--datatype`: a path, a name of the table, or a file put into the data folder.
+
+    Raises:
+        DatasetError: There is none; the nearest name, or the command that fetches it, is offered.
+    """
+    if not datatype.strip():
+        raise DatasetError("--datatype is empty: give a data set's name or the path of an MQuAKE file.")
+    given = Path(datatype).expanduser()
+    if given.is_file():
+        return LocatedDataset(given.stem, given)
+    if given.suffix == ".json" or len(given.parts) > 1:
+        raise DatasetError(f"--datatype: the file {datatype!r} does not exist.")
+    if datatype == BUNDLED:
+        return LocatedDataset(BUNDLED, data_dir() / f"{BUNDLED}.json")
+    kept = datasets_dir() / f"{datatype}.json"
+    if kept.is_file():
+        return LocatedDataset(datatype, kept)
+    if datatype in DATASETS:
+        raise DatasetError(
+            f"--datatype {datatype!r} has not been fetched yet: run `causaledit data fetch {datatype}` first."
+        )
+    if datatype in CAUSAL_ENHANCED:
+        raise DatasetError(
+            f"--datatype {datatype!r} is not here, and there is no public address to fetch it from: give the path of "
+            f"your file, or put it at {str(kept)!r}."
+        )
+    known = [*DATASETS, *CAUSAL_ENHANCED, BUNDLED]
+    raise DatasetError(
+        f"There is no data set {datatype!r}.{did_you_mean(datatype, known)} Known: {', '.join(known)}; or give a path."
+    )
+
+
+# ---- fetching --------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class FetchedDataset:
+    """What a fetch gave.
+
+    Attributes:
+        path: The file.
+        sha256: Of its content.
+        cases: How many it holds.
+        problems: What `check_cases` found in it.
+        downloaded: False where an intact file was there already.
+    """
+
+    path: Path
+    sha256: str
+    cases: int
+    problems: list[Problem]
+    downloaded: bool
+
+
+def fetch_dataset(
+    name: str,
+    *,
+    base_url: str = BASE_URL,
+    folder: Path | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+    longest_wait: float = 30.0,
+) -> FetchedDataset:
+    """Download a public file: resumed where it broke off, verified, and put in place by one rename.
+
+    What arrived stays in a `.part` file beside the target, so that a later call goes on from there. Nothing
+    replaces a file before the new one is verified.
+
+    Args:
+        name: A key of `DATASETS`.
+        base_url: The folder it is fetched from (a mirror, for example).
+        folder: Where it is kept; by default `datasets_dir()`.
+        progress: Called with bytes so far and bytes in all (None where the server does not say).
+        longest_wait: Longest pause before another attempt, in seconds.
+
+    Raises:
+        DatasetError: The name is unknown.
+        DownloadError: The server has no such file, cannot be reached, or sent something else.
+        SaveError: The folder cannot be written.
+    """
+    spec = DATASETS.get(name)
+    if spec is None:
+        raise DatasetError(
+            f"There is no public data set {name!r}.{did_you_mean(name, DATASETS)} Known: {', '.join(DATASETS)}."
+        )
+    folder = (folder or datasets_dir()).expanduser()
+    path, part = folder / spec.file, folder / f"{spec.file}.part"
+    url = f"{base_url.rstrip('/')}/{spec.file}"
+    try:
+        if path.is_file() and _fault(path, spec) is None:
+            return _finish(path, downloaded=False)
+        folder.mkdir(parents=True, exist_ok=True)
+        resumed = part.is_file() and part.stat().st_size > 0
+        _download(url, part, progress, longest_wait)
+        fault = _fault(part, spec)
+        if fault and resumed:  # what an earlier call left may be of another file
+            logger.warning("%s does not match after resuming: fetching it whole", part)
+            part.unlink()
+            _download(url, part, progress, longest_wait)
+            fault = _fault(part, spec)
+        if fault:
+            part.unlink()
+            raise DownloadError(f"What {url} sent is not the published {name}: {fault}. Nothing was kept; try again.")
+        part.replace(path)
+        return _finish(path, downloaded=True)
+    except DownloadError:
+        raise
+    except OSError as error:
+        raise SaveError(
+            f"The data folder {str(folder)!r} cannot be written ({error.strerror or error}): point CAUSALEDIT_CACHE at "
+            "another one."
+        ) from None
+
+
+def _finish(path: Path, *, downloaded: bool) -> FetchedDataset:
+    digest = _digest(path, "sha256")
+    write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
+    data = read_cases(path, "the fetched file")
+    return FetchedDataset(path, digest, len(data), check_cases(data), downloaded)
+
+
+def _digest(path: Path, kind: str, header: bytes = b"") -> str:
+    state = hashlib.new(kind, header, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+def _fault(path: Path, spec: Dataset) -> str | None:
+    """Why a file is not the published one, or None."""
+    if spec.sha256 is not None and (found := _digest(path, "sha256")) != spec.sha256:
+        return f"its SHA-256 is {found}, expected {spec.sha256}"
+    header = f"blob {path.stat().st_size}\0".encode()  # what git hashes in front of a file's content
+    if (found := _digest(path, "sha1", header)) != spec.git_blob:
+        return f"its git blob id is {found}, expected {spec.git_blob} ({path.stat().st_size} bytes)"
+    return None
+
+
+class _ServerBusyError(Exception):
+    def __init__(self, response: httpx.Response) -> None:
+        super().__init__(f"status {response.status_code}")
+        self.headers = response.headers
+
+
+def _download(url: str, part: Path, progress: Callable[[int, int | None], None] | None, longest_wait: float) -> None:
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type((*_PASSING, _ServerBusyError)),
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=wait_as_asked(lambda error: getattr(error, "headers", None), longest=longest_wait),
+        before_sleep=lambda state: logger.info("%s: %s; trying again", url, _reason(state)),
+        reraise=True,
+    )
+    try:
+        with httpx.Client(timeout=httpx.Timeout(30.0), follow_redirects=True) as client:
+            retrying(_attempt, client, url, part, progress)
+    except (*_PASSING, _ServerBusyError) as error:
+        kept = part.stat().st_size if part.is_file() else 0
+        raise DownloadError(
+            f"{url} could not be fetched after {ATTEMPTS} attempts: {str(error) or type(error).__name__}. Check the "
+            f"network{f'; the first {kept} bytes are kept, and the same command goes on from there' if kept else ''}."
+        ) from None
+    except (httpx.InvalidURL, httpx.RequestError) as error:
+        raise DownloadError(f"{url!r} is no address that can be fetched: {error}.") from None
+
+
+def _reason(state: tenacity.RetryCallState) -> str:
+    error = state.outcome.exception() if state.outcome else None
+    return str(error) or type(error).__name__
+
+
+def _attempt(client: httpx.Client, url: str, part: Path, progress: Callable[[int, int | None], None] | None) -> None:
+    have = part.stat().st_size if part.is_file() else 0
+    # no compression: a range counts bytes of the file itself
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    with client.stream("GET", url, headers=headers) as response:
+        if response.status_code == httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return  # nothing is missing; the check decides whether it is the right file
+        if response.status_code in RETRIED_STATUS:
+            raise _ServerBusyError(response)
+        if response.is_error:
+            raise DownloadError(
+                f"{url} cannot be fetched: the server answers {response.status_code} {response.reason_phrase}."
+            )
+        partial = response.status_code == httpx.codes.PARTIAL_CONTENT
+        done = have if partial else 0
+        length = response.headers.get("content-length", "")
+        total = done + int(length) if length.isdigit() else None
+        with part.open("ab" if partial else "wb") as stream:
+            for chunk in response.iter_raw():  # as it arrives, so that a break loses nothing
+                stream.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(done, total)

@@ -1,0 +1,197 @@
+"""Facts that are not MQuAKE: a CSV or JSON-lines file becomes MQuAKE-like cases, one per fact."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causaledit.errors import RequestError, ScaffoldError, did_you_mean
+from causaledit.facts.requests import request_from_dict
+from causaledit.narratives.cases import CaseFile, Problem, parse_cases
+from causaledit.narratives.templates import TemplateBank
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# column → other names it goes by
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "subject": (),
+    "old": ("old_answer", "target_true", "ground_truth"),
+    "new": ("new_answer", "target_new"),
+    "prompt": ("cloze",),
+    "question": (),
+    "relation_id": ("relation",),
+    "subject_id": (),
+    "old_id": (),
+    "new_id": (),
+    "case_id": ("id",),
+}
+REQUIRED = ("subject", "old", "new")
+_NEEDS = "a fact needs the columns subject, old, new, and prompt (a cloze with {}) or relation_id"
+
+
+def read_facts(path: str | Path, *, limit: int | None = None) -> CaseFile:
+    """Read facts as cases.
+
+    Columns (or keys): `subject`, `old`, `new`, and `prompt` (a cloze with `{}` or the subject in it) or
+    `relation_id` (a Wikidata property the templates know); optional `question`, `subject_id`, `old_id`,
+    `new_id`, `case_id`. CSV may be separated by comma, semicolon or tab, in UTF-8 or in UTF-16 with a mark.
+
+    Raises:
+        ScaffoldError: The file is missing, in another encoding, without a needed column, or empty.
+    """
+    path = Path(path).expanduser()
+    if path.suffix.lower() not in (".csv", ".tsv", ".jsonl"):
+        raise ScaffoldError(f"--facts: {str(path)!r} is neither .csv nor .jsonl.")
+    text = _decode(path)
+    rows = _csv_rows(text, path) if path.suffix.lower() in (".csv", ".tsv") else _jsonl_rows(text)
+    bank = TemplateBank.bundled()
+    cases, problems = [], []
+    total = 0
+    for number, (where, row) in enumerate(rows, start=1):
+        if limit is not None and total >= limit:
+            break
+        total += 1
+        if isinstance(row, str):
+            problems.append(Problem(where, "read", row))
+            continue
+        try:
+            cases.append(_case(row, number, bank))
+        except (ScaffoldError, RequestError) as error:
+            problems.append(Problem(where, "read", str(error)))
+    if not total:
+        raise ScaffoldError(f"--facts: {str(path)!r} holds no fact.")
+    if not cases:
+        return CaseFile([], problems)
+    found = parse_cases(json.dumps(cases, ensure_ascii=False, indent=1), str(path))
+    return CaseFile(found.cases, [*problems, *found.problems])
+
+
+def _decode(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        raise ScaffoldError(f"--facts: the file {str(path)!r} does not exist.") from None
+    except OSError as error:
+        raise ScaffoldError(f"--facts: {str(path)!r} cannot be read ({error.strerror}).") from None
+    marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
+    if b"\x00" in raw and not marked:
+        raise ScaffoldError(
+            f"--facts: {str(path)!r} holds zero bytes; it may be UTF-16 without a mark: save it as UTF-8."
+        )
+    try:
+        return raw.decode("utf-16" if marked else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ScaffoldError(
+            f"--facts: {str(path)!r} is not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}): save it as UTF-8, "
+            "for example with `iconv -f WINDOWS-1252 -t UTF-8`."
+        ) from None
+
+
+def _canonical(names: list[str]) -> dict[str, str]:
+    """The given column names mapped to ours."""
+    known = {alias: column for column, aliases in COLUMNS.items() for alias in (column, *aliases)}
+    return {name: known[name.strip().lower()] for name in names if name and name.strip().lower() in known}
+
+
+def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        names = next(reader, [])
+        columns = _canonical(names)
+        have = set(columns.values())
+        missing = [name for name in REQUIRED if name not in have]
+        if not have & {"prompt", "relation_id"}:
+            missing.append("prompt (or relation_id)")
+        if missing:
+            near = did_you_mean(missing[0], [n for n in names if n])
+            raise ScaffoldError(
+                f"--facts: {str(path)!r} lacks the column {', '.join(missing)}; it has {', '.join(names) or 'none'}."
+                f"{near} In short, {_NEEDS}."
+            )
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            where = f"line {reader.line_num}"
+            if len(cells) != len(names):
+                yield where, f"it has {len(cells)} columns, the header has {len(names)} (is a comma not quoted?)"
+                continue
+            row = dict(zip(names, cells, strict=True))
+            yield where, {columns[name]: value.strip() for name, value in row.items() if name in columns}
+    except csv.Error as error:
+        raise ScaffoldError(f"--facts: {str(path)!r} is no sound CSV (line {reader.line_num}: {error}).") from None
+
+
+def _jsonl_rows(text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            yield where, f"it is not JSON ({error})"
+            continue
+        if not isinstance(row, dict):
+            yield where, f"it is {type(row).__name__}, not an object"
+            continue
+        columns = _canonical(list(row))
+        yield where, {columns[name]: value for name, value in row.items() if name in columns}
+
+
+def _case(row: Mapping[str, Any], number: int, bank: TemplateBank) -> dict[str, Any]:
+    """One fact as a case.
+
+    Raises:
+        ScaffoldError, RequestError: Something is missing, or the new answer equals the old one.
+    """
+    if absent := [name for name in REQUIRED if not str(row.get(name) or "").strip()]:
+        raise ScaffoldError(f"{', '.join(absent)} is empty: {_NEEDS}")
+    texts = {k: str(v).strip() for k, v in row.items() if v is not None and str(v).strip()}
+    subject, relation_id = texts["subject"], texts.get("relation_id")
+    relation = bank.relations.get(relation_id or "")
+    prompt, question = texts.get("prompt"), texts.get("question")
+    if not prompt:
+        if relation is None:
+            known = did_you_mean(relation_id or "", bank.relations)
+            raise ScaffoldError(f"unknown relation {relation_id!r} and no prompt: {_NEEDS}.{known}")
+        prompt, question = relation.cloze, question or relation.question.replace("{}", subject)
+    rewrite: dict[str, Any] = {
+        "prompt": prompt,
+        "relation_id": relation_id,
+        "target_new": {"str": texts["new"], "id": texts.get("new_id")},
+        "target_true": {"str": texts["old"], "id": texts.get("old_id")},
+        "subject": subject,
+        "subject_id": texts.get("subject_id"),
+        "question": question,
+    }
+    request = request_from_dict(rewrite)
+    rewrite["prompt"], rewrite["question"] = request.prompt, request.question_form
+    name = relation.name if relation else relation_id
+    hop = {"question": request.question_form, "cloze": request.cloze}
+    ids = [texts.get("subject_id"), relation_id]
+    given = texts.get("case_id", str(number))
+    return {
+        "case_id": int(given) if given.isdecimal() else given,
+        "requested_rewrite": [rewrite],
+        "questions": [request.question_form],
+        "answer": texts["old"],
+        "answer_alias": [],
+        "new_answer": texts["new"],
+        "new_answer_alias": [],
+        "single_hops": [{**hop, "answer": texts["old"], "answer_alias": []}],
+        "new_single_hops": [{**hop, "answer": texts["new"], "answer_alias": []}],
+        "orig": {
+            "triples": [[*ids, texts.get("old_id")]],
+            "triples_labeled": [[subject, name, texts["old"]]],
+            "new_triples": [[*ids, texts.get("new_id")]],
+            "new_triples_labeled": [[subject, name, texts["new"]]],
+            "edit_triples": [[*ids, texts.get("new_id")]],
+        },
+    }

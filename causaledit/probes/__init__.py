@@ -1,0 +1,1 @@
+"""What a case is asked, and the asking."""

@@ -1,0 +1,1 @@
+"""A run over cases: planned, executed with exact undo, resumable, in the published layout."""

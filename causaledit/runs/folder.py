@@ -1,0 +1,201 @@
+"""A run's folder: its files, its lock, its costs."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import time
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import filelock
+import torch
+
+from causaledit.errors import RunError, SaveError
+from causaledit.probes.asking import plain_rate
+from causaledit.runs.post import _mean, averages, case_averages
+from causaledit.support.costs import peak_rss_mb, reset_peak_rss, versions
+from causaledit.support.files import read_object, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from causaledit.mquake.cases import Case
+    from causaledit.runs.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+
+ASSEMBLE_EVERY = 60.0  # seconds between two metrics.json of a run under way
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path, cases: Sequence[Case]) -> None:
+        self.path = path
+        self.positions = {case.case_id: position for position, case in enumerate(cases)}
+        self.finished: dict[int, dict[str, Any]] = {}
+        self._figures: dict[int, dict[str, float | None]] = {}
+        for position, case in enumerate(cases):
+            record = self._read(position)
+            if record is not None and record["item"].get("case_id") == case.case_id:
+                self._take(position, record)
+        self._assembled = time.monotonic()
+
+    def _file(self, position: int) -> Path:
+        return self.path / "cases" / f"{position:06d}.json"
+
+    def _read(self, position: int) -> dict[str, Any] | None:
+        try:
+            record = json.loads(self._file(position).read_text(encoding="utf-8"))
+            return record if isinstance(record["item"], dict) and isinstance(record["cost"], dict) else None
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):  # a disk that lost power: the case is run again
+            logger.warning("%s cannot be read: the case is run again", self._file(position))
+            return None
+
+    def _take(self, position: int, record: dict[str, Any]) -> None:
+        self.finished[position] = record
+        self._figures[position] = case_averages(record["item"])
+
+    def is_finished(self, case: Case) -> bool:
+        """Whether a case is done; one that failed is tried again by a later call."""
+        record = self.finished.get(self.positions[case.case_id])
+        return record is not None and "error" not in record["item"]
+
+    def write(self, case: Case, item: dict[str, Any], cost: dict[str, Any]) -> None:
+        """Put a finished case on disk, whole or not at all."""
+        position = self.positions[case.case_id]
+        record = {"item": item, "cost": cost}
+        write_json(self._file(position), record)
+        self._take(position, record)
+        if time.monotonic() - self._assembled > ASSEMBLE_EVERY:
+            self.assemble()
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """Finished cases in the order of the run."""
+        return [self.finished[position]["item"] for position in sorted(self.finished)]
+
+    @property
+    def costs(self) -> list[dict[str, Any]]:
+        """What they cost, in the same order."""
+        return [self.finished[position]["cost"] for position in sorted(self.finished)]
+
+    def averages(self) -> dict[str, Any]:
+        """The content of res.json so far."""
+        return averages(self.items, [self._figures[position] for position in sorted(self.finished)])
+
+    def assemble(self) -> None:
+        """Write metrics.json and res.json from the finished cases."""
+        write_json(self.path / "metrics.json", self.items)
+        write_json(self.path / "res.json", self.averages())
+        self._assembled = time.monotonic()
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder; the lock goes with the process, however it ends.
+
+    Raises:
+        RunError: Another process holds it.
+        SaveError: The folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise RunError(
+            f"Another process is working on {str(folder)!r}: wait for it, or give another --run_id."
+        ) from None
+    except OSError as error:
+        raise SaveError(f"{str(folder)!r} cannot be written: {error.strerror or error}.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class _RunInfo:
+    """meta/run_info.json: versions, device, status, costs."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.path = plan.folder / "meta" / "run_info.json"
+        self.plan = plan
+        self.before = read_object(self.path)
+        self.started = self.before.get("started") or _now()
+        self.device = self.before.get("device")
+        self.plain_tokens_per_second = self.before.get("costs", {}).get("plain_tokens_per_second")
+        self.ran = False
+        self.resettable = reset_peak_rss()
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()
+
+    def measured(self, model: Any, tokenizer: Any) -> None:
+        """Note the device, and once per run the speed of plain generation on it."""
+        self.ran = True
+        device = torch.device(model.device)
+        self.device = {
+            "type": str(device),
+            "name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+        }
+        if self.plain_tokens_per_second is None:
+            self.plain_tokens_per_second = plain_rate(model, tokenizer)
+
+    def costs(self, folder: RunFolder) -> dict[str, Any]:
+        """Sums over finished cases; a batch's edit counts once. Weights changed: the mean of what each edit left."""
+        gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        per_group = {cost["group"]: cost for cost in folder.costs if "edit_seconds" in cost}
+        timed = list(per_group.values())
+        seconds, edits = sum(cost["edit_seconds"] for cost in timed), sum(cost["edits"] for cost in timed)
+        rate = self.plain_tokens_per_second
+        per_edit = seconds / edits if edits else None
+        changed = [cost["weights_changed"] for cost in timed if cost.get("weights_changed") is not None]
+        total = next((cost["weights_total"] for cost in timed if "weights_total" in cost), None)
+        before = self.before.get("costs", {})
+        return {
+            "seconds_per_edit": per_edit,
+            "median_seconds_per_edit": median(c["edit_seconds"] / c["edits"] for c in timed) if timed else None,
+            "plain_tokens_per_second": rate,
+            "cost_tokens_per_edit": per_edit * rate if rate and per_edit is not None else None,
+            "probe_seconds": sum(cost.get("probe_seconds", 0.0) for cost in folder.costs),
+            "probe_tokens": sum(cost.get("probe_tokens", 0) for cost in folder.costs),
+            "weights_changed": _mean(changed),
+            "weights_changed_share": _mean(changed) / total if changed and total else None,
+            "peak_rss_mb": max(peak_rss_mb() if self.ran else 0.0, before.get("peak_rss_mb") or 0.0),
+            "peak_rss_of": ("run" if self.resettable else "process") if self.ran else before.get("peak_rss_of"),
+            "peak_gpu_mb": max(gpu if self.ran else 0.0, before.get("peak_gpu_mb") or 0.0) if gpu is not None else None,
+        }
+
+    def write(self, status: str, folder: RunFolder, error: str | None = None) -> None:
+        """Write the file."""
+        write_json(
+            self.path,
+            {
+                "status": status,
+                "error": error,
+                "started": self.started,
+                "written": _now(),
+                "cases": len(self.plan.cases),
+                "finished_cases": len([item for item in folder.items if "error" not in item]),
+                "failed_cases": [item["case_id"] for item in folder.items if "error" in item],
+                "left_out_cases": list(self.plan.left_out),
+                "batches": len(self.plan.groups) if self.plan.arguments.batch_edit else None,
+                "dataset": {"name": self.plan.dataset.name, "sha256": self.plan.sha256},
+                "versions": versions(),
+                "device": self.device,
+                "costs": self.costs(folder),
+            },
+        )
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,317 @@
+"""What a run will do: asked for, checked and refused before anything is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import logging
+import re
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from causaledit.errors import HostError, HparamsError, RunError, did_you_mean
+from causaledit.hosts.lookup import get_method
+from causaledit.methods.hyperparams import read_hparams_file
+from causaledit.models.loading import resolve_device
+from causaledit.mquake.cases import Case, parse_cases, read_cases
+from causaledit.mquake.datasets import LocatedDataset, locate_dataset
+from causaledit.mquake.selection import (
+    SHUFFLE_SEED,
+    Group,
+    _refuse_bad_cases,
+    group_by_case,
+    group_in_batches,
+    select_cases,
+)
+from causaledit.probes.asking import MAX_NEW_TOKENS, TOKEN_BUDGET
+from causaledit.probes.sets import DEFAULT_KINDS, PROBE_SET_VERSION, Kind
+from causaledit.support.files import check_writable
+from causaledit.support.paths import hparams_dir
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from causaledit.methods.method import Method
+
+logger = logging.getLogger(__name__)
+
+
+PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
+
+
+_NAME = re.compile(r"[\w.-]+")
+
+
+@dataclass(frozen=True)
+class RunArguments:
+    """What a run is asked to do; the names are the command's flags.
+
+    Attributes:
+        editing_method: A registered method, or `PreEdited`.
+        datatype: A data set's name, or the path of an MQuAKE file.
+        model_type: Name of the hparams file in `hparams/{editing_method}/`; for `PreEdited` also a model.
+        hparams_path: An hparams file instead.
+        max_cases: At most so many cases.
+        hop: Only cases of so many hops.
+        shuffle_seed: Seed of the selection.
+        exp_tag: Part of the folder's name.
+        batch_edit: Group unique edits into batches of so many.
+        skip_cases: Leave out so many of the first chosen cases.
+        output_root: Where runs are kept.
+        run_id: Name of the run; the same name resumes it. None makes a new one.
+        device: Instead of the hparams' device.
+        probes: Which probe sets are asked.
+        max_new_tokens: Longest answer to a probe.
+        token_budget: Most tokens in one batch of probes.
+    """
+
+    editing_method: str
+    datatype: str
+    model_type: str
+    hparams_path: str | None = None
+    max_cases: int = 200
+    hop: int | None = None
+    shuffle_seed: int = SHUFFLE_SEED
+    exp_tag: str = "default"
+    batch_edit: int | None = None
+    skip_cases: int = 0
+    output_root: str = "./output/experiments"
+    run_id: str | None = None
+    device: str | None = None
+    probes: tuple[Kind, ...] = DEFAULT_KINDS
+    max_new_tokens: int = MAX_NEW_TOKENS
+    token_budget: int = TOKEN_BUDGET
+
+    def __post_init__(self) -> None:
+        least = {"max_cases": 1, "hop": 1, "batch_edit": 1, "skip_cases": 0, "max_new_tokens": 1, "token_budget": 1}
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise RunError(f"--{name} must be at least {bound}, got {value}.")
+        for name in ("exp_tag", "run_id"):
+            value = getattr(self, name)
+            if value is not None and not (_NAME.fullmatch(value) and value.strip(".")):
+                raise RunError(f"--{name} becomes part of a folder's name: use letters, digits, . _ -, not {value!r}.")
+
+    def comparable(self) -> dict[str, Any]:
+        """What must be the same for a run to be resumed."""
+        data = dataclasses.asdict(self)
+        for name in ("output_root", "run_id"):
+            del data[name]
+        return json.loads(json.dumps(data))
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """Which model `PreEdited` loads, and how: the keys of a method's hparams that say so."""
+
+    model_name: str
+    device: Any = "auto"
+    dtype: str = "auto"
+    fp16: bool = False
+    model_parallel: bool = False
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that has been checked and can start.
+
+    Attributes:
+        arguments: As given, with the run id filled in.
+        method: The method, or None for `PreEdited`.
+        hparams: Its hyper-parameters, or the model's settings.
+        dataset: The file.
+        sha256: Of the file.
+        groups: Edits that are applied together, with the cases then probed.
+        left_out: Chosen cases that are in no batch (`--batch_edit`).
+        folder: Where the run is kept.
+        resumed: Whether it was there already.
+    """
+
+    arguments: RunArguments
+    method: Method | None
+    hparams: Any
+    dataset: LocatedDataset
+    sha256: str
+    groups: tuple[Group, ...]
+    left_out: tuple[int | str, ...]
+    folder: Path
+    resumed: bool
+
+    @property
+    def cases(self) -> list[Case]:
+        """All cases in the order of the run."""
+        return [case for group in self.groups for case in group.cases]
+
+
+def make_plan(arguments: RunArguments) -> Plan:
+    """Check everything that can be checked before a model is loaded.
+
+    Raises:
+        RunError: Unknown method, or a run of that id was started with other arguments.
+        DatasetError, HparamsError, ModelError, SaveError: The data, hparams, device or folder is unusable.
+    """
+    method, hparams = _find_method(arguments)
+    if arguments.device is not None:
+        hparams = _with_device(hparams, arguments.device)
+    resolve_device(hparams.device)
+    dataset = locate_dataset(arguments.datatype)
+    data = read_cases(dataset.path)
+    chosen = select_cases(
+        data, hop=arguments.hop, max_cases=arguments.max_cases, seed=arguments.shuffle_seed,
+        skip_cases=arguments.skip_cases,
+    )  # fmt: skip
+    _refuse_bad_cases(data, set(chosen), dataset)
+    cases = parse_cases([data[index] for index in chosen])
+    size = arguments.batch_edit
+    groups = group_by_case(cases) if size is None else group_in_batches(cases, size)
+    _check_kinds(arguments, method, groups)
+    inside = {case.case_id for group in groups for case in group.cases}
+    left_out = tuple(case.case_id for case in cases if case.case_id not in inside)
+    if left_out:
+        logger.warning("--batch_edit: %d of %d cases have no batch of their own", len(left_out), len(cases))
+    check_writable(Path(arguments.output_root), "--output_root")
+    sha256 = hashlib.sha256(dataset.path.read_bytes()).hexdigest()
+    plan = Plan(arguments, method, hparams, dataset, sha256, tuple(groups), left_out, Path(), False)
+    return _with_folder(plan)
+
+
+def _find_method(arguments: RunArguments) -> tuple[Method | None, Any]:
+    name, model_type = arguments.editing_method, arguments.model_type
+    if not model_type.strip():
+        raise RunError("--model_type is empty: give the name of a file in hparams/{editing_method}/.")
+    if name == PRE_EDITED:
+        return None, _model_settings(model_type, arguments.hparams_path)
+    try:
+        method = get_method(name)
+    except HostError as error:
+        hint = did_you_mean(name, [PRE_EDITED])
+        raise RunError(f"--editing_method: {error} Or {PRE_EDITED!r}, the unedited model.{hint}") from None
+    own = Path("hparams") / name / f"{model_type}.yaml"  # as the published tool looks it up
+    path = arguments.hparams_path or (own if own.is_file() else model_type)
+    return method, method.load_hparams().from_hparams(str(path))
+
+
+def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
+    """The model of any method's hparams file of that name, or the name itself as a model."""
+    if hparams_path is not None:
+        file = Path(hparams_path).expanduser()
+        file = file if file.is_file() else file.with_name(f"{file.name}.yaml")
+        if not file.is_file():
+            raise HparamsError(f"--hparams_path: the file {hparams_path!r} does not exist.")
+        files = [file]
+    else:
+        roots = (Path("hparams"), hparams_dir("CausalEdit").parent)
+        files = [file for root in roots for file in sorted(root.glob(f"*/{model_type}.yaml"))] if (
+            _NAME.fullmatch(model_type)
+        ) else []  # fmt: skip
+    for file in files:
+        data = read_hparams_file(file)
+        if data.get("model_name"):
+            known = {spec.name for spec in dataclasses.fields(ModelSettings)}
+            return ModelSettings(**{key: value for key, value in data.items() if key in known})
+        if hparams_path is not None:
+            raise HparamsError(f"--hparams_path: {file.name} names no `model_name`.")
+    return ModelSettings(model_type)
+
+
+def _with_device(hparams: Any, device: str) -> Any:
+    if isinstance(hparams, ModelSettings):
+        return dataclasses.replace(hparams, device=device)
+    hparams.device = device
+    return hparams
+
+
+def _check_kinds(arguments: RunArguments, method: Method | None, groups: Sequence[Group]) -> None:
+    narratives = any(e.request.narrative for g in groups for e in g.edits)
+    if "open_book" in arguments.probes and not narratives:
+        raise RunError("--probes open_book needs narratives (`article`), and no chosen case has one.")
+    if "forced" in arguments.probes and not narratives:
+        raise RunError(f"--datatype {arguments.datatype!r}: the pilot study needs narratives (`article`); none here.")
+    together = max(len(group.edits) for group in groups)
+    if method is not None and not method.batched and together > 1:
+        raise RunError(
+            f"--editing_method {method.name} edits one fact at a time, but {together} edits are to be applied "
+            "together: take another method."
+        )
+
+
+_FOLDER = re.compile(r"n\d+_seed-?\d+_(.+)")
+
+
+def _label(value: str) -> str:
+    """A model or data set as part of a path: its last component, without what a file system dislikes."""
+    return re.sub(r"[^\w.-]+", "_", Path(value).name) or "model"
+
+
+def place_of(arguments: RunArguments, dataset: LocatedDataset, name: str) -> Path:
+    """Where runs of a method of that name lie."""
+    parent = Path(arguments.output_root).expanduser() / _label(dataset.name) / _label(arguments.model_type)
+    return parent / name / f"tag-{arguments.exp_tag}"
+
+
+def new_run_id() -> str:
+    """A name for a run: the time, and what sets two runs of one second apart."""
+    return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def _with_folder(plan: Plan) -> Plan:
+    parent = place_of(plan.arguments, plan.dataset, plan.arguments.editing_method)
+    run_id = plan.arguments.run_id or new_run_id()
+    arguments = dataclasses.replace(plan.arguments, run_id=run_id)
+    folder = parent / f"n{len(plan.cases)}_seed{arguments.shuffle_seed}_{run_id}"
+    plan = dataclasses.replace(plan, arguments=arguments, folder=folder)
+    existing = [f for f in sorted(parent.glob("n*_seed*")) if (m := _FOLDER.fullmatch(f.name)) and m[1] == run_id]
+    for other in existing:
+        if (other / "meta" / "run_args.json").is_file():
+            _refuse_other_arguments(plan, json.loads((other / "meta" / "run_args.json").read_text(encoding="utf-8")))
+            plan = dataclasses.replace(plan, resumed=True)
+    return plan
+
+
+def _run_args(plan: Plan) -> dict[str, Any]:
+    """What is written to meta/run_args.json: the flags, and what they stood for."""
+    return {
+        **plan.arguments.comparable(),
+        "output_root": plan.arguments.output_root,
+        "run_id": plan.arguments.run_id,
+        "dataset_sha256": plan.sha256,
+        "probe_set_version": PROBE_SET_VERSION,
+        "hparams": json.loads(json.dumps(_plain(plan.hparams), default=str)),
+    }
+
+
+def _plain(hparams: Any) -> dict[str, Any]:
+    return hparams.to_dict() if hasattr(hparams, "to_dict") else dict(vars(hparams))
+
+
+def _refuse_other_arguments(plan: Plan, started_with: Mapping[str, Any]) -> None:
+    now = _run_args(plan)
+    for name in now:
+        before = started_with.get(name)
+        if name in ("output_root", "run_id") or before == now[name]:
+            continue
+        if name in plan.arguments.comparable():
+            what = f"--{name} {_shown(before)}, and now it is {_shown(now[name])}"
+        elif name == "hparams":
+            changed = [key for key in now[name] if (before or {}).get(key) != now[name][key]]
+            what = f"other hyper-parameters ({', '.join(changed[:5]) or 'a key less'})"
+        else:
+            what = f"another {name.replace('_', ' ')} ({_shown(before)}, now {_shown(now[name])})"
+        raise RunError(
+            f"--run_id {plan.arguments.run_id!r} was started with {what}: give the same arguments to resume it, or "
+            "another --run_id."
+        )
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else "unset" if value is None else repr(value)

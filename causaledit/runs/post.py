@@ -1,0 +1,123 @@
+"""The keys of the published metrics files, from the answers of a case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from causaledit.facts.answers import alias_match
+from causaledit.probes.sets import PROBE_SET_VERSION, CaseProbe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from causaledit.mquake.cases import Case
+
+
+# published keys, in published order; ours is the last
+POST_KEYS = (
+    "hop_wise", "hop_wise_pred", "accuracy", "accuracy_pred", "conflict_probe", "old_knowledge_probe",
+    "causal_enhanced_hop_wise_pred", "causal_enhanced_conflict_probe", "locality_probe",
+)  # fmt: skip
+
+
+def assemble_post(
+    case: Case, probes: Sequence[CaseProbe], predictions: Sequence[str], before: Mapping[str, str]
+) -> dict[str, Any]:
+    """The `post` of metrics.json from the answers to a case's probes.
+
+    Args:
+        case: The case.
+        probes: What was asked.
+        predictions: The answers, in the same order.
+        before: Answers of the unedited model to the locality prompts.
+    """
+    post: dict[str, Any] = {key: [] for key in POST_KEYS}
+    asked = {(probe.kind, probe.open_book) for probe in probes}
+    if ("hop", False) in asked:
+        post["hop_wise_pred"] = _empty_hops(case, probes, open_book=False)
+        if not any(probe.prefix for probe in probes):  # an answer that was forced is no hit
+            post["hop_wise"] = [[False] * len(hop) for hop in post["hop_wise_pred"]]
+    if ("hop", True) in asked:
+        post["causal_enhanced_hop_wise_pred"] = _empty_hops(case, probes, open_book=True)
+    if ("conflict", True) in asked:  # eight places per edit; an edit without a narrative leaves its own empty
+        post["causal_enhanced_conflict_probe"] = [None] * (8 * len(case.edits))
+    for probe, text in zip(probes, predictions, strict=True):
+        entry: dict[str, Any] = {"q": probe.q, "prompt": probe.prompt, "ref": list(probe.ref), "pred": text}
+        if probe.edit is not None:
+            entry["edit"] = probe.edit
+        if probe.prefix:
+            entry["forced_prefix"] = probe.prefix
+        if probe.kind == "hop" and probe.open_book:
+            post["causal_enhanced_hop_wise_pred"][probe.hop][probe.slot] = entry
+        elif probe.kind == "hop":
+            post["hop_wise_pred"][probe.hop][probe.slot] = entry
+            if post["hop_wise"]:
+                post["hop_wise"][probe.hop][probe.slot] = alias_match(text, probe.ref)
+        elif probe.kind == "multi_hop":
+            post["accuracy_pred"].append(entry)
+            post["accuracy"].append(alias_match(text, probe.ref))
+        elif probe.kind == "conflict" and probe.open_book:
+            post["causal_enhanced_conflict_probe"][8 * probe.edit + probe.slot] = entry
+        elif probe.kind == "conflict":
+            post["conflict_probe"].append(entry)
+        elif probe.kind == "old_knowledge":
+            post["old_knowledge_probe"].append(entry)
+        elif probe.kind == "locality":
+            post["locality_probe"].append({**entry, "pred_before": before[probe.prompt]})
+    return post
+
+
+def _empty_hops(case: Case, probes: Sequence[CaseProbe], *, open_book: bool) -> list[list[Any]]:
+    """Three places per hop of the new chain; none for a hop that is not asked about."""
+    asked = {probe.hop for probe in probes if probe.kind == "hop" and probe.open_book == open_book}
+    return [[None] * 3 if hop in asked else [] for hop in range(len(case.hops))]
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def case_averages(item: Mapping[str, Any]) -> dict[str, float | None]:
+    """Quick figures of one case by alias match; None where nothing was asked."""
+    post = item.get("post") or {}
+    hops = [sum(hop) / len(hop) for hop in post.get("hop_wise", ()) if hop]
+    accuracy = [float(hit) for hit in post.get("accuracy", ())]
+    local = [p for p in post.get("locality_probe", ()) if alias_match(p["pred_before"], p["ref"])]
+    old = [alias_match(p["pred"], p["ref"]) for p in post.get("old_knowledge_probe", ())]
+    return {
+        "hop_wise": _mean(hops),
+        "accuracy": _mean(accuracy),
+        "any_right_accuracy": float(any(accuracy)) if accuracy else None,
+        "old_knowledge": _mean([float(hit) for hit in old]),
+        "locality": _mean([float(alias_match(p["pred"], p["ref"])) for p in local]),
+    }
+
+
+def averages(
+    items: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, float | None]] | None = None
+) -> dict[str, Any]:
+    """The content of res.json: means over cases by alias match, with how many cases each is over.
+
+    Locality is the share of answers that were right before the edit and still are. These are the quick figures of
+    a run; the verdicts of a judge are what counts (`causaledit analyze`).
+
+    Args:
+        items: The cases of metrics.json.
+        figures: Their `case_averages`, where they are known.
+    """
+    figures = [case_averages(item) for item in items] if figures is None else figures
+    done = [item for item in items if "error" not in item]
+    per_case = [known for item, known in zip(items, figures, strict=True) if "error" not in item]
+    result: dict[str, Any] = {
+        "cases": len(done),
+        "failed": len(items) - len(done),
+        "edits": sum(len(item["requested_rewrite"]) for item in done),
+        "hits_by": "alias match",
+        "probe_set_version": PROBE_SET_VERSION,
+    }
+    for name in ("hop_wise", "accuracy", "any_right_accuracy", "old_knowledge", "locality"):
+        values = [known[name] for known in per_case if known[name] is not None]
+        result[name] = _mean(values)
+        result[f"{name}_cases"] = len(values)
+    result["time"] = _mean([item["time"] for item in done])
+    return result

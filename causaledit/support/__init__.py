@@ -1,0 +1,1 @@
+"""Files, paths, endpoints, statistics, costs: what knows nothing of editing."""

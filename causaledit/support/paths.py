@@ -1,0 +1,30 @@
+"""Where the bundled files are (beside the package in a checkout, inside it once installed), and the cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _root() -> Path:
+    checkout = _PACKAGE.parent
+    return checkout if (checkout / "hparams" / "CausalEdit").is_dir() else _PACKAGE
+
+
+def hparams_dir(alg_name: str) -> Path:
+    """Folder with the bundled YAML files of one method."""
+    return _root() / "hparams" / alg_name
+
+
+def data_dir() -> Path:
+    """Folder with the bundled data sets."""
+    return _root() / "data"
+
+
+def cache_dir() -> Path:
+    """`CAUSALEDIT_CACHE`, or `causaledit` under the user's cache folder."""
+    if override := os.environ.get("CAUSALEDIT_CACHE"):
+        return Path(override).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causaledit"
