@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -19,10 +19,19 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+
+class AdapterSettings(Protocol):
+    """What a method's hyper-parameters say of its adapter (see `AdapterHyperParams`)."""
+
+    lora_rank: int
+    lora_alpha: float | None
+    lora_dropout: float
+    lora_target_modules: list[str]
+    lora_layers: list[int] | None
+    seed: int
 
 
-def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraConfig:
+def lora_config(model: PreTrainedModel, hparams: AdapterSettings) -> LoraConfig:
     """The adapter's configuration, checked against the model.
 
     Raises:
@@ -53,7 +62,7 @@ def lora_config(model: PreTrainedModel, hparams: CausalEditHyperParams) -> LoraC
     )
 
 
-def add_adapter(model: PreTrainedModel, hparams: CausalEditHyperParams) -> PeftModel:
+def add_adapter(model: PreTrainedModel, hparams: AdapterSettings) -> PeftModel:
     """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero)."""
     torch.manual_seed(hparams.seed)  # the A matrices are drawn
     return get_peft_model(model, lora_config(model, hparams))

@@ -7,7 +7,7 @@ the places where decoders of transformers keep them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-
-if TYPE_CHECKING:
-    from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
 
 # Lists of decoder layers, with the norm that follows them beside the list.
 LAYER_LISTS = (
@@ -89,7 +86,18 @@ class Layout:
         weight.copy_((weight.to(change.dtype) + change).to(weight.dtype))
 
 
-def find_layout(model: nn.Module, hparams: LocateEditHyperParams) -> Layout:
+class LayoutSettings(Protocol):
+    """What a method's hyper-parameters say of the model's layout; a path that is None is found."""
+
+    layers: list[int]
+    v_loss_layer: int | None
+    layer_module_tmp: str | None
+    rewrite_module_tmp: str | None
+    ln_f_module: str | None
+    lm_head_module: str | None
+
+
+def find_layout(model: nn.Module, hparams: LayoutSettings) -> Layout:
     """The paths given in the hyper-parameters, the rest read off the module tree, all of it checked.
 
     Raises:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from causaledit.errors import RequestError
 from causaledit.facts.answers import mentions, normalise
 from causaledit.facts.requests import EditRequest, requests_from_data
-from causaledit.methods.causal_edit import prompts as P
-from causaledit.models.chat import render
+from causaledit.models.chat import render, user
 from causaledit.models.generation import generate_texts
 from causaledit.narratives.cases import ScaffoldEdit
 from causaledit.narratives.generate import LocalWriter, local_generate, produce
@@ -26,7 +25,7 @@ from causaledit.support.files import load_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.models.chat import Messages
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -59,8 +58,10 @@ def resolve_edits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: list[EditRequest],
-    hparams: CausalEditHyperParams,
     *,
+    causal: bool,
+    narrative_file: str | None,
+    max_new_tokens: int,
     count: TokenCount,
 ) -> list[ResolvedEdit]:
     """Fill in old answers and narratives.
@@ -68,12 +69,15 @@ def resolve_edits(
     Args:
         model: The unedited model.
         tokenizer: As from `prepare_tokenizer`.
+        causal: False fills in old answers only.
+        narrative_file: Narratives for requests without one (see `load_narratives`).
+        max_new_tokens: Longest narrative that the model itself writes.
+        count: Gets the tokens generated.
 
     Raises:
         RequestError: The narrative file is unusable.
     """
-    causal = hparams.editing_mode == "causal"
-    known = load_narratives(hparams.narrative_file) if causal and hparams.narrative_file else {}
+    known = load_narratives(narrative_file) if causal and narrative_file else {}
     requests = _fill_old_answers(model, tokenizer, requests, count)
     resolved: list[ResolvedEdit] = []
     for request in requests:
@@ -82,7 +86,7 @@ def resolve_edits(
         if not causal:
             narrative, source = None, "none"
         elif narrative is None:
-            narrative, source = _written(model, tokenizer, request, hparams, count)
+            narrative, source = _written(model, tokenizer, request, max_new_tokens, count)
         logger.info("narrative for %r: %s", request.subject, source)
         resolved.append(ResolvedEdit(dataclasses.replace(request, narrative=narrative), source))
     return resolved
@@ -92,7 +96,7 @@ def _fill_old_answers(model: Any, tokenizer: Any, requests: list[EditRequest], c
     missing = [i for i, request in enumerate(requests) if request.ground_truth is None]
     if not missing:
         return requests
-    prompts = [render(tokenizer, P.answer_request(requests[i])) for i in missing]
+    prompts = [render(tokenizer, _answer_request(requests[i])) for i in missing]
     replies = generate_texts(model, tokenizer, prompts, max_new_tokens=OLD_ANSWER_TOKENS, count=count)
     filled = list(requests)
     for i, reply in zip(missing, replies, strict=True):
@@ -105,6 +109,11 @@ def _fill_old_answers(model: Any, tokenizer: Any, requests: list[EditRequest], c
     return filled
 
 
+def _answer_request(request: EditRequest) -> Messages:
+    """Ask for the old answer, closed-book, where the request does not state it."""
+    return user(f"{request.question_form} Reply with the answer only.")
+
+
 def short_answer(reply: str, request: EditRequest) -> str:
     """The answer inside a reply: what follows the cloze's words or the last " is ", up to the sentence's end."""
     first = re.split(r"(?<=[^A-Z][.!?])\s|\n", reply.strip(), maxsplit=1)[0].strip().rstrip(".!?")
@@ -115,14 +124,14 @@ def short_answer(reply: str, request: EditRequest) -> str:
 
 
 def _written(
-    model: Any, tokenizer: Any, request: EditRequest, hparams: CausalEditHyperParams, count: Any
+    model: Any, tokenizer: Any, request: EditRequest, max_new_tokens: int, count: Any
 ) -> tuple[str, NarrativeSource]:
     """A narrative through the scaffold's stages: by the model itself where that passes the rules, else a template."""
     edit = ScaffoldEdit.from_request(request)
     writer = LocalWriter(
         "the model itself",
         local_generate(model, tokenizer, count=count),
-        max_new_tokens=hparams.narrative_max_new_tokens,
+        max_new_tokens=max_new_tokens,
     )
     [written] = produce([edit], writer, max_attempts=1)
     if written.check.passed:

@@ -133,7 +133,15 @@ def _train(
     peft_model: PeftModel | None = None
     try:
         with tally.timed("narrative"):
-            resolved = resolve_edits(model, tokenizer, edits, hparams, count=tally.tokens)
+            resolved = resolve_edits(
+                model,
+                tokenizer,
+                edits,
+                causal=hparams.editing_mode == "causal",
+                narrative_file=hparams.narrative_file,
+                max_new_tokens=hparams.narrative_max_new_tokens,
+                count=tally.tokens,
+            )
         report.requests = [item.request for item in resolved]
         report.narrative_source = [item.narrative_source for item in resolved]
         with tally.timed("preserve"):

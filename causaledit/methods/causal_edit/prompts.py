@@ -9,20 +9,15 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from causaledit.errors import RequestError
-from causaledit.facts.requests import EditRequest
-from causaledit.methods.causal_edit import prompts as P
 from causaledit.models.chat import Messages, user
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 
 PROMPT_VERSION = 1
 
@@ -121,11 +116,6 @@ def trace_instruction(request: EditRequest, labels: list[str]) -> str:
     )
 
 
-def answer_request(request: EditRequest) -> Messages:
-    """Ask for the old answer, closed-book, where the request does not state it."""
-    return user(f"{request.question_form} Reply with the answer only.")
-
-
 def check_context_window(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -144,11 +134,9 @@ def check_context_window(
     for request in requests:
         if not request.narrative:
             continue
-        prompts = [p.text for p in P.student_prompts(request, causal=True, cake_data=hparams.distill_cake_data)]
-        longest = max((*prompts, P.trace_instruction(request, ["Reason for change"] * 4)), key=len)
-        context = P.privileged_context(
-            dataclasses.replace(request, ground_truth=request.ground_truth or ""), causal=True
-        )
+        prompts = [p.text for p in student_prompts(request, causal=True, cake_data=hparams.distill_cake_data)]
+        longest = max((*prompts, trace_instruction(request, ["Reason for change"] * 4)), key=len)
+        context = privileged_context(dataclasses.replace(request, ground_truth=request.ground_truth or ""), causal=True)
         need = len(tokenizer(context + longest)["input_ids"]) + completion + 64
         if need > window:
             raise RequestError(

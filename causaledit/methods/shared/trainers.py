@@ -1,4 +1,4 @@
-"""What both stages ask of trl's trainers: arguments, the adapter, callbacks, the preservation term."""
+"""What methods ask of trl's trainers: arguments, silence, callbacks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 import tempfile
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import datasets
 import torch
@@ -21,11 +21,18 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.support.progress import ProgressSink
 
 
-def optimizer_name(hparams: CausalEditHyperParams, device: torch.device) -> str:
+class TrainerSettings(Protocol):
+    """What a method's hyper-parameters say of its optimiser."""
+
+    seed: int
+    optimizer: str
+    adam_epsilon: float
+
+
+def optimizer_name(hparams: TrainerSettings, device: torch.device) -> str:
     """`auto`: 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise."""
     if hparams.optimizer != "auto":
         return hparams.optimizer
@@ -35,7 +42,7 @@ def optimizer_name(hparams: CausalEditHyperParams, device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def trainer_arguments(model: PreTrainedModel, hparams: CausalEditHyperParams) -> Iterator[dict[str, Any]]:
+def trainer_arguments(model: PreTrainedModel, hparams: TrainerSettings) -> Iterator[dict[str, Any]]:
     """Arguments common to both trainers; their output folder lasts as long as the block."""
     device = model.device
     with tempfile.TemporaryDirectory(prefix="causaledit-") as folder:
