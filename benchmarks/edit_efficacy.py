@@ -45,7 +45,7 @@ def run_case(model, tokenizer, case, hparams) -> dict:
     """Edit, probe, restore one case."""
     requests = requests_from_data(case["requested_rewrite"])
     probes = case_probes(case, requests)
-    pre = ask(model, tokenizer, probes)
+    pre = ask(model, tokenizer, probes, template_kwargs=hparams.chat_template_kwargs)
     report = EditReport()
     between: list = []
     spent = 0.0
@@ -55,7 +55,7 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         started = time.perf_counter()
         peft_model.eval()
         with merged_for_inference(peft_model):
-            between = ask(peft_model.get_base_model(), tokenizer, probes)
+            between = ask(peft_model.get_base_model(), tokenizer, probes, template_kwargs=hparams.chat_template_kwargs)
         spent = time.perf_counter() - started
 
     began = time.perf_counter()
@@ -70,7 +70,7 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         after_bootstrap=look if 2 in hparams.stages else None,
     )
     seconds = time.perf_counter() - began - spent
-    post = ask(edited, tokenizer, probes)
+    post = ask(edited, tokenizer, probes, template_kwargs=hparams.chat_template_kwargs)
     restore(model, originals)
     return {
         "case_id": case["case_id"],

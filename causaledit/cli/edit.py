@@ -124,7 +124,7 @@ def _run(edits: list[Any], config: Any, console: Console) -> tuple[Any, Any, Any
 
     with console.status(f"loading {config.model_name}"):
         model, tokenizer = load_from_hparams(config)
-    prepared = prepare_tokenizer(tokenizer)
+    prepared = prepare_tokenizer(tokenizer, config.chat_template_kwargs, model=model)
 
     def measure(current: Any) -> list[dict[str, Any]]:
         return [

@@ -54,9 +54,10 @@ def ask(
     *,
     count: TokenCount | None = None,
     batch_size: int = 32,
+    template_kwargs: dict[str, Any] | None = None,
 ) -> list[Answered]:
-    """Answer probes closed-book: greedy, chat template, no system message of ours."""
-    tokenizer = prepare_tokenizer(tokenizer)
+    """Answer probes closed-book: greedy, chat template (with `template_kwargs`), no system message of ours."""
+    tokenizer = prepare_tokenizer(tokenizer, template_kwargs)
     responses = [""] * len(probes)
     for length in sorted(set(MAX_NEW_TOKENS.values())):
         rows = [i for i, probe in enumerate(probes) if MAX_NEW_TOKENS[probe.family] == length]

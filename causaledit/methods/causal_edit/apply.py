@@ -99,7 +99,7 @@ def apply_causal_edit_to_model(
     report = report if report is not None else EditReport()
     edits = ready_edits(model, requests)
     lora_config(model, hparams)  # refuses targets and layers the model does not have
-    tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs)
+    tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs, model=model)
     check_context_window(model, tokenizer, edits, hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":
         load_narratives(hparams.narrative_file)

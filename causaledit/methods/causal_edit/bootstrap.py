@@ -22,7 +22,7 @@ from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.preservation import PreservingMixin
 from causaledit.methods.shared.trainers import WatchCallback, prepared, quiet_trainers, trainer_arguments
 from causaledit.models.batches import unpadded
-from causaledit.models.chat import render, user
+from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.generation import sample_continuations
 from causaledit.models.scoring import completion_logits, logits_in_one_pass, mean_log_probability
 
@@ -284,11 +284,11 @@ def run_bootstrap(
         The loss of every optimiser step.
     """
     rows: list[dict[str, Any]] = []
-    end = tokenizer.eos_token_id
+    end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
     for prompt, completion in pairs:
         head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
         tail = [
-            *tokenizer(completion, add_special_tokens=False)["input_ids"],
+            *tokenizer(gap + completion, add_special_tokens=False)["input_ids"],
             *([end] if end is not None else []),
         ]
         rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})

@@ -16,6 +16,7 @@ Teacher × adapter, and what its forward pass uses:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import warnings
@@ -38,8 +39,9 @@ from causaledit.methods.causal_edit.bootstrap import all_prompts
 from causaledit.methods.causal_edit.preservation import PreservingMixin
 from causaledit.methods.shared.trainers import WatchCallback, prepared, quiet_trainers, trainer_arguments
 from causaledit.models.adapters import merged_for_inference
-from causaledit.models.batches import positions_for, unpadded
-from causaledit.models.chat import user
+from causaledit.models.batches import in_batches, positions_for, unpadded
+from causaledit.models.chat import user, with_end_token
+from causaledit.models.generation import neutral_generation
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
@@ -100,11 +102,10 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
 
     # ---- rollouts ------------------------------------------------------------------------------
     def _generate_transformers(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
-        if not self._merges_for_rollouts:
-            result = super()._generate_transformers(prompt_ids)
-        else:
-            with merged_for_inference(self.accelerator.unwrap_model(self.model)):
-                result = super()._generate_transformers(prompt_ids)
+        student, sample = self.accelerator.unwrap_model(self.model), super()._generate_transformers
+        merged = merged_for_inference(student) if self._merges_for_rollouts else contextlib.nullcontext()
+        with merged, neutral_generation(student):
+            result = prompt_ids, in_batches(student, prompt_ids, lambda rows: sample(rows)[1])
         self.count.generated += sum(len(ids) for ids in result[1])
         return result
 
@@ -240,7 +241,7 @@ def run_internalisation(
                 vllm_mode=hparams.distill_vllm_mode,
             ),
             train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
+            processing_class=with_end_token(tokenizer),
             callbacks=[watch],
         )
         prepared(trainer).train()

@@ -62,7 +62,7 @@ def apply_ft_to_model(
     report = report if report is not None else MethodReport()
     edits = ready_edits(model, requests)
     names = select_weights(model, hparams.layers, hparams.modules)
-    tokenizer = prepare_tokenizer(tok)
+    tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs, model=model)
     rows = [row for edit in edits for row in target_rows(tokenizer, edit, hparams.prompt_forms)]
     check_window(model, rows)
     report.requests = edits

@@ -84,7 +84,7 @@ def apply_ice_to_model(
     report = report if report is not None else MethodReport()
     edits = ready_edits(model, requests)
     names = select_weights(model, hparams.layers, hparams.modules)
-    tokenizer = prepare_tokenizer(tok)
+    tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs, model=model)
     prompts = [_prompts(tokenizer, edit, hparams) for edit in edits]
     every = [row for group in prompts for p in group for row in (p.closed, *p.in_context)]
     check_window(model, every, further=hparams.sample_max_new_tokens)

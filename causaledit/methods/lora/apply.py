@@ -58,7 +58,7 @@ def apply_lora_to_model(
     report = report if report is not None else MethodReport()
     edits = ready_edits(model, requests)
     lora_config(model, hparams)  # refuses targets and layers the model does not have
-    tokenizer = prepare_tokenizer(tok)
+    tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs, model=model)
     rows = [row for edit in edits for row in target_rows(tokenizer, edit, hparams.prompt_forms)]
     check_window(model, rows)
     report.requests = edits

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from causaledit.errors import RequestError
-from causaledit.models.batches import left_padded
-from causaledit.models.chat import render, user
+from causaledit.models.batches import context_window
+from causaledit.models.chat import answer_gap, render, user
+from causaledit.models.scoring import logits_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,7 +51,7 @@ def target_rows(
             continue
         asked = edit.cloze if form == "cloze" else edit.question_form
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
-        row = _split(tokenizer, head, head + edit.target_new, special=False)
+        row = _split(tokenizer, head, head + answer_gap(tokenizer) + edit.target_new, special=False)
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         rows.append(TargetRow(row.prompt, row.target + end))
     return rows
@@ -75,7 +76,7 @@ def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int
     Raises:
         RequestError: A row is too long; nothing is ever cut.
     """
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    window = context_window(model)
     need = max(len(row.prompt) + len(row.target) for row in rows) + further
     if window and need > window:
         raise RequestError(
@@ -85,10 +86,7 @@ def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int
 
 def row_logits(model: PreTrainedModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
     """For each row the `(len(target), vocabulary)` logits that predict its target, with gradients."""
-    inputs = left_padded(model, [row.prompt + row.target for row in rows], 0, model.device)
-    longest = max(len(row.target) for row in rows) + 1
-    logits = model(**inputs, logits_to_keep=longest, use_cache=False).logits
-    return [logits[i, -len(row.target) - 1 : -1].float() for i, row in enumerate(rows)]
+    return logits_in_one_pass(model, [row.prompt for row in rows], [row.target for row in rows], share=False)
 
 
 def target_loss(logits: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
