@@ -51,7 +51,8 @@ def prepare_tokenizer(
     name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
     if not prepared.chat_template:
         logger.warning(
-            "the tokenizer %s has no chat template: the plain format 'Q: … A:' of a base model is used instead", name
+            "the tokenizer %s has no chat template: a base model's plain format 'Q: … A:' is used instead",
+            name,
         )
         prepared.chat_template = (_BEGINNING if _adds_beginning(prepared) else "") + PLAIN_TEMPLATE
     elif isinstance(prepared.chat_template, dict):
