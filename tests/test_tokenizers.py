@@ -204,6 +204,25 @@ def test_the_space_before_an_answer_is_the_templates():
     assert not supports_system_role(tokenizer)
 
 
+def test_own_samples_begin_as_documents_do():
+    """Second moments without a corpus: the model writes from its beginning-of-text token on, where it has one."""
+    from causaledit.methods.shared.locate_edit.corpus import own_samples
+
+    for bos in ("<|begin|>", None):
+        tokenizer, model, begun = make_tokenizer(), make_llama(), []
+        tokenizer.bos_token = bos
+        hparams = get_method("ROME").load_hparams()(alg_name="ROME", **{**FAST["ROME"], "mom2_max_tokens": 100})
+        model.register_forward_pre_hook(
+            lambda m, a, k, seen=begun: seen.extend(
+                row[mask == 1][0].item() for row, mask in zip(k["input_ids"], k["attention_mask"], strict=True)
+                if len(row) == len(mask)
+            ), with_kwargs=True,
+        )  # fmt: skip
+        texts = list(own_samples(model, tokenizer, hparams, "revision", None).documents())
+        assert len(begun) == 32 and {token == 1 for token in begun} == {bos is not None}
+        assert texts and not any("<|begin|>" in text for text in texts)
+
+
 # ---- without a template: the plain format of a base model ------------------------------------------
 def adds_beginning(tokenizer):
     """As Llama's and Gemma's: every text is read behind a beginning-of-text token."""
