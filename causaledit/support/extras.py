@@ -23,6 +23,6 @@ def require_extra(extra: str, purpose: str) -> None:
     missing = [name for name in EXTRAS[extra] if find_spec(name) is None]
     if missing:
         raise MissingExtraError(
-            f"{purpose} needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed here: "
+            f"{purpose} needs {' and '.join(missing)}, which cannot be found here: "
             f"pip install 'causaledit[{extra}]' (from a checkout: pip install -c constraints.txt '.[{extra}]')."
         )
