@@ -14,8 +14,8 @@ def option(
     help_text: str = "",
     *,
     flag: str | None = None,
-    min: float | None = None,  # noqa: A002 (typer's own word)
-    max: float | None = None,  # noqa: A002
+    min: float | None = None,
+    max: float | None = None,
     from_text: Callable[[str], Any] | None = None,
     to_text: Callable[[Any], str] | None = None,
 ) -> Any:
