@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
@@ -19,19 +18,24 @@ from causaledit.hosts.easyedit.requirements import (
     needed_packages,
     pin_clashes,
 )
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHECKOUT = {
     "easyeditor/__init__.py": "from .editors import *\nfrom . import util\nraise RuntimeError('this is never run')\n",
     "easyeditor/editors/__init__.py": "from .editor import BaseEditor\n",
     "easyeditor/editors/editor.py": (
-        "import os, torch\nimport no_such_package_one.part as one\nfrom ..models.deep import x\nclass BaseEditor: pass\n"
-        "def late():\n    import no_such_package_inside\n"
+        "import os, torch\nimport no_such_package_one.part as one\nfrom ..models.deep import x\n"
+        "class BaseEditor: pass\ndef late():\n    import no_such_package_inside\n"
     ),
     "easyeditor/editors/batch_editor.py": "import yaml\n",
     "easyeditor/models/__init__.py": "",
     "easyeditor/models/deep.py": (
         "import no_such_package_two\nimport cv2_no_such as cv2\ntry:\n    import no_such_package_tried\n"
-        "except ImportError:\n    pass\nif False:\n    import no_such_package_never\nclass C:\n    import no_such_in_class\n"
+        "except ImportError:\n    pass\nif False:\n    import no_such_package_never\n"
+        "class C:\n    import no_such_in_class\n"
     ),
     "easyeditor/util/__init__.py": "",
     "easyeditor/util/alg_dict.py": "from ..models import deep\nfrom easyeditor.models.deep import x\n",
