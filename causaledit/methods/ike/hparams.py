@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
+
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
 
 ALG_NAME = "IKE"
 
@@ -16,10 +19,10 @@ class IKEHyperParams(BaseHyperParams):
     """Configuration of one IKE run."""
 
     ALG_NAME: ClassVar[str] = ALG_NAME
-    ALIASES: ClassVar[dict[str, str]] = {**BaseHyperParams.ALIASES, "k": "demonstrations"}
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {**BaseHyperParams.PUBLISHED_KEYS, "k": "demonstrations"}
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
-    demonstrations: int = setting(0, "Worked examples of obeying a new fact, put before the facts.", whole=0)
+    demonstrations: int = setting(0, "Worked examples of obeying a new fact, put before the facts.", integer_from=0)
     demonstration_file: str | None = setting(
         None, "JSON file of edit requests the examples are drawn from (with `seed`); needed for any."
     )
