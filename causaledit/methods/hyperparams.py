@@ -100,6 +100,11 @@ class BaseHyperParams:
     batch_size: int = setting(1, "How many edits `batch_edit` applies together.", integer_from=1)
     max_length: int = setting(40, "Length to which the host's token-accuracy probes are cut.", integer_from=1)
     use_chat_template: bool = setting(False, "Whether the host's probes use the chat template.")
+    evaluation_type: str | None = setting(
+        None,
+        "How the host measures: None by tokens; `generate-text` and `LLM-judge` as EasyEdit does.",
+        choices=("generate-text", "LLM-judge"),
+    )
     seed: int = setting(42, "Same seed, same edit (on the CPU).", integer_from=0)
 
     def __post_init__(self) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import setting
+from causaledit.methods.published_keys import OnlyAt
 from causaledit.methods.shared.finetune.hparams import WeightTuneHyperParams
+
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
 
 ALG_NAME = "ICE"
 CONTEXTS = ("narrative", "statement", "paraphrases")
@@ -18,6 +22,10 @@ class ICEHyperParams(WeightTuneHyperParams):
     """Configuration of one ICE run."""
 
     ALG_NAME: ClassVar[str] = ALG_NAME
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **WeightTuneHyperParams.PUBLISHED_KEYS,
+        "objective_optimization": OnlyAt(("target_new",), "ICE trains on the whole new answer: set it to target_new"),
+    }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
     steps: int = setting(25, "Most optimiser steps.", integer_from=1)

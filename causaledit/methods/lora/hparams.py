@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, setting
+from causaledit.methods.published_keys import Ignored, OnlyAt
 from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
 
 if TYPE_CHECKING:
@@ -23,9 +25,20 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams):
         **FineTuneHyperParams.PUBLISHED_KEYS,
         "rank": "lora_rank",
         "target_modules": "lora_target_modules",
+        "norm_constraint": OnlyAt((False, None), "an adapter has no bound: set it to false, or take FT"),
+        "sh_lr": Ignored("the learning rate is constant; EasyEdit's multimodal LoRA alone lets it decay", warn=True),
     }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
+    lora_type: str = setting(
+        "lora",
+        "`lora`, or `adalora`: peft's AdaLoRA, which moves rank to the modules that need it. `lora_rank` is then the "
+        "mean rank at the end; half as much again is there at the beginning.",
+        choices=("lora", "adalora"),
+    )
+    layers: list[int] | None = setting(
+        None, "Numbers of the layers that get an adapter, as EasyEdit lists them; None or [] means all."
+    )
     steps: int = setting(60, "Most optimiser steps.", integer_from=1)
     learning_rate: float = setting(5e-3, "Learning rate of AdamW, constant.", more_than=0)
     lora_rank: int = setting(8, "Rank of the adapter.", integer_from=1)
@@ -34,3 +47,15 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams):
     lora_target_modules: list[str] = setting(
         ["q_proj", "v_proj"], "Names of the projections that get an adapter, or ['all-linear']."
     )
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        layers = self.layers or None
+        if layers is not None and not (
+            isinstance(layers, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers)
+        ):
+            raise HparamsError(f"`layers` must be a list of layer numbers (none: all), got {layers!r}.")
+        if layers is not None and self.lora_layers is not None:
+            raise HparamsError(f"`layers` ({layers}) and `lora_layers` ({self.lora_layers}) say the same: keep one.")
+        self.layers = layers

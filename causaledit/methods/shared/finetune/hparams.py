@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.published_keys import Converted, Ignored, OnlyAt
 
 if TYPE_CHECKING:
     from causaledit.methods.published_keys import PublishedKey
 
+_MODULES = "`rewrite_module_tmp` (`modules`) names all that is trained"
 PROMPT_FORMS = ("plain", "cloze", "question")
 
 
@@ -22,6 +24,9 @@ class FineTuneHyperParams(BaseHyperParams):
         **BaseHyperParams.PUBLISHED_KEYS,
         "num_steps": "steps",
         "lr": "learning_rate",
+        "kl_factor": OnlyAt(
+            (0, None), "the loss has no divergence term (EasyEdit reads this key and has none either): set it to 0"
+        ),
     }
 
     prompt_forms: list[str] = setting(
@@ -49,6 +54,14 @@ class WeightTuneHyperParams(FineTuneHyperParams):
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **FineTuneHyperParams.PUBLISHED_KEYS,
         "rewrite_module_tmp": "modules",
+        "norm_constraint": Converted(
+            "norm_constraint", lambda value: None if value is False else value, "false is null: no bound"
+        ),
+        "layer_module_tmp": Ignored(_MODULES),
+        "mlp_module_tmp": Ignored(_MODULES),
+        "attn_module_tmp": Ignored(_MODULES),
+        "ln_f_module": Ignored(_MODULES),
+        "lm_head_module": Ignored(_MODULES),
     }
 
     layers: list[int] | None = setting(None, "Numbers of the layers whose weights change; None means all.")

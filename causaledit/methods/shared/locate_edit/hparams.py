@@ -7,17 +7,28 @@ Where a name starts with `v_` it belongs to the optimisation of the value, with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.published_keys import Ignored, OnlyAt
+
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
 
 FACT_TOKENS = ("subject_last", "subject_first", "subject_first_after_last", "last")
-_TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp")
+_TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp")
 
 
 @dataclass
 class LocateEditHyperParams(BaseHyperParams):
     """What a locate-then-edit method is told. Files written for EasyEdit load unchanged."""
+
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **BaseHyperParams.PUBLISHED_KEYS,
+        "mlp_module_tmp": Ignored("the path of an MLP; keys are read at its projection (`rewrite_module_tmp`)"),
+        "attn_module_tmp": Ignored("the path of an attention block; none is looked into"),
+    }
 
     # ---- where ---------------------------------------------------------------------------------
     layers: list[int] = setting([5], "Layers whose MLP output projection is rewritten, counted from 0.")
@@ -28,8 +39,6 @@ class LocateEditHyperParams(BaseHyperParams):
     )
     rewrite_module_tmp: str | None = setting(None, "Path of the rewritten projection, `{}` for the layer; None: found.")
     layer_module_tmp: str | None = setting(None, "Path of a decoder layer, `{}` for its number; None: found.")
-    mlp_module_tmp: str | None = setting(None, "EasyEdit's path of an MLP; read, not needed here.")
-    attn_module_tmp: str | None = setting(None, "EasyEdit's path of an attention block; read, not needed here.")
     ln_f_module: str | None = setting(None, "Path of the final norm; None: found.")
     lm_head_module: str | None = setting(None, "Path of the output layer, or of tied embeddings; None: found.")
 
@@ -103,12 +112,15 @@ class LocateEditHyperParams(BaseHyperParams):
 class SpreadHyperParams(LocateEditHyperParams):
     """What MEMIT and AlphaEdit share: several layers, of which the last carries the value."""
 
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **LocateEditHyperParams.PUBLISHED_KEYS,
+        "layer_selection": OnlyAt(("all",), "no layers are drawn at random here: name those to rewrite in `layers`"),
+    }
+
     layers: list[int] = setting(
         [3, 4, 5, 6, 7, 8], "Layers whose MLP output projection is rewritten, counted from 0, lowest first."
     )
-    layer_selection: str = setting("all", "Which of `layers` are rewritten.", choices=("all",))
     clamp_norm_factor: float = setting(0.75, "Longest change of the value, in norms of its initial one.", more_than=0)
-    mom2_update_weight: float = setting(15_000.0, "λ: how much what is to stay weighs against the edits.", more_than=0)
 
     def check(self) -> None:
         super().check()
