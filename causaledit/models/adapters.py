@@ -62,10 +62,10 @@ def lora_config(model: PreTrainedModel, hparams: AdapterSettings) -> LoraConfig:
     )
 
 
-def add_adapter(model: PreTrainedModel, hparams: AdapterSettings) -> PeftModel:
-    """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero)."""
+def add_adapter(model: PreTrainedModel, hparams: AdapterSettings, config: LoraConfig | None = None) -> PeftModel:
+    """Wrap the model with a fresh adapter (which changes nothing yet: one factor of its update is zero)."""
     torch.manual_seed(hparams.seed)  # the A matrices are drawn
-    return get_peft_model(model, lora_config(model, hparams))
+    return get_peft_model(model, config or lora_config(model, hparams))
 
 
 def snapshot_adapted(peft_model: PeftModel) -> dict[str, torch.Tensor]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.methods.call import editing, ready_edits
+from causaledit.methods.ft.objectives import last_position_losses
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
-from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_rows
+from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_losses, target_rows
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.layout import select_weights
 from causaledit.models.weights import rewriting
@@ -38,8 +39,8 @@ def apply_ft_to_model(
 ) -> tuple[Any, dict[str, torch.Tensor]]:
     """Minimise −log p(new answer | prompt) over chosen weights W, with ‖W − W₀‖∞ ≤ ε where ε is given.
 
-    Source: the fine-tuning baselines FT and FT+L of ROME (arXiv 2202.05262, section 3.1 and appendix E.1);
-    all target tokens are trained on (the standard autoregressive loss).
+    Source: the fine-tuning baselines FT and FT+L of ROME (arXiv 2202.05262, section 3.1 and appendix E.1). All target
+    tokens are trained on, each behind those before it, or with `prompt_last` at the prompt's last position.
 
     Args:
         model: The network to edit. Changed in place unless `copy`.
@@ -65,6 +66,7 @@ def apply_ft_to_model(
     tokenizer = prepare_tokenizer(tok)
     rows = [row for edit in edits for row in target_rows(tokenizer, edit, hparams.prompt_forms)]
     check_window(model, rows)
+    losses = last_position_losses if hparams.objective_optimization == "prompt_last" else target_losses
     report.requests = edits
     with (
         editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
@@ -79,7 +81,7 @@ def apply_ft_to_model(
         )
         report.losses["train"] = descend(
             optimizer,
-            lambda _: target_batches(target, rows, hparams.micro_batch_size, report.tally.tokens),
+            lambda _: target_batches(target, rows, hparams.micro_batch_size, report.tally.tokens, losses),
             stage="training",
             steps=hparams.steps,
             stop_loss=hparams.stop_loss,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.methods.call import ready_edits
+from causaledit.methods.ike.demonstrations import choose_examples
 from causaledit.methods.ike.model import InContextModel
-from causaledit.methods.ike.prompts import context_text, read_examples
+from causaledit.methods.ike.prompts import context_text
 from causaledit.methods.method import MethodReport
-from causaledit.methods.shared.finetune.rows import TargetRow, check_window
+from causaledit.methods.shared.window import check_length
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,6 +35,7 @@ def apply_ike_to_model(
     *,
     progress: ProgressSink | None = None,
     report: MethodReport | None = None,
+    train_ds: Any = None,
     **kwargs: Any,
 ) -> tuple[InContextModel, dict[str, torch.Tensor]]:
     """Put new facts before every prompt (in-context knowledge editing, arXiv 2305.12740).
@@ -47,6 +49,7 @@ def apply_ike_to_model(
         hparams: The configuration.
         copy, return_orig_weights, keep_original_weight, progress: Part of the host's contract.
         report: Filled in.
+        train_ds: Records that demonstrations are made of (see `demonstrations`).
 
     Returns:
         The model behind its context, and no weights: there is nothing to restore.
@@ -61,8 +64,10 @@ def apply_ike_to_model(
     earlier = model.edits if isinstance(model, InContextModel) else ()
     every = [*(e for e in earlier if (e.subject, e.prompt) not in new), *edits]
     with report.tally.timed("context"):
-        examples = read_examples(hparams, every)
+        examples = choose_examples(hparams, every, train_ds)
         prefix = context_text(every, examples, include_narrative=hparams.include_narrative)
-        check_window(plain, [TargetRow(tok(prefix)["input_ids"], [])], further=ROOM)
+        check_length(
+            plain, len(tok(prefix)["input_ids"]) + ROOM, "The context, with room for a question and its answer,"
+        )
     report.requests = edits
     return InContextModel(plain, every, prefix), {}

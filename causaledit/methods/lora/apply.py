@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.methods.call import editing, ready_edits
+from causaledit.methods.lora.adapter import adapter_config, adaptive_training
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
 from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_rows
-from causaledit.models.adapters import add_adapter, deliver_adapter, forget_adapter, lora_config
+from causaledit.models.adapters import add_adapter, deliver_adapter, forget_adapter
 from causaledit.models.chat import prepare_tokenizer
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def apply_lora_to_model(
 ) -> tuple[Any, dict[str, torch.Tensor]]:
     """Minimise −log p(new answer | prompt) over a low-rank update ΔW = (α/r)·B·A (LoRA, arXiv 2106.09685, eq. 3).
 
+    With `lora_type: adalora` the update is P·Λ·Q with a budget of rank (AdaLoRA, arXiv 2303.10512); see `adapter`.
+
     Args:
         model: The network to edit. Changed in place unless `copy`.
         tok: Its tokenizer; left as it is.
@@ -57,7 +60,7 @@ def apply_lora_to_model(
     """
     report = report if report is not None else MethodReport()
     edits = ready_edits(model, requests)
-    lora_config(model, hparams)  # refuses targets and layers the model does not have
+    config = adapter_config(model, hparams)
     tokenizer = prepare_tokenizer(tok)
     rows = [row for edit in edits for row in target_rows(tokenizer, edit, hparams.prompt_forms)]
     check_window(model, rows)
@@ -66,7 +69,7 @@ def apply_lora_to_model(
         peft_model = None
         try:
             with report.tally.timed("train"):
-                peft_model = add_adapter(target, hparams)
+                peft_model = add_adapter(target, hparams, config)
                 peft_model.train()  # dropout
                 report.losses["train"] = descend(
                     ConstrainedAdam(
@@ -81,6 +84,7 @@ def apply_lora_to_model(
                     stop_loss=hparams.stop_loss,
                     progress=sink,
                     count=report.tally.tokens,
+                    **adaptive_training(peft_model),
                 )
         except BaseException:  # Ctrl-C too: the base weights were never written, the adapter comes off
             if peft_model is not None:

@@ -59,3 +59,5 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams):
         if layers is not None and self.lora_layers is not None:
             raise HparamsError(f"`layers` ({layers}) and `lora_layers` ({self.lora_layers}) say the same: keep one.")
         self.layers = layers
+        if self.lora_type == "adalora" and self.steps < 2:
+            raise HparamsError(f"`steps` is {self.steps}, but `lora_type: adalora` moves rank between steps: give 2.")

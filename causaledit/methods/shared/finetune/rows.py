@@ -1,16 +1,13 @@
-"""Gradient descent on an edit's target tokens: what FT, LoRA and ICE share.
-
-Rows of (prompt tokens, target tokens), the selection of weights by layer and module, and an optimiser that
-keeps every weight within ε of where it started.
-"""
+"""An edit's prompts and target tokens as rows, and the loss over them, in micro-batches."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from causaledit.errors import RequestError
+from causaledit.methods.shared.window import check_length
 from causaledit.models.batches import left_padded
 from causaledit.models.chat import render, user
 
@@ -23,7 +20,6 @@ if TYPE_CHECKING:
     from causaledit.support.costs import TokenCount
 
 
-# ---- rows ------------------------------------------------------------------------------------------
 class TargetRow(NamedTuple):
     """Token ids of a prompt and of the answer that is to follow."""
 
@@ -75,12 +71,8 @@ def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int
     Raises:
         RequestError: A row is too long; nothing is ever cut.
     """
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    need = max(len(row.prompt) + len(row.target) for row in rows) + further
-    if window and need > window:
-        raise RequestError(
-            f"A prompt with its answer has {need} tokens, and the model's context window is {window}: shorten it."
-        )
+    longest = max(len(row.prompt) + len(row.target) for row in rows)
+    check_length(model, longest + further, "A prompt with its answer")
 
 
 def row_logits(model: PreTrainedModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
@@ -102,21 +94,27 @@ def target_loss(logits: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, ids)
 
 
-# ---- which weights ---------------------------------------------------------------------------------
-
-
-# ---- descending ------------------------------------------------------------------------------------
+def target_losses(model: PreTrainedModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
+    """For each row the mean loss over its target tokens, each behind those before it."""
+    return [target_loss(logits, row.target) for logits, row in zip(row_logits(model, rows), rows, strict=True)]
 
 
 def target_batches(
-    model: PreTrainedModel, rows: Sequence[TargetRow], size: int, count: TokenCount
+    model: PreTrainedModel,
+    rows: Sequence[TargetRow],
+    size: int,
+    count: TokenCount,
+    losses: Callable[[PreTrainedModel, Sequence[TargetRow]], list[torch.Tensor]] = target_losses,
 ) -> list[Callable[[], torch.Tensor]]:
-    """The mean target loss over rows as micro-batches of `size` rows, for `descend`."""
+    """The mean loss over rows as micro-batches of `size` rows, for `descend`.
+
+    Args:
+        losses: The loss of each of some rows.
+    """
 
     def part(batch: Sequence[TargetRow]) -> torch.Tensor:
-        logits = row_logits(model, batch)
         count.trained += sum(len(row.target) for row in batch)
-        return torch.stack([target_loss(x, r.target) for x, r in zip(logits, batch, strict=True)]).sum() / len(rows)
+        return torch.stack(losses(model, batch)).sum() / len(rows)
 
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    return [lambda batch=batch: part(batch) for batch in batches]
+    return [functools.partial(part, batch) for batch in batches]
