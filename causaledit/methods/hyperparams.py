@@ -272,7 +272,7 @@ def read_hparams_file(file: Path) -> dict[str, Any]:
 
 # ---- values ----------------------------------------------------------------------------------------
 @functools.cache
-def accepted_types(kind: type) -> dict[str, frozenset[Any]]:
+def accepted_types(kind: Any) -> dict[str, frozenset[Any]]:
     """For each field of a dataclass, the types its annotation names: those of a union, or the one."""
     return {spec.name: _union_members(_annotation(kind, spec.name)) for spec in dataclasses.fields(kind)}
 

@@ -76,7 +76,8 @@ class Layout:
     def weight(self, model: nn.Module, layer: int) -> torch.Tensor:
         """The rewritten weight as the `(out, in)` matrix W of W·k, whatever way it is stored."""
         module = self.projection_module(model, layer)
-        return module.weight.T if _is_transposed(module) else module.weight
+        weight = module.get_parameter("weight")
+        return weight.T if _is_transposed(module) else weight
 
     @torch.no_grad()
     def add(self, model: nn.Module, layer: int, change: torch.Tensor) -> None:

@@ -70,12 +70,13 @@ def adaptive_training(adapted: PeftModel) -> dict[str, Any]:
     config = adapted.peft_config["default"]
     if not isinstance(config, AdaLoraConfig):
         return {}
+    tuner: Any = adapted.base_model
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
 
     def allocate(step: int) -> None:
         for parameter in trained:  # peft reads every gradient; a module that was not used (an expert) has none
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        adapted.base_model.update_and_allocate(step)
+        tuner.update_and_allocate(step)
 
     return {"penalties": [lambda: config.orth_reg_weight * orthogonality(adapted)], "adjust": allocate}

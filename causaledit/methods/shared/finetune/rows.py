@@ -14,6 +14,7 @@ from causaledit.models.chat import render, user
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
@@ -75,7 +76,7 @@ def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int
     check_length(model, longest + further, "A prompt with its answer")
 
 
-def row_logits(model: PreTrainedModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
+def row_logits(model: PreTrainedModel | PeftModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
     """For each row the `(len(target), vocabulary)` logits that predict its target, with gradients."""
     inputs = left_padded(model, [row.prompt + row.target for row in rows], 0, model.device)
     longest = max(len(row.target) for row in rows) + 1
@@ -94,17 +95,17 @@ def target_loss(logits: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, ids)
 
 
-def target_losses(model: PreTrainedModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
+def target_losses(model: PreTrainedModel | PeftModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
     """For each row the mean loss over its target tokens, each behind those before it."""
     return [target_loss(logits, row.target) for logits, row in zip(row_logits(model, rows), rows, strict=True)]
 
 
 def target_batches(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     rows: Sequence[TargetRow],
     size: int,
     count: TokenCount,
-    losses: Callable[[PreTrainedModel, Sequence[TargetRow]], list[torch.Tensor]] = target_losses,
+    losses: Callable[[Any, Sequence[TargetRow]], list[torch.Tensor]] = target_losses,
 ) -> list[Callable[[], torch.Tensor]]:
     """The mean loss over rows as micro-batches of `size` rows, for `descend`.
 

@@ -11,7 +11,7 @@ import lzma
 import zipfile
 import zlib
 from pathlib import PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HparamsError, one_line
 
@@ -25,7 +25,11 @@ _COMPRESSED = (".gz", ".bz2", ".xz")
 _BEGINNING = 4096  # bytes that are looked at
 _MOST_UNREADABLE = 0.1  # of the characters of a beginning that is text, though perhaps not in UTF-8
 _LFS = b"version https://git-lfs.github.com/spec/"
-_OPENERS: dict[bytes, Callable[..., IO[bytes]]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
+_OPENERS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.GzipFile,
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
 _KINDS = {
     b"PAR1": "parquet",
     b"ARROW1": "arrow",
@@ -73,7 +77,7 @@ def documents_in(file: Path) -> Iterator[str]:
             raise HparamsError(f"`mom2_dataset`: {str(file)!r} is {kind}, not text.")
         else:
             with _opener(beginning)(file) as stream:
-                yield from _documents(io.BufferedReader(stream), file.name, str(file))  # type: ignore[arg-type]
+                yield from _documents(stream, file.name, str(file))
     except HparamsError:
         raise
     except _READERS_ERRORS as error:
@@ -89,11 +93,11 @@ def _kind_of(beginning: bytes) -> str | None:
     return kind if kind in (None, "parquet", "arrow", "zip") else f"a {kind}"
 
 
-def _opener(beginning: bytes) -> Callable[..., IO[bytes]]:
+def _opener(beginning: bytes) -> Callable[[Path], Any]:
     return next((opener for magic, opener in _OPENERS.items() if beginning.startswith(magic)), _open_plain)
 
 
-def _open_plain(file: Path) -> IO[bytes]:
+def _open_plain(file: Path) -> Any:
     return file.open("rb")
 
 
@@ -130,16 +134,17 @@ def _zipped(file: Path) -> Iterator[str]:
             raise HparamsError(f"`mom2_dataset`: the archive {str(file)!r} holds no {', '.join(_TEXT)} file.")
         for name in readable:
             with archive.open(name) as stream:
-                yield from _documents(io.BufferedReader(stream), name, f"{file}:{name}")  # type: ignore[type-var]
+                yield from _documents(stream, name, f"{file}:{name}")
 
 
-def _documents(stream: io.BufferedReader, name: str, where: str) -> Iterator[str]:
-    """Documents of an opened file, after a look at its beginning."""
-    _refuse_binary(stream.peek(_BEGINNING)[:_BEGINNING], where)
+def _documents(stream: Any, name: str, where: str) -> Iterator[str]:
+    """Documents of a file opened for bytes, after a look at its beginning."""
+    readable = io.BufferedReader(stream)
+    _refuse_binary(readable.peek(_BEGINNING)[:_BEGINNING], where)
     path = PurePath(name)
     suffix = path.with_suffix("").suffix if path.suffix in _COMPRESSED else path.suffix
     lines = io.TextIOWrapper(
-        stream, encoding="utf-8-sig", errors="replace", newline="" if suffix in (".csv", ".tsv") else None
+        readable, encoding="utf-8-sig", errors="replace", newline="" if suffix in (".csv", ".tsv") else None
     )
     if suffix == ".jsonl":
         yield from _lines(lines, where)

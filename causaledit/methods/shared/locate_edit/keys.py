@@ -33,7 +33,8 @@ def states_at(
     Returns:
         Two `(rows, features)` tensors.
     """
-    received, given = [], []
+    received: list[torch.Tensor] = []
+    given: list[torch.Tensor] = []
     for start in range(0, len(rows), rows_at_a_time):
         part = [TokenRow(row.ids[: row.at + 1], row.at) for row in rows[start : start + rows_at_a_time]]
         frozen = FrozenRows(model, part, share=False)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Moment(NamedTuple):
+@dataclass(frozen=True)
+class Moment:
     """The keys' uncentred covariance E[k kᵀ], `(features, features)`, the number of tokens, and where it is from."""
 
     matrix: torch.Tensor
