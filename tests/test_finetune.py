@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import EGYPT, FAST, MODELS, NORWAY, make_gpt2, make_llama, make_tokenizer, weights_of
+from conftest import EGYPT, FAST, MODELS, NORWAY, make_gpt2, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import HparamsError, ModelError, RequestError
 from causaledit.facts.requests import request_from_dict
@@ -14,6 +14,7 @@ from causaledit.methods.ft.objectives import last_position_losses
 from causaledit.methods.hyperparams import BaseHyperParams
 from causaledit.methods.lora.hparams import LoRAHyperParams
 from causaledit.methods.method import MethodReport
+from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam
 from causaledit.methods.shared.finetune.rows import row_logits, target_loss, target_losses, target_rows
 from causaledit.models.layout import select_weights
@@ -89,6 +90,34 @@ def test_weights_that_are_not_there_are_refused(layers, modules, words):
     model = make_llama()
     with pytest.raises(ModelError, match=words):
         fit(model, EGYPT, layers=layers, modules=modules)
+
+
+@pytest.mark.parametrize("modules", [["auto"], ["mlp.down_proj"], ["model.layers.{}.mlp.down_proj"]])
+@pytest.mark.parametrize("layers", [[0], [1], None])
+@pytest.mark.parametrize("name", ["FT", "ICE"])
+def test_a_weight_that_stands_in_two_places_is_refused(name, layers, modules):
+    model = make_llama()
+    first, second = (layer.mlp.down_proj for layer in model.model.layers)
+    second.weight = first.weight
+    before = weights_of(model)
+    hparams = METHODS[name].load_hparams()(**{**FAST[name], "layers": layers, "modules": modules})
+    with pytest.raises(ModelError, match=r"`modules`.*tied weights"):
+        METHODS[name].load_apply()(model, make_tokenizer(), [EGYPT], hparams, progress=SilentProgress())
+    assert same_weights(weights_of(model), before)
+
+
+@pytest.mark.parametrize("name", ["FT", "ICE"])
+def test_a_tied_head_stays_as_it_is(name):
+    model = make_llama(tie_word_embeddings=True)
+    head = model.lm_head.weight.detach().clone()
+    hparams = METHODS[name].load_hparams()(**{**FAST[name], "layers": None})
+    edited, _ = METHODS[name].load_apply()(model, make_tokenizer(), [EGYPT], hparams, progress=SilentProgress())
+    assert edited.lm_head.weight is edited.model.embed_tokens.weight
+    assert torch.equal(edited.lm_head.weight, head)
+    for modules in (["lm_head"], ["embed_tokens"], ["model.embed_tokens"]):
+        refused = METHODS[name].load_hparams()(**{**FAST[name], "layers": [0], "modules": modules})
+        with pytest.raises(ModelError, match="`modules`"):
+            METHODS[name].load_apply()(model, make_tokenizer(), [EGYPT], refused, progress=SilentProgress())
 
 
 def test_only_the_chosen_weights_change():

@@ -106,6 +106,13 @@ def test_models_of_another_form_are_refused(make, changes, words):
         assert word in str(caught.value)
 
 
+def test_a_projection_that_stands_in_two_layers_is_refused():
+    model = make_llama()
+    model.model.layers[1].mlp.down_proj.weight = model.model.layers[0].mlp.down_proj.weight
+    with pytest.raises(ModelError, match="tied weights"):
+        find_layout(model, hparams_for("ROME"))
+
+
 # ---- which token -----------------------------------------------------------------------------------
 class WithoutOffsets:
     """A tokenizer that gives no offsets, as slow ones are."""

@@ -227,10 +227,26 @@ def _check_projection(model: nn.Module, layout: Layout, number: int) -> None:
         raise ModelError(
             f"{path!r} is a {type(module).__name__}{kind}, but a plain, not quantised linear projection is needed."
         )
+    _refuse_shared(model, layout.weight_name(number), "rewrite_module_tmp")
     hidden = _hidden_size(model, layout)
     out = layout.weight(model, number).shape[0]
     if hidden is not None and out != hidden:
         raise ModelError(f"{path!r} gives {out} features, but the hidden size is {hidden}: name its projection.")
+
+
+def _refuse_shared(model: nn.Module, name: str, setting: str) -> None:
+    """A weight that stands in two places would change in both.
+
+    Raises:
+        ModelError: It does.
+    """
+    weight = model.get_parameter(name)
+    every = model.named_parameters(remove_duplicate=False)
+    if others := [other for other, value in every if value is weight and other != name]:
+        raise ModelError(
+            f"`{setting}` takes in {name!r}, which is one weight with {others[0]!r} (tied weights): the change would go "
+            "into both. Name another module."
+        )
 
 
 def _hidden_size(model: Any, layout: Layout) -> int | None:
@@ -286,7 +302,7 @@ def select_weights(model: PreTrainedModel, layers: Sequence[int] | None, modules
     numbers = list(range(depth)) if layers is None else list(layers)
     if wrong := [n for n in numbers if not 0 <= n < depth]:
         raise ModelError(f"`layers` names layer {wrong[0]}, but the model has layers 0 to {depth - 1}.")
-    known = {name for name, _ in model.named_parameters()}
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     found = []
     for number in numbers:
         base = f"{parent}.{number}"
@@ -302,5 +318,6 @@ def select_weights(model: PreTrainedModel, layers: Sequence[int] | None, modules
             name = f"{path.removesuffix('.weight')}.weight"
             if name not in known:
                 raise ModelError(f"`modules` names {module!r}, but {type(model).__name__} has no weight {name!r}.")
+            _refuse_shared(model, name, "modules")
             found.append(name)
     return list(dict.fromkeys(found))
