@@ -244,8 +244,8 @@ def _refuse_shared(model: nn.Module, name: str, setting: str) -> None:
     every = model.named_parameters(remove_duplicate=False)
     if others := [other for other, value in every if value is weight and other != name]:
         raise ModelError(
-            f"`{setting}` takes in {name!r}, which is one weight with {others[0]!r} (tied weights): the change would go "
-            "into both. Name another module."
+            f"`{setting}` takes in {name!r}, which is one weight with {others[0]!r} (tied weights): the change would "
+            "go into both. Name another module."
         )
 
 

@@ -8,7 +8,13 @@ from causaledit.methods.call import host_call
 from causaledit.methods.ft import METHOD
 from causaledit.methods.ft.objectives import last_position_losses
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
-from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_losses, target_rows
+from causaledit.methods.shared.finetune.rows import (
+    check_window,
+    prompt_texts,
+    target_batches,
+    target_losses,
+    target_rows,
+)
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import WeightsEdit
 from causaledit.models.layout import select_weights
@@ -38,6 +44,7 @@ def edit(
     tokenizer = prepare_tokenizer(tokenizer)
     rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
     check_window(model, rows)
+    call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
     losses = last_position_losses if hparams.objective_optimization == "prompt_last" else target_losses
     originals, tally = call.rewriting(model, names), call.report.tally
     with tally.timed("train"):

@@ -8,7 +8,7 @@ from causaledit.methods.call import host_call
 from causaledit.methods.lora import METHOD
 from causaledit.methods.lora.adapter import adapter_config, adaptive_training
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
-from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_rows
+from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import deliver_adapter
@@ -38,6 +38,7 @@ def edit(
     tokenizer = prepare_tokenizer(tokenizer)
     rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
     check_window(model, rows)
+    call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
     tally = call.report.tally
     with tally.timed("train"):
         peft_model = add_adapter(model, hparams, config)

@@ -41,16 +41,26 @@ def target_rows(
     """
     rows = []
     for form in forms:
+        asked = prompt_text(edit, form)
         if form == "plain":
-            head = f"{context}\n{edit.cloze}" if context else edit.cloze
+            head = f"{context}\n{asked}" if context else asked
             rows.append(_split(tokenizer, head, f"{head} {edit.target_new}", special=True))
             continue
-        asked = edit.cloze if form == "cloze" else edit.question_form
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
         row = _split(tokenizer, head, head + edit.target_new, special=False)
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         rows.append(TargetRow(row.prompt, row.target + end))
     return rows
+
+
+def prompt_text(edit: EditRequest, form: str) -> str:
+    """What is asked in a prompt of one of `target_rows`' forms, without context or template."""
+    return edit.question_form if form == "question" else edit.cloze
+
+
+def prompt_texts(edits: Sequence[EditRequest], forms: Sequence[str]) -> list[str]:
+    """What some edits are trained on, each text once: a report's `trained_prompts`."""
+    return list(dict.fromkeys(prompt_text(edit, form) for edit in edits for form in forms))
 
 
 def _split(tokenizer: Any, head: str, full: str, *, special: bool) -> TargetRow:
