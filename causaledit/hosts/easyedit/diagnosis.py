@@ -103,8 +103,8 @@ def _home(given: str | None) -> Path | None:
         folder = Path(named).expanduser().resolve()
         if not (folder / PACKAGE / "__init__.py").is_file():
             raise HostError(
-                f"{'--easyedit' if given else HOME_VARIABLE} is {named!r}, but there is no {PACKAGE}/ package in it: name "
-                "the folder of an EasyEdit checkout."
+                f"{'--easyedit' if given else HOME_VARIABLE} is {named!r}, but there is no {PACKAGE}/ package in it: "
+                "name the folder of an EasyEdit checkout."
             )
         return folder
     spec = find_spec(PACKAGE)

@@ -1,8 +1,8 @@
 """What an EasyEdit checkout needs before it can be imported, all of it at once.
 
-EasyEdit's package imports every method and data set it has, so one missing package stops it, and each attempt names only
-the next. Its import statements are read instead of run: what they name and this environment lacks is listed, with
-the pip lines that bring it.
+EasyEdit's package imports every method and data set it has, so one missing package stops it, and each attempt names
+only the next. Its import statements are read instead of run: what they name and this environment lacks is listed,
+with the pip lines that bring it.
 """
 
 from __future__ import annotations
