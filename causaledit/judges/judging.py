@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from causaledit.errors import JudgingStoppedError
+from causaledit.judges.base import Judge
 from causaledit.judges.prompts import ENDPOINT_ERROR, Verdict
 from causaledit.judges.store import Unit, VerdictStore, VerdictTable
 from causaledit.support.workers import GaveUpError, in_workers
@@ -12,10 +13,20 @@ from causaledit.support.workers import GaveUpError, in_workers
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from causaledit.judges.base import Judge, JudgedResponse, Task
+    from causaledit.judges.base import JudgedResponse, Task
 
-# an endpoint that failed for so many requests in a row is not asked again
+# an endpoint that failed for this many requests in a row is not asked again
 FAILURES_IN_A_ROW = 3
+
+
+@runtime_checkable
+class BatchJudge(Judge, Protocol):
+    """A judge that works on several responses at a time."""
+
+    batch_size: int
+
+    def judge_many(self, task: Task, items: Sequence[JudgedResponse]) -> list[Any]:
+        """Verdicts for a batch of responses, in order."""
 
 
 def judge_responses(
@@ -75,7 +86,7 @@ def judge_one(judge: Judge, task: Task, response: JudgedResponse) -> Any:
 
 
 def _verdicts(judge: Judge, units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Verdict]]:
-    if hasattr(judge, "judge_many"):
+    if isinstance(judge, BatchJudge):
         # responses of like length beside each other: padding is work too
         for task in dict.fromkeys(task for task, _ in units):
             responses = sorted((r for t, r in units if t == task), key=lambda r: len(r.prompt) + len(r.response))

@@ -45,7 +45,7 @@ class VerdictTable:
         self.judge = judge
         self._verdicts: dict[Unit, Verdict] = {}
 
-    def get(self, task: Task, response: JudgedResponse | None) -> Any:
+    def get(self, task: Task, response: JudgedResponse | None) -> Verdict | None:
         """The verdict, or None."""
         return None if response is None else self._verdicts.get((task, response))
 

@@ -25,6 +25,7 @@ class Method:
         apply: `"module:attribute"` of the function a host calls.
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
+        report: `"module:attribute"` of the report's class.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Method:
     apply: str
     batched: bool
     changes_weights: bool = True
+    report: str = "causaledit.methods.method:MethodReport"
 
     def load_hparams(self) -> type:
         """The hyper-parameter class."""
@@ -40,6 +42,10 @@ class Method:
     def load_apply(self) -> Callable[..., Any]:
         """`apply(model, tok, requests, hparams, copy, return_orig_weights, …) -> (model, weights_copy)`."""
         return _load(self.apply)
+
+    def load_report(self) -> type[MethodReport]:
+        """The report's class."""
+        return _load(self.report)
 
 
 def _load(reference: str) -> Any:
@@ -54,11 +60,13 @@ class MethodReport:
     Attributes:
         requests: The edits as the method took them.
         losses: Per stage, the loss of each optimiser step.
+        trained_prompts: Every user prompt that the edit was trained on: such a question is no test of it.
         tally: Seconds per stage and tokens.
     """
 
     requests: list[EditRequest] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    trained_prompts: list[str] = field(default_factory=list)
     tally: EditTally = field(default_factory=EditTally)
 
     def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:

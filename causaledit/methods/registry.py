@@ -13,24 +13,28 @@ METHODS: dict[str, Method] = {
             name="CausalEdit",
             hparams="causaledit.methods.causal_edit.hparams:CausalEditHyperParams",
             apply="causaledit.methods.causal_edit.apply:apply_causal_edit_to_model",
+            report="causaledit.methods.causal_edit.apply:EditReport",
             batched=True,
         ),
         Method(
             name="ROME",
             hparams="causaledit.methods.rome.hparams:ROMEHyperParams",
             apply="causaledit.methods.rome.apply:apply_rome_to_model",
+            report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
             batched=True,
         ),
         Method(
             name="MEMIT",
             hparams="causaledit.methods.memit.hparams:MEMITHyperParams",
             apply="causaledit.methods.memit.apply:apply_memit_to_model",
+            report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
             batched=True,
         ),
         Method(
             name="AlphaEdit",
             hparams="causaledit.methods.alphaedit.hparams:AlphaEditHyperParams",
             apply="causaledit.methods.alphaedit.apply:apply_alphaedit_to_model",
+            report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
             batched=True,
         ),
         Method(

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from causaledit.support.chat_endpoint import ChatClient
     from causaledit.support.progress import ProgressSink
 
-# an endpoint that failed for so many edits in a row is not asked again
+# an endpoint that failed for this many edits in a row is not asked again
 GIVE_UP_AFTER = 3
 
 
