@@ -38,15 +38,18 @@ class Method:
 
     def load_hparams(self) -> type:
         """The hyper-parameter class."""
-        return load_reference(self.hparams)
+        found: type = load_reference(self.hparams)
+        return found
 
     def load_edit(self) -> Callable[..., Edited]:
         """`edit(model, tokenizer, edits, hparams, call) -> Edited`."""
-        return load_reference(self.edit)
+        found: Callable[..., Edited] = load_reference(self.edit)
+        return found
 
     def load_report(self) -> type[MethodReport]:
         """The report's class."""
-        return load_reference(self.report)
+        found: type[MethodReport] = load_reference(self.report)
+        return found
 
     def load_apply(self) -> Callable[..., Any]:
         """The function a host calls: `apply(model, tok, requests, hparams, …) -> (model, weights_copy)`."""
@@ -106,4 +109,5 @@ class EditSequence:
 
     def memory(self, method: str, make: Callable[[], Memory]) -> Memory:
         """The method's memory, made by `make` at its first edit; written to by edits that succeeded."""
-        return self._memories.setdefault(method, make())
+        memory: Memory = self._memories.setdefault(method, make())
+        return memory
