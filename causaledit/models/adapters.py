@@ -64,17 +64,22 @@ def lora_config(model: PreTrainedModel, hparams: AdapterSettings) -> LoraConfig:
     )
 
 
-def add_adapter(model: PreTrainedModel, hparams: AdapterSettings) -> PeftModel:
-    """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero).
+def add_adapter(model: PreTrainedModel, hparams: AdapterSettings, config: LoraConfig | None = None) -> PeftModel:
+    """Wrap the model with a fresh adapter (which changes nothing yet: one factor of its update is zero).
+
+    Args:
+        config: Of an adapter of another kind than `lora_config` makes.
 
     Raises:
         ModelError: A target is not there, or peft cannot adapt it. After any exception the model is as it was.
     """
     torch.manual_seed(hparams.seed)  # the A matrices are drawn
-    return _wrapped(model, lora_config(model, hparams))
+    return _wrapped(model, config or lora_config(model, hparams))
 
 
-def check_adapter(model: PreTrainedModel, hparams: AdapterSettings, *, merged: bool) -> None:
+def check_adapter(
+    model: PreTrainedModel, hparams: AdapterSettings, config: LoraConfig | None = None, *, merged: bool
+) -> None:
     """Refuse an adapter that cannot be put on, or could not be merged, before anything is computed.
 
     The adapter is put on without memory of its own (on the meta device) and taken off again: what peft refuses, it
@@ -83,13 +88,14 @@ def check_adapter(model: PreTrainedModel, hparams: AdapterSettings, *, merged: b
     Args:
         model: As it is to be trained; left as it was.
         hparams: Of the method.
+        config: As for `add_adapter`.
         merged: Whether the adapter will be merged into the weights.
 
     Raises:
         ModelError: A target module or layer does not exist, peft cannot adapt it, or merging would change more than
             the adapter does.
     """
-    config = lora_config(model, hparams)
+    config = config or lora_config(model, hparams)
     homes: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         for parameter in module.parameters(recurse=False):

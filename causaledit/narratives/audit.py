@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from causaledit.narratives.check import rule_failures
+from causaledit.support.statistics import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,9 +139,6 @@ def summarise(audits: Sequence[NarrativeAudit]) -> dict[str, Any]:
 
 
 def _rate(hits: int, total: int) -> dict[str, Any]:
-    if not total:
-        return {"hits": 0, "total": 0, "rate": None, "low": None, "high": None}
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(hits, total, method="wilson")
-    return {"hits": hits, "total": total, "rate": hits / total, "low": float(low), "high": float(high)}
+    interval = wilson(hits, total)
+    low, high = interval or (None, None)
+    return {"hits": hits, "total": total, "rate": hits / total if total else None, "low": low, "high": high}

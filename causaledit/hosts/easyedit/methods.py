@@ -137,7 +137,7 @@ def _in_their_names(name: str, data: dict[str, Any], fields: set[str]) -> dict[s
     if alg != name:
         raise HparamsError(f"`alg_name` is {alg!r}, but these hyper-parameters are for {name!r}.")
     ours = METHODS.get(name)
-    back = {mine: published for published, mine in ours.load_hparams().ALIASES.items()} if ours else {}
+    back = {mine: published for published, mine in ours.load_hparams().aliases().items()} if ours else {}
     known = {spec.name for spec in dataclasses.fields(ours.load_hparams())} if ours else set()
     values = {}
     for key, value in data.items():

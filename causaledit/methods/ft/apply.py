@@ -6,8 +6,15 @@ from typing import TYPE_CHECKING
 
 from causaledit.methods.call import host_call
 from causaledit.methods.ft import METHOD
+from causaledit.methods.ft.objectives import last_position_losses
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
-from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_rows
+from causaledit.methods.shared.finetune.rows import (
+    check_window,
+    prompt_texts,
+    target_batches,
+    target_losses,
+    target_rows,
+)
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import WeightsEdit
 from causaledit.models.layout import select_weights
@@ -30,13 +37,15 @@ def edit(
 ) -> Edited:
     """Minimise −log p(new answer | prompt) over chosen weights W, with ‖W − W₀‖∞ ≤ ε where ε is given.
 
-    Source: the fine-tuning baselines FT and FT+L of ROME (arXiv 2202.05262, section 3.1 and appendix E.1);
-    all target tokens are trained on (the standard autoregressive loss).
+    Source: the fine-tuning baselines FT and FT+L of ROME (arXiv 2202.05262, section 3.1 and appendix E.1). All target
+    tokens are trained on, each behind those before it, or with `prompt_last` at the prompt's last position.
     """
     names = select_weights(model, hparams.layers, hparams.modules)
     tokenizer = prepare_tokenizer(tokenizer)
     rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
     check_window(model, rows)
+    call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
+    losses = last_position_losses if hparams.objective_optimization == "prompt_last" else target_losses
     originals, tally = call.rewriting(model, names), call.report.tally
     with tally.timed("train"):
         optimizer = ConstrainedAdam(
@@ -47,7 +56,7 @@ def edit(
         )
         call.report.losses["train"] = descend(
             optimizer,
-            lambda _: target_batches(model, rows, hparams.micro_batch_size, tally.tokens),
+            lambda _: target_batches(model, rows, hparams.micro_batch_size, tally.tokens, losses),
             stage="training",
             steps=hparams.steps,
             stop_loss=hparams.stop_loss,

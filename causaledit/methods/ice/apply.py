@@ -12,7 +12,14 @@ from causaledit.methods.ice import METHOD
 from causaledit.methods.ice.contexts import edit_contexts
 from causaledit.methods.ice.losses import consistency_loss, sampled_consistency_loss
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
-from causaledit.methods.shared.finetune.rows import TargetRow, check_window, row_logits, target_batches, target_rows
+from causaledit.methods.shared.finetune.rows import (
+    TargetRow,
+    check_window,
+    prompt_texts,
+    row_logits,
+    target_batches,
+    target_rows,
+)
 from causaledit.models.batches import eos_ids
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import WeightsEdit
@@ -63,6 +70,7 @@ def edit(
     prompts = [_prompts(tokenizer, request, hparams) for request in edits]
     every = [row for group in prompts for p in group for row in (p.closed, *p.in_context)]
     check_window(model, every, further=hparams.sample_max_new_tokens)
+    call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
     originals, tally = call.rewriting(model, names), call.report.tally
     closed = [p.closed for group in prompts for p in group]
 

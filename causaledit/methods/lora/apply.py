@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from causaledit.methods.call import host_call
 from causaledit.methods.lora import METHOD
+from causaledit.methods.lora.adapter import adapter_config, adaptive_training
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
-from causaledit.methods.shared.finetune.rows import check_window, target_batches, target_rows
+from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import deliver_adapter
@@ -28,14 +29,19 @@ def edit(
     hparams: LoRAHyperParams,
     call: Call,
 ) -> Edited:
-    """Minimise −log p(new answer | prompt) over a low-rank update ΔW = (α/r)·B·A (LoRA, arXiv 2106.09685, eq. 3)."""
-    check_adapter(model, hparams, merged=hparams.merge_adapter or call.sequence is not None)
+    """Minimise −log p(new answer | prompt) over a low-rank update ΔW = (α/r)·B·A (LoRA, arXiv 2106.09685, eq. 3).
+
+    With `lora_type: adalora` the update is P·Λ·Q with a budget of rank (AdaLoRA, arXiv 2303.10512); see `adapter`.
+    """
+    config = adapter_config(model, hparams)
+    check_adapter(model, hparams, config, merged=hparams.merge_adapter or call.sequence is not None)
     tokenizer = prepare_tokenizer(tokenizer)
     rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
     check_window(model, rows)
+    call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
     tally = call.report.tally
     with tally.timed("train"):
-        peft_model = add_adapter(model, hparams)
+        peft_model = add_adapter(model, hparams, config)
         peft_model.train()  # dropout
         call.report.losses["train"] = descend(
             ConstrainedAdam(
@@ -50,6 +56,7 @@ def edit(
             stop_loss=hparams.stop_loss,
             progress=call.progress,
             count=tally.tokens,
+            **adaptive_training(peft_model),
         )
     with tally.timed("merge"):
         return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)

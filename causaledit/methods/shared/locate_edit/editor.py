@@ -239,6 +239,7 @@ def locate_edit(
         RequestError, ModelError: As in `check_locate_edit`.
     """
     layout = check_locate_edit(model, tokenizer, edits, hparams, call)
+    call.report.trained_prompts = list(dict.fromkeys(edit.cloze for edit in edits))  # what values are optimised on
     originals = call.rewriting(model, [layout.weight_name(layer) for layer in hparams.layers])
     editor = LocateEditor(
         model, tokenizer, layout, hparams, progress=call.progress, report=call.report, sequence=call.sequence
