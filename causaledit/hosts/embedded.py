@@ -121,7 +121,7 @@ class EmbeddedEditor:
             raise RequestError("There is no request: the list is empty.")
         everything: Metrics = []
         for batch in batches:
-            metrics = [
+            metrics: Metrics = [
                 {
                     "case_id": len(everything) + i,
                     "requested_rewrite": request,

@@ -36,9 +36,9 @@ class Method:
     batched: bool = True
     changes_weights: bool = True
 
-    def load_hparams(self) -> type:
+    def load_hparams(self) -> type[Any]:
         """The hyper-parameter class."""
-        found: type = load_reference(self.hparams)
+        found: type[Any] = load_reference(self.hparams)
         return found
 
     def load_edit(self) -> Callable[..., Edited]:
