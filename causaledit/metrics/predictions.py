@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from causaledit.errors import MetricsError
-from causaledit.facts.answers import normalise
-from causaledit.facts.requests import strip_html
+from causaledit.facts.rewrites import read_rewrite, text_in
+from causaledit.facts.text import normalise
 from causaledit.judges.base import JudgedResponse, Task
 from causaledit.support.files import load_json
 
@@ -196,19 +196,19 @@ def _case(position: int, data: Mapping[str, Any]) -> Case:
     hops = _hop_lists(post.get(HOP_WISE_KEYS["hop_wise"]))
     reference_hops = hops or _hop_lists(post.get(HOP_WISE_KEYS["open_book_hop_wise"]))
     edits = tuple(
-        _edit(position, case_id, index, rewrite if isinstance(rewrite, Mapping) else {}, reference_hops)
+        _edit(position, case_id, index, rewrite, reference_hops)
         for index, rewrite in enumerate(_list(data.get("requested_rewrite")))
     )
     items = tuple(_items(position, case_id, post, edits))
     return Case(position, case_id, None, len(hops), edits, items)
 
 
-def _edit(case: int, case_id: Any, index: int, rewrite: Mapping[str, Any], hops: list[list[Any]]) -> Edit:
-    subject, prompt = _text(rewrite.get("subject")), _text(rewrite.get("prompt"))
-    cloze = prompt.replace("{}", subject)
-    question = _text(rewrite.get("question")) or cloze
-    new = _answer(rewrite.get("target_new"))
-    own, aliases = [], {}
+def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any]]) -> Edit:
+    read = read_rewrite(rewrite)
+    new, cloze = read.target_new, read.prompt.replace("{}", read.subject)
+    question = read.question or cloze
+    own: list[int] = []
+    aliases: dict[str, str] = {}
     for number, hop in enumerate(hops):
         references = {normalise(r): r for p in hop for r in _references(p)}
         named = bool(new) and normalise(new) in references
@@ -216,18 +216,17 @@ def _edit(case: int, case_id: Any, index: int, rewrite: Mapping[str, Any], hops:
             own.append(number)
         if named:  # the references of another answer are no names of this one
             aliases |= {folded: name for folded, name in references.items() if folded != normalise(new)}
-    article = rewrite.get("article") or rewrite.get("narrative")
     return Edit(
         case=case,
         case_id=case_id,
         index=index,
-        subject=subject,
-        relation=_text(rewrite.get("relation_id")) or prompt,
+        subject=read.subject,
+        relation=read.relation or read.prompt,
         question=question,
         target_new=new,
-        target_old=_answer(rewrite.get("target_true") or rewrite.get("ground_truth")) or None,
+        target_old=read.target_old or None,
         aliases=tuple(aliases.values()),
-        narrative=(strip_html(article) or None) if isinstance(article, str) else None,
+        narrative=read.narrative or None,
         hops=tuple(own),
     )
 
@@ -356,33 +355,22 @@ def _hop_lists(value: Any) -> list[list[Any]]:
     return [_list(hop) for hop in _list(value)]
 
 
-def _text(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
-
-
-def _answer(value: Any) -> str:
-    """A text, `{"str": …}`, or a list whose first element is one of them."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return _text(value.get("str")) if isinstance(value, Mapping) else _text(value)
-
-
 def _references(prediction: Any) -> list[str]:
     """Reference answers without the empty ones and without repetitions."""
     value = prediction.get("ref") if isinstance(prediction, Mapping) else None
     values = value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(answer for answer in map(_answer, values) if answer))
+    return list(dict.fromkeys(answer for answer in map(text_in, values) if answer))
 
 
 def _prompt(prediction: Any) -> str:
-    return _text(prediction.get("prompt")) if isinstance(prediction, Mapping) else ""
+    return text_in(prediction.get("prompt")) if isinstance(prediction, Mapping) else ""
 
 
 def _asked(prediction: Any) -> str:
     """The question without cues, where the file has it."""
     if not isinstance(prediction, Mapping):
         return ""
-    return _text(prediction.get("q")) or _text(prediction.get("question"))
+    return text_in(prediction.get("q")) or text_in(prediction.get("question"))
 
 
 def _question(prediction: Any) -> str:
