@@ -236,18 +236,25 @@ def _prefixed_arabic(name: str, body: str) -> str:
 # ---- length ----------------------------------------------------------------------------------------
 def word_count(text: str) -> int:
     """The length of a text in words: what spaces separate, and each character of a script without spaces."""
-    count = 0
-    for token in text.split():
-        characters = [c for c in token if c.isalnum() and _in(_SPACELESS, c)]
-        others = [run for run in re.split(f"[{_SPACELESS}]+", token) if any(c.isalnum() for c in run)]
-        count += len(characters) + len(others) if characters else 1
-    return count
+    characters, others = _lengths(text)
+    return characters + others
 
 
 def is_spaceless(text: str) -> bool:
-    """Whether most letters of a text are of a script without spaces, so that `word_count` counts characters."""
-    letters = [c for c in text if c.isalpha()]
-    return sum(_in(_SPACELESS, c) for c in letters) * 2 > len(letters)
+    """Whether most of a text is in a script without spaces, so that `word_count` counts characters."""
+    characters, others = _lengths(text)
+    return characters > others
+
+
+def _lengths(text: str) -> tuple[int, int]:
+    """Characters of scripts without spaces, and words between spaces and such characters."""
+    characters = others = 0
+    for token in text.split():
+        own = sum(c.isalnum() and _in(_SPACELESS, c) for c in token)
+        between = [run for run in re.split(f"[{_SPACELESS}]+", token) if any(c.isalnum() for c in run)]
+        characters += own
+        others += len(between) if own else 1
+    return characters, others
 
 
 # ---- sentences, questions, quotation marks ---------------------------------------------------------

@@ -87,7 +87,7 @@ def rule_failures(edit: ScaffoldEdit, text: str) -> list[str]:
             failures.append("the old answer is named after the new one: the new answer must come last")
     bare = _without_names(text, edit.names)
     if hedge := _HEDGES.search(bare):
-        failures.append(f"it hedges ({hedge.group()!r}): the change must be told as a fact")
+        failures.append(f"it hedges ({hedge.group()!r}): the change must be stated as a fact")
     if left := _LEFTOVERS.search(bare):
         failures.append(f"{left.group()!r} is left of a template or of a chat reply")
     if not ends_sentence(text):
