@@ -10,6 +10,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from causaledit.facts.text import word_count
 from causaledit.narratives.check import rule_failures
 from causaledit.support.statistics import wilson
 
@@ -62,7 +63,7 @@ def audit_rules(cases: Sequence[ScaffoldCase]) -> list[NarrativeAudit]:
         for index, edit in enumerate(case.edits, start=1):
             text = edit.narrative or ""
             failures = rule_failures(edit, text) if text else ["there is no narrative"]
-            audits.append(NarrativeAudit(case.case_id, index, edit.subject.name, len(text.split()), failures))
+            audits.append(NarrativeAudit(case.case_id, index, edit.subject.name, word_count(text), failures))
     return audits
 
 

@@ -183,9 +183,8 @@ def _conflict(case: Case) -> Iterator[CaseProbe]:
 
 def _old_knowledge(case: Case) -> Iterator[CaseProbe]:
     for index, edit in enumerate(case.edits):
-        old = edit.request.ground_truth or ""
-        aliases = (alias for hop in case.old_hops if hop.answer == old for alias in hop.answer_alias)
-        yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, (old, *dict.fromkeys(aliases)))
+        old = (edit.request.ground_truth or "", *edit.old_aliases)
+        yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, old)
 
 
 def _locality(case: Case) -> Iterator[CaseProbe]:

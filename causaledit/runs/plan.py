@@ -22,9 +22,9 @@ from causaledit.mquake.datasets import LocatedDataset, locate_dataset
 from causaledit.mquake.selection import (
     SHUFFLE_SEED,
     Group,
-    _refuse_bad_cases,
     group_by_case,
     group_in_batches,
+    refuse_bad_cases,
     select_cases,
 )
 from causaledit.probes.asking import MAX_NEW_TOKENS, TOKEN_BUDGET
@@ -169,7 +169,7 @@ def make_plan(arguments: RunArguments) -> Plan:
         data, hop=arguments.hop, max_cases=arguments.max_cases, seed=arguments.shuffle_seed,
         skip_cases=arguments.skip_cases,
     )  # fmt: skip
-    _refuse_bad_cases(data, set(chosen), dataset)
+    refuse_bad_cases(data, set(chosen), dataset)
     cases = parse_cases([data[index] for index in chosen])
     size = arguments.batch_edit
     groups = group_by_case(cases) if size is None else group_in_batches(cases, size)
