@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from causaledit.judges.base import Judge
 
 InputOption = Annotated[Path, typer.Option("--input", help="A run's metrics.json.")]
-JudgeOption = Annotated[str, typer.Option("--judge", help="rule, llm or hf.")]
-ModelOption = Annotated[str, typer.Option("--judge-model", help="Model of the llm or hf judge.")]
-UrlOption = Annotated[str, typer.Option("--base-url", help="OpenAI-compatible endpoint; OpenAI's own if left out.")]
-KeyOption = Annotated[str, typer.Option("--api-key-env", help="Environment variable that holds the endpoint's key.")]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=256, help="Requests at a time (llm).")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, help="Longest wait for a reply, in seconds (llm).")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N (hf).")]
-RetryOption = Annotated[bool, typer.Option("--retry-errors", help="Judge again what is kept as an error.")]
 
 
 @dataclass(frozen=True)
