@@ -92,10 +92,9 @@ class Group:
                 continue
             rules = field.metadata
             flag = self.renamed.get(field.name) or rules.get("flag") or f"--{field.name}"
-            name = flag.removeprefix("--").replace("-", "_")
-            told = typer.Option(
-                flag, help=self.helps.get(field.name, rules["help"]), min=rules.get("min"), max=rules.get("max")
-            )
+            name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+            limits = {rule: rules[rule] for rule in ("min", "max", "envvar") if rule in rules}
+            described = typer.Option(flag, help=self.helps.get(field.name, rules["help"]), **limits)
             default: Any = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             kind = hints[field.name]
             if "to_text" in rules:  # a list on the command line is one text with commas
@@ -103,7 +102,7 @@ class Group:
             found[name] = (
                 field.name,
                 inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, told]
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, described]
                 ),
             )
         return found
