@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 
-from causaledit.errors import ModelError, RequestError
-from causaledit.facts.requests import EditRequest, requests_from_data
+from causaledit.errors import ModelError
+from causaledit.facts.requests import EditRequest, refuse_doubles, requests_from_data
 from causaledit.models.weights import preserved_state
 from causaledit.support.progress import ProgressSink, terminal_progress
 from causaledit.support.seeding import seeded
@@ -18,20 +18,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 
-def ready_edits(model: Any, requests: Iterable[Mapping[str, Any] | EditRequest]) -> list[EditRequest]:
+def ready_edits(
+    model: Any, requests: Iterable[Mapping[str, Any] | EditRequest], *, needs_subject: bool = True
+) -> list[EditRequest]:
     """Read the requests, and refuse what no method can edit.
+
+    Args:
+        model: The network to edit.
+        requests: EasyEdit dicts, MQuAKE rewrites or `EditRequest`s.
+        needs_subject: Whether a request without a subject is refused.
 
     Raises:
         RequestError: A request is unusable, or two change the same fact.
         ModelError: The model carries an adapter.
     """
-    edits = requests_from_data(list(requests))
+    edits = requests_from_data(list(requests), needs_subject=needs_subject)
     if hasattr(model, "peft_config") or any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise ModelError(
             "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
         )
-    if len({(e.subject, e.prompt) for e in edits}) != len(edits):
-        raise RequestError("Two requests of one batch change the same fact (same subject and prompt): keep one.")
+    refuse_doubles(edits)
     return edits
 
 

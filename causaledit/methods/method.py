@@ -25,6 +25,9 @@ class Method:
         apply: `"module:attribute"` of the function a host calls.
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
+        needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
+        check: `"module:attribute"` of `check(model, tok, requests, hparams)`, which raises what the method refuses
+            about requests before any compute; a host asks it about every request before the first edit.
     """
 
     name: str
@@ -32,6 +35,8 @@ class Method:
     apply: str
     batched: bool
     changes_weights: bool = True
+    needs_subject: bool = True
+    check: str | None = None
 
     def load_hparams(self) -> type:
         """The hyper-parameter class."""
@@ -40,6 +45,10 @@ class Method:
     def load_apply(self) -> Callable[..., Any]:
         """`apply(model, tok, requests, hparams, copy, return_orig_weights, …) -> (model, weights_copy)`."""
         return _load(self.apply)
+
+    def load_check(self) -> Callable[..., Any] | None:
+        """`check(model, tok, requests, hparams)`, where the method has one."""
+        return _load(self.check) if self.check else None
 
 
 def _load(reference: str) -> Any:

@@ -20,36 +20,42 @@ METHODS: dict[str, Method] = {
             hparams="causaledit.methods.rome.hparams:ROMEHyperParams",
             apply="causaledit.methods.rome.apply:apply_rome_to_model",
             batched=True,
+            check="causaledit.methods.shared.locate_edit.editor:check_locate_edit",
         ),
         Method(
             name="MEMIT",
             hparams="causaledit.methods.memit.hparams:MEMITHyperParams",
             apply="causaledit.methods.memit.apply:apply_memit_to_model",
             batched=True,
+            check="causaledit.methods.shared.locate_edit.editor:check_locate_edit",
         ),
         Method(
             name="AlphaEdit",
             hparams="causaledit.methods.alphaedit.hparams:AlphaEditHyperParams",
             apply="causaledit.methods.alphaedit.apply:apply_alphaedit_to_model",
             batched=True,
+            check="causaledit.methods.shared.locate_edit.editor:check_locate_edit",
         ),
         Method(
             name="ICE",
             hparams="causaledit.methods.ice.hparams:ICEHyperParams",
             apply="causaledit.methods.ice.apply:apply_ice_to_model",
             batched=True,
+            needs_subject=False,
         ),
         Method(
             name="LoRA",
             hparams="causaledit.methods.lora.hparams:LoRAHyperParams",
             apply="causaledit.methods.lora.apply:apply_lora_to_model",
             batched=True,
+            needs_subject=False,
         ),
         Method(
             name="FT",
             hparams="causaledit.methods.ft.hparams:FTHyperParams",
             apply="causaledit.methods.ft.apply:apply_ft_to_model",
             batched=True,
+            needs_subject=False,
         ),
         Method(
             name="IKE",
@@ -57,6 +63,7 @@ METHODS: dict[str, Method] = {
             apply="causaledit.methods.ike.apply:apply_ike_to_model",
             batched=True,
             changes_weights=False,
+            needs_subject=False,
         ),
     )
 }

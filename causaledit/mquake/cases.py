@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import DatasetError, RequestError
+from causaledit.facts.request_texts import clean_text
 from causaledit.facts.requests import EditRequest, request_from_dict
 from causaledit.mquake.checks import check_cases, refuse
 from causaledit.support.files import load_json
@@ -149,7 +150,7 @@ def _case(data: Mapping[str, Any]) -> Case:
 
     def hops(key: str) -> tuple[Hop, ...]:
         return tuple(
-            Hop(h["question"].strip(), h["cloze"].strip(), h["answer"].strip(), tuple(h.get("answer_alias", ())))
+            Hop(*(clean_text(h[key]) for key in ("question", "cloze", "answer")), tuple(h.get("answer_alias", ())))
             for h in data.get(key) or ()
         )
 

@@ -82,7 +82,7 @@ def apply_ice_to_model(
         EditFailedError: The loss is not finite; the model is restored.
     """
     report = report if report is not None else MethodReport()
-    edits = ready_edits(model, requests)
+    edits = ready_edits(model, requests, needs_subject=False)
     names = select_weights(model, hparams.layers, hparams.modules)
     tokenizer = prepare_tokenizer(tok)
     prompts = [_prompts(tokenizer, edit, hparams) for edit in edits]

@@ -56,7 +56,7 @@ def apply_ike_to_model(
     """
     report = report if report is not None else MethodReport()
     plain = model.plain if isinstance(model, InContextModel) else model
-    edits = ready_edits(plain, requests)
+    edits = ready_edits(plain, requests, needs_subject=False)
     new = {(edit.subject, edit.prompt) for edit in edits}
     earlier = model.edits if isinstance(model, InContextModel) else ()
     every = [*(e for e in earlier if (e.subject, e.prompt) not in new), *edits]

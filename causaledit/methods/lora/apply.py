@@ -56,7 +56,7 @@ def apply_lora_to_model(
         EditFailedError: The loss is not finite; the model is restored.
     """
     report = report if report is not None else MethodReport()
-    edits = ready_edits(model, requests)
+    edits = ready_edits(model, requests, needs_subject=False)
     lora_config(model, hparams)  # refuses targets and layers the model does not have
     tokenizer = prepare_tokenizer(tok)
     rows = [row for edit in edits for row in target_rows(tokenizer, edit, hparams.prompt_forms)]
