@@ -172,7 +172,7 @@ def _gives_new_answer(edit: Any, prompt: str, response: str) -> bool:
 
 def _show(request: Any, measured: dict[str, Any], console: Console) -> None:
     """What the model answers to question and cloze, before and after the edit."""
-    lines = [f"{request.cloze}: {request.ground_truth} → {request.target_new}"]
+    lines = [f"{request.cloze}: {request.ground_truth or '(not known)'} → {request.target_new}"]
     for before, after in zip(measured["pre"]["answers"], measured["post"]["answers"], strict=True):
         verdict = "gives" if after["gives_new_answer"] else "does not give"
         lines += [

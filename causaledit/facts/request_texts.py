@@ -13,7 +13,7 @@ from causaledit.facts.answers import without_accents
 # no-break spaces are spaces; zero-width ones and soft hyphens are nothing
 _INVISIBLE = {0xA0: " ", 0x202F: " ", 0x2007: " ", 0x200B: None, 0x2060: None, 0xFEFF: None, 0xAD: None}
 # one character for one, so that places in the folded text are places in the text
-_TYPOGRAPHY = str.maketrans("’‘ʼ`´“”„‐‑–—−\n\r\t", "'''''\"\"\"-----   ")
+_TYPOGRAPHY = str.maketrans("’‘ʼ`´“”„‐‑–—−", "'''''\"\"\"-----")
 
 
 def clean_text(text: str) -> str:
@@ -90,7 +90,7 @@ def place_subject(prompt: str, subject: str) -> tuple[str, str]:
     Raises:
         RequestError: The subject does not occur; the message says so where it differs in little.
     """
-    folded, wanted = prompt.translate(_TYPOGRAPHY), re.escape(subject.translate(_TYPOGRAPHY))
+    folded, wanted = _plain_typography(prompt), re.escape(_plain_typography(subject))
     found = re.search(rf"(?<!\w){wanted}(?!\w)", folded) or re.search(wanted, folded)
     if found is None:
         hint = _difference(prompt, subject)
@@ -99,6 +99,10 @@ def place_subject(prompt: str, subject: str) -> tuple[str, str]:
         )
     start, end = found.span()
     return f"{prompt[:start]}{{}}{prompt[end:]}", prompt[start:end]
+
+
+def _plain_typography(text: str) -> str:
+    return "".join(" " if character.isspace() else character for character in text.translate(_TYPOGRAPHY))
 
 
 def _difference(prompt: str, subject: str) -> str:
@@ -112,8 +116,8 @@ def _difference(prompt: str, subject: str) -> str:
 
     for what, fold in (
         ("upper and lower case", str.casefold),
-        ("accents", without_accents),
         ("the form of its letters (Unicode compatibility forms)", compatible),
+        ("accents", without_accents),
         ("spaces and punctuation", letters),
         ("case, accents, spaces or punctuation", lambda text: letters(without_accents(text.casefold()))),
     ):
