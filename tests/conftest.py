@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -274,6 +275,46 @@ def answer_log_probability(model: Any, tokenizer: Any, request: dict[str, Any]) 
         logits = model(input_ids=torch.tensor([head + tail], device=model.device)).logits[0].cpu()
     rows = logits[len(head) - 1 : -1].log_softmax(-1)
     return float(rows.gather(-1, torch.tensor(tail)[:, None]).mean())
+
+
+@pytest.fixture
+def install_method(tmp_path_factory: Any, monkeypatch: Any) -> Any:
+    """`install(name, source)` puts a package with one method on the import path, in the form in which pip leaves it.
+
+    `source` is the module `<name>_method`, which holds `METHOD`.
+    """
+
+    def install(name: str, source: str, *, entry: str = "METHOD") -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        module = f"{name.lower()}_method"
+        (folder / f"{module}.py").write_text(source, encoding="utf-8")
+        info = folder / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n", encoding="utf-8")
+        points = f"[causaledit.methods]\n{name} = {module}:{entry}\n"
+        (info / "entry_points.txt").write_text(points, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.syspath_prepend(folder)
+        return folder
+
+    return install
+
+
+# A method that leaves what it wrote in the model and says that it changed nothing.
+CARELESS = """
+import torch
+
+from causaledit.methods.method import Method
+from causaledit.models.edited import WeightsEdit
+
+METHOD = Method("Careless", {hparams!r}, f"{{__name__}}:edit")
+
+
+def edit(model, tokenizer, edits, hparams, call):
+    with torch.no_grad():
+        next(model.parameters()).add_({amount})
+    return WeightsEdit(model, {{}})
+"""
 
 
 @pytest.fixture(autouse=True, scope="session")

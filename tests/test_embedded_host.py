@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from causaledit.facts.requests import EditRequest, request_from_dict
 from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.hosts.generated_answers import exact_match, first_phrase, ngram_entropy
 from causaledit.methods.registry import METHODS
+from causaledit.models.edited import WeightsEdit
 
 
 def editor_of(method="FT", model=None, **changes):
@@ -377,17 +379,20 @@ def test_editing_without_measuring():
     assert same_weights(weights_of(edited), weights_of(both.model))
 
 
+REACHED = []
+
+
+def notes_its_call(model, tokenizer, edits, hparams, call):
+    """A method that changes nothing and notes what it was called with."""
+    REACHED.append(call.extra)
+    return WeightsEdit(model, {})
+
+
 def test_a_training_set_reaches_the_method():
-    editor = editor_of("IKE")
-    reached = []
-
-    def apply(*args, train_ds=None, **kwargs):  # which methods read it is their own affair
-        reached.append(train_ds)
-        return METHODS["IKE"].load_apply()(*args, **kwargs)
-
-    editor.apply_algo = apply
+    editor = editor_of("FT")
+    editor.method = dataclasses.replace(editor.method, edit=f"{__name__}:notes_its_call")
     editor.edit_requests([EGYPT], train_ds=[NORWAY])
-    assert reached == [[NORWAY]]
+    assert REACHED == [{"train_ds": [NORWAY]}]
 
 
 # ---- a model's name --------------------------------------------------------------------------------

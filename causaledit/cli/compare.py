@@ -57,10 +57,12 @@ def compare(
         from causaledit.errors import CausalEditError, SaveError
         from causaledit.probes.sets import parse_kinds
         from causaledit.runs.plan import RunArguments
+        from causaledit.support.extras import require_extra
         from causaledit.support.files import check_writable
 
         names = parse_methods(methods)
         if html is not None:
+            require_extra("report", "--html")
             if html.expanduser().is_dir():
                 raise SaveError(f"--html {str(html)!r} is a folder: give a file.")
             check_writable(html.parent, "the folder of --html")

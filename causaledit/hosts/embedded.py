@@ -17,8 +17,8 @@ from causaledit.hosts.arguments import Options, read_options, refuse_missing_hpa
 from causaledit.hosts.lookup import get_method
 from causaledit.hosts.measuring import Measurement, measurement
 from causaledit.hosts.reading import HostRequest, read_batches, requests_from_columns
+from causaledit.methods.call import edit_in_place
 from causaledit.methods.method import EditSequence
-from causaledit.models.edited import undo_edit
 from causaledit.models.loading import load_from_hparams
 from causaledit.support.files import write_json
 
@@ -51,7 +51,7 @@ class EmbeddedEditor:
         self.hparams = hparams
         self.alg_name = hparams.alg_name
         self.method = get_method(hparams.alg_name, host="embedded")
-        self.apply_algo = self.method.load_apply()
+        self.apply_algo = self.method.load_apply()  # as in EasyEdit's editor
         name = hparams.model_name
         self.model_name = os.fspath(name) if isinstance(name, os.PathLike) else name
         self.model, self.tok = load_from_hparams(hparams)
@@ -213,7 +213,7 @@ class EmbeddedEditor:
         check = self.method.load_check()
         for number, request in enumerate(requests, start=1) if check is not None else ():
             try:
-                check(self.model, self.tok, [request.given], self.hparams)
+                check([request.given])
             except RequestError as error:
                 raise RequestError(f"Request {number}: {error}") from None
 
@@ -227,7 +227,6 @@ class EmbeddedEditor:
         verbose: bool,
     ) -> tuple[Metrics, Any, Any]:
         """Apply batches in turn, and measure each around its edit, unless it is known how it was `before`."""
-        edited, weights_copy = self.model, {}
         everything: Metrics = []
         for requests in batches:
             batch = [request.given for request in requests]
@@ -236,8 +235,8 @@ class EmbeddedEditor:
                 if measure is not None:
                     item["pre"] = before[item["case_id"]] if before is not None else measure(self.model, request)
             began = time.perf_counter()
-            edited, weights_copy = self.apply_algo(
-                self.model, self.tok, batch, self.hparams, copy=False, return_orig_weights=True,
+            edited = edit_in_place(
+                self.method, self.model, self.tok, batch, self.hparams,
                 sequence=self.sequence if sequential else None, **options.for_method,
             )  # fmt: skip
             seconds = time.perf_counter() - began
@@ -245,34 +244,24 @@ class EmbeddedEditor:
                 for item, request in zip(metrics, requests, strict=True):
                     item["time"] = seconds
                     if measure is not None:
-                        item["post"] = measure(edited, request)
+                        item["post"] = measure(edited.model, request)
                         measure.finish(item)
             except BaseException:  # Ctrl-C while measuring: the model is not left edited
-                self._restore(edited, weights_copy)
+                self.model = edited.undo()
                 raise
-            if sequential:
-                self._keep(edited)
-            else:
-                self._restore(edited, weights_copy)
+            self.model = edited.keep() if sequential else edited.undo(handed_over=True)
             everything += metrics
             if verbose:
                 for item in metrics:
                     _log_edit(item)
-        if not sequential and edited is self.model and "unedited" not in self._said:
+        returned = self.model if sequential else edited.model
+        if not sequential and returned is self.model and "unedited" not in self._said:
             self._said.add("unedited")
             logger.warning(
                 "the returned model is the unedited one again, as in EasyEdit: the edits are undone once they are "
                 "measured. To keep them in the model, edit with `sequential_edit=True`"
             )
-        return everything, edited, weights_copy
-
-    def _keep(self, edited: Any) -> None:
-        if hasattr(edited, "peft_config"):  # the next edit needs plain weights to put its adapter on
-            edited = edited.merge_and_unload()
-        self.model = edited
-
-    def _restore(self, edited: Any, weights_copy: Any) -> None:
-        self.model = undo_edit(self.model, edited, weights_copy)
+        return everything, returned, edited.weights_copy()
 
 
 def _log_edit(item: Mapping[str, Any]) -> None:

@@ -1,75 +1,117 @@
-"""Methods by name. A method registers a loader, so that a look-up imports only what it needs."""
+"""Methods by name: the folders beside this file, and those that installed packages bring.
+
+A folder of `causaledit/methods/` (but `shared`) holds a method where its `__init__.py` names one:
+
+    METHOD = Method(name="Shift", hparams="package.shift.hparams:ShiftHyperParams", edit="package.shift.apply:edit")
+
+An installed package brings one through an entry point of the group `causaledit.methods`, whose name is the method's:
+
+    [project.entry-points."causaledit.methods"]
+    Shift = "package.shift:METHOD"
+
+Looking a method up imports its `__init__.py` alone.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import logging
+import pkgutil
+import sys
+from collections.abc import Iterator, Mapping
+from importlib import import_module, metadata
+from typing import Any, NamedTuple
 
+import causaledit.methods as package
+from causaledit.errors import HostError, one_line
 from causaledit.methods.method import Method
 
-METHODS: dict[str, Method] = {
-    method.name: method
-    for method in (
-        Method(
-            name="CausalEdit",
-            hparams="causaledit.methods.causal_edit.hparams:CausalEditHyperParams",
-            apply="causaledit.methods.causal_edit.apply:apply_causal_edit_to_model",
-            batched=True,
-        ),
-        Method(
-            name="ROME",
-            hparams="causaledit.methods.rome.hparams:ROMEHyperParams",
-            apply="causaledit.methods.rome.apply:apply_rome_to_model",
-            batched=True,
-            check="causaledit.methods.shared.locate_edit.editor:check_locate_edit",
-        ),
-        Method(
-            name="MEMIT",
-            hparams="causaledit.methods.memit.hparams:MEMITHyperParams",
-            apply="causaledit.methods.memit.apply:apply_memit_to_model",
-            batched=True,
-            check="causaledit.methods.shared.locate_edit.editor:check_locate_edit",
-        ),
-        Method(
-            name="AlphaEdit",
-            hparams="causaledit.methods.alphaedit.hparams:AlphaEditHyperParams",
-            apply="causaledit.methods.alphaedit.apply:apply_alphaedit_to_model",
-            batched=True,
-            check="causaledit.methods.shared.locate_edit.editor:check_locate_edit",
-        ),
-        Method(
-            name="ICE",
-            hparams="causaledit.methods.ice.hparams:ICEHyperParams",
-            apply="causaledit.methods.ice.apply:apply_ice_to_model",
-            batched=True,
-            needs_subject=False,
-        ),
-        Method(
-            name="LoRA",
-            hparams="causaledit.methods.lora.hparams:LoRAHyperParams",
-            apply="causaledit.methods.lora.apply:apply_lora_to_model",
-            batched=True,
-            needs_subject=False,
-        ),
-        Method(
-            name="FT",
-            hparams="causaledit.methods.ft.hparams:FTHyperParams",
-            apply="causaledit.methods.ft.apply:apply_ft_to_model",
-            batched=True,
-            needs_subject=False,
-        ),
-        Method(
-            name="IKE",
-            hparams="causaledit.methods.ike.hparams:IKEHyperParams",
-            apply="causaledit.methods.ike.apply:apply_ike_to_model",
-            batched=True,
-            changes_weights=False,
-            needs_subject=False,
-        ),
-    )
-}
+logger = logging.getLogger(__name__)
+
+ENTRY_POINTS = "causaledit.methods"
+_SHARED = "shared"
+
+
+class _Found(NamedTuple):
+    """What is registered: methods by name, and why the others of installed packages cannot be used."""
+
+    methods: Mapping[str, Method]
+    broken: Mapping[str, str]
+
+
+@functools.cache
+def _own_methods() -> dict[str, tuple[Method, str]]:
+    """The methods of this package, each with the place it comes from.
+
+    Raises:
+        HostError: Two folders give one name.
+    """
+    found: dict[str, tuple[Method, str]] = {}
+    for folder in pkgutil.iter_modules(package.__path__):
+        if folder.ispkg and folder.name != _SHARED:
+            place = f"{package.__name__}.{folder.name}"
+            _add(found, import_module(place).METHOD, place)
+    return found
+
+
+@functools.lru_cache(maxsize=1)
+def _registered(path: tuple[str, ...]) -> _Found:
+    """Own methods, and those of the packages installed on an import path.
+
+    Raises:
+        HostError: A name is taken.
+    """
+    found, broken = dict(_own_methods()), {}
+    for point in metadata.entry_points(group=ENTRY_POINTS):
+        distribution = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
+        place = f"the entry point {point.name} = {point.value!r}{distribution}"
+        if point.name in found:  # also where the package behind it is broken
+            _add(found, found[point.name][0], place)
+        try:
+            method = point.load()
+            if not isinstance(method, Method):
+                raise TypeError(f"it is a {type(method).__name__}, not a causaledit.methods.method.Method")
+            if method.name != point.name:
+                raise ValueError(f"the method calls itself {method.name!r}; both must have one name")
+        except Exception as error:  # whatever somebody else's package runs into
+            broken[point.name] = f"The method {point.name!r} cannot be loaded from {place}: {one_line(error)}."
+            logger.warning("%s It is left out; update or uninstall the package.", broken[point.name])
+            continue
+        _add(found, method, place)
+    return _Found({name: method for name, (method, _) in found.items()}, broken)
+
+
+def _add(found: dict[str, tuple[Method, str]], method: Method, place: str) -> None:
+    if method.name in found:
+        raise HostError(
+            f"There are two methods named {method.name!r}: {found[method.name][1]} and {place}. Rename or uninstall "
+            "one of them."
+        )
+    found[method.name] = method, place
+
+
+class _Methods(Mapping[str, Method]):
+    """The registered methods by name, read when they are first asked for (and again for another import path)."""
+
+    def __getitem__(self, name: str) -> Method:
+        return _registered(tuple(sys.path)).methods[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_registered(tuple(sys.path)).methods)
+
+    def __len__(self) -> int:
+        return len(_registered(tuple(sys.path)).methods)
+
+
+METHODS: Mapping[str, Method] = _Methods()
+
+
+def why_broken(name: str) -> str | None:
+    """Why a method of that name, which an installed package brings, cannot be used; None for every other name."""
+    return _registered(tuple(sys.path)).broken.get(name)
 
 
 def method_of(hparams: Any) -> Method | None:
-    """The method of ours whose hyper-parameters these are, or None; nothing is imported for it."""
-    kinds = {f"{kind.__module__}:{kind.__qualname__}" for kind in type(hparams).__mro__}
-    return next((method for method in METHODS.values() if method.hparams in kinds), None)
+    """The method of ours whose hyper-parameters these are, or None."""
+    method = METHODS.get(getattr(type(hparams), "ALG_NAME", ""))
+    return method if method is not None and isinstance(hparams, method.load_hparams()) else None

@@ -24,6 +24,7 @@ from causaledit.metrics.summary import TASKS, evaluate_run
 from causaledit.report import figures, tables
 from causaledit.report.records import browser_data
 from causaledit.report.runs import ReportedRun, label_runs, read_run
+from causaledit.support.extras import require_extra
 from causaledit.support.files import check_writable, write_text
 from causaledit.support.progress import SilentProgress
 from causaledit.support.version import __version__
@@ -68,7 +69,9 @@ def write_report(
         MetricsError, RequestError: A run is missing, damaged, or given twice.
         JudgingStoppedError: The judge cannot go on, or reaches no verdict at all; verdicts so far are kept.
         SaveError: `out` cannot be written.
+        MissingExtraError: The packages of the extra `report` are not installed.
     """
+    require_extra("report", "the report page")
     out = Path(out).expanduser()
     if out.is_dir():
         raise SaveError(f"--html {str(out)!r} is a folder: give a file.")

@@ -12,7 +12,6 @@ it is what a run resumes from, after any stop.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from dataclasses import dataclass, field
@@ -23,9 +22,8 @@ from causaledit.errors import (
     EditFailedError,
     RequestError,
 )
-from causaledit.models.adapters import forget_adapter
+from causaledit.methods.call import edit_in_place
 from causaledit.models.batches import is_out_of_memory
-from causaledit.models.edited import undo_edit, weights_changed
 from causaledit.models.loading import load_from_hparams
 from causaledit.models.weights import fingerprint
 from causaledit.probes.asking import Prober
@@ -159,7 +157,7 @@ class _Execution:
             token_budget=arguments.token_budget,
             template_kwargs=getattr(plan.hparams, "chat_template_kwargs", None),
         )
-        self.apply = plan.method.load_apply() if plan.method else None
+        self.method = plan.method
         self.weights_total = sum(parameter.numel() for parameter in model.parameters())
 
     def run(self) -> None:
@@ -178,7 +176,7 @@ class _Execution:
                 continue
             with seeded(self.plan.arguments.shuffle_seed):  # whatever ran before: a resumed run edits alike
                 self._group(number, group, cases)
-            if self.apply is not None and fingerprint(self.model) != untouched:
+            if self.method is not None and fingerprint(self.model) != untouched:
                 raise EditFailedError(
                     f"{self.plan.arguments.editing_method} did not restore the model's weights after case "
                     f"{cases[-1].case_id}: the run stops, as later cases would be wrong. Finished cases are kept."
@@ -187,7 +185,7 @@ class _Execution:
     def _group(self, number: int, group: Group, cases: Sequence[Case]) -> None:
         probes = {case.case_id: build_probes(case, self.plan.arguments.probes) for case in cases}
         before: dict[int | str, dict[str, str]] = {case.case_id: {} for case in cases}
-        if self.apply is None:
+        if self.method is None:
             for case in cases:
                 self._case(number, case, self.model, probes[case.case_id], None, {"group": number})
             return
@@ -197,10 +195,9 @@ class _Execution:
         requests = [edit.to_request(_owner(group, edit)) for edit in group.edits]
         began = time.perf_counter()
         try:
-            edited, weights_copy = self.apply(
-                self.model, self.tokenizer, requests, self.plan.hparams,
-                copy=False, return_orig_weights=True, keep_original_weight=False, **self._progress(),
-            )  # fmt: skip
+            edited = edit_in_place(
+                self.method, self.model, self.tokenizer, requests, self.plan.hparams, progress=self.sink.stages
+            )
         except (EditFailedError, RequestError, RuntimeError, MemoryError) as error:
             if not isinstance(error, CausalEditError) and not is_out_of_memory(error):
                 raise
@@ -209,21 +206,14 @@ class _Execution:
         seconds = time.perf_counter() - began
         cost: dict[str, Any] = {"group": number, "edit_seconds": seconds, "edits": len(group.edits)}
         try:
-            changed = weights_changed(self.model, edited, weights_copy)
-            cost |= {"weights_changed": changed, "weights_total": self.weights_total}
+            cost |= {"weights_changed": edited.parameters_changed(), "weights_total": self.weights_total}
             for case in cases:
                 self._case(
-                    number, case, edited, probes[case.case_id], before[case.case_id], cost,
-                    compact=not callable(weights_copy),
+                    number, case, edited.model, probes[case.case_id], before[case.case_id], cost,
+                    compact=not edited.own_generate,
                 )  # fmt: skip
         finally:
-            self._undo(edited, weights_copy)
-
-    def _progress(self) -> dict[str, Any]:
-        """Our progress sink, for methods that take one."""
-        parameters = inspect.signature(self.apply).parameters.values()
-        takes = any(p.name == "progress" or p.kind is p.VAR_KEYWORD for p in parameters)
-        return {"progress": self.sink.stages} if takes else {}
+            self.model = edited.undo()
 
     def _case(
         self, number: int, case: Case, model: Any, probes: Sequence[CaseProbe], before: Mapping[str, str] | None,
@@ -269,13 +259,6 @@ class _Execution:
         self.sink.case_done(case.case_id, self.folder.averages())
         figures = {name: value for name, value in case_averages(item).items() if value is not None}
         logger.debug("case %s: %s, %.0f s", case.case_id, figures, item["time"])
-
-    def _undo(self, edited: Any, weights_copy: Any) -> None:
-        if not weights_copy and hasattr(edited, "peft_config"):
-            edited.unload()  # nobody keeps the adapter: the plain model is taken out of it, not copied
-            forget_adapter(self.model)
-        else:
-            undo_edit(self.model, edited, weights_copy)
 
 
 def _owner(group: Group, edit: Any) -> int | str:

@@ -2,3 +2,13 @@
 
 Read `hparams` → `null_space` → `apply`.
 """
+
+from causaledit.methods.method import Method
+
+METHOD = Method(
+    name="AlphaEdit",
+    hparams="causaledit.methods.alphaedit.hparams:AlphaEditHyperParams",
+    edit="causaledit.methods.alphaedit.apply:edit",
+    report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
+    check="causaledit.methods.shared.locate_edit.subjects:refuse_unclear_subjects",
+)

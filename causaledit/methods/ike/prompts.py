@@ -45,9 +45,9 @@ def read_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest]) -> list
     """
     if not hparams.demonstrations:
         return []
-    subjects, clozes = {edit.subject for edit in edits if edit.subject}, {edit.cloze for edit in edits}
+    subjects = {edit.subject for edit in edits}
     data = load_json(hparams.demonstration_file or "", "`demonstration_file`")
-    pool = [r for r in requests_from_data(data) if r.subject not in subjects and r.cloze not in clozes]
+    pool = [request for request in requests_from_data(data) if request.subject not in subjects]
     if len(pool) < hparams.demonstrations:
         raise RequestError(
             f"`demonstration_file` holds {len(pool)} requests about other subjects, but `demonstrations` asks for "
