@@ -169,16 +169,16 @@ def _no_subject(subject: Any, prompt: Any) -> str:
 
 def _subject_and_prompt(data: Mapping[str, Any], *, needs_subject: bool) -> tuple[str, str]:
     """The subject and the prompt with `{}` in its place; no subject and the plain prompt where none is needed."""
-    given, prompt = data.get("subject"), data.get("prompt")
+    given: Any = data.get("subject")
     missing = given is None or (isinstance(given, str) and not clean_text(given))
     if (missing and needs_subject) or not (missing or isinstance(given, str)):
-        raise RequestError(_no_subject(given, prompt))
-    read_text(prompt, "prompt")
+        raise RequestError(_no_subject(given, data.get("prompt")))
+    prompt = read_text(data.get("prompt"), "prompt")
     if missing:
-        return "", clean_text(prompt)
+        return "", prompt
     subject = " ".join(clean_text(given).split())
     if "{}" not in prompt:
-        prompt, subject = place_subject(clean_text(prompt), subject)
+        prompt, subject = place_subject(prompt, subject)
         return subject, prompt
     # spaces around the subject stand in its place, as where the two are put together by hand
     before, after = " " * given[:1].isspace(), " " * given[-1:].isspace()

@@ -106,8 +106,10 @@ class EmbeddedEditor:
         self, requests: Sequence[Any], sequential_edit: bool = False, verbose: bool = True, **kwargs: Any
     ) -> tuple[Metrics, Any, Any]:
         """As `edit`, for ready requests."""
-        lists = [None] * 7
-        return self._edit("edit_requests", *lists, sequential_edit, verbose, {**kwargs, "requests": requests})
+        return self._edit(
+            "edit_requests", None, None, None, None, None, None, None, sequential_edit, verbose,
+            {**kwargs, "requests": requests},
+        )  # fmt: skip
 
     def batch_edit(
         self,
@@ -210,8 +212,9 @@ class EmbeddedEditor:
     def _check(self, measure: Measurement, requests: list[HostRequest]) -> None:
         """What can be refused about each request before the model is run."""
         measure.check_window(self.model, requests)
-        check = self.method.load_check()
-        for number, request in enumerate(requests, start=1) if check is not None else ():
+        if (check := self.method.load_check()) is None:
+            return
+        for number, request in enumerate(requests, start=1):
             try:
                 check([request.given])
             except RequestError as error:
@@ -230,7 +233,9 @@ class EmbeddedEditor:
         everything: Metrics = []
         for requests in batches:
             batch = [request.given for request in requests]
-            metrics = [{"case_id": len(everything) + i, "requested_rewrite": given} for i, given in enumerate(batch)]
+            metrics: Metrics = [
+                {"case_id": len(everything) + i, "requested_rewrite": given} for i, given in enumerate(batch)
+            ]
             for item, request in zip(metrics, requests, strict=True):
                 if measure is not None:
                     item["pre"] = before[item["case_id"]] if before is not None else measure(self.model, request)

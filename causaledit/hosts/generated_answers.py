@@ -116,7 +116,7 @@ def whole_answers(model: PreTrainedModel, tok: PreTrainedTokenizerBase, request:
 
 
 # ---- fluency ---------------------------------------------------------------------------------------
-def fluency(model: PreTrainedModel, tok: PreTrainedTokenizerBase, prompt: str, *, seed: int = 42) -> dict[str, float]:
+def fluency(model: Any, tok: PreTrainedTokenizerBase, prompt: str, *, seed: int = 42) -> dict[str, float]:
     """`ngram_entropy` of a text that the model samples behind a bare prompt: low where it repeats itself.
 
     As in EasyEdit, the next token is drawn from the five likeliest until the text has 100 tokens, the prompt's
@@ -140,7 +140,7 @@ def fluency(model: PreTrainedModel, tok: PreTrainedTokenizerBase, prompt: str, *
             temperature=1.0,
             pad_token_id=tok.pad_token_id,
         )
-    return {"ngram_entropy": ngram_entropy(tok.decode(ids[0], skip_special_tokens=True))}
+    return {"ngram_entropy": ngram_entropy(str(tok.decode(ids[0], skip_special_tokens=True)))}
 
 
 def ngram_entropy(text: str) -> float:

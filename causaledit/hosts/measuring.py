@@ -20,7 +20,9 @@ logger = logging.getLogger(__name__)
 
 TOKEN_ACCURACY = ("exact match", "token_em")  # EasyEdit's two names of one thing
 EVAL_METRICS = (*TOKEN_ACCURACY, "ppl")
-EVALUATION_TYPES = ("traditional", "generate-text", "LLM-judge")
+Kind = Literal["accuracy", "ppl", "said", "matched", "whole"]
+_BY_GENERATION: dict[str, Kind] = {"generate-text": "said", "LLM-judge": "matched"}
+EVALUATION_TYPES = ("traditional", *_BY_GENERATION)
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Measurement:
     tok: Any
     prepared: Any = None
     use_chat_template: bool = False
-    kind: Literal["accuracy", "ppl", "said", "matched", "whole"] = "accuracy"
+    kind: Kind = "accuracy"
     fluency: bool = False
 
     def __call__(self, model: Any, request: HostRequest) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def measurement(
             "no LLM is asked for `evaluation_type: LLM-judge`: answers count where they match exactly, as in EasyEdit "
             "without an `api_key` (`causaledit judge` asks an LLM)"
         )
-    kind = {"generate-text": "said", "LLM-judge": "matched"}.get(evaluation, "ppl" if metric == "ppl" else "accuracy")
+    kind: Kind = _BY_GENERATION.get(evaluation, "ppl" if metric == "ppl" else "accuracy")
     chat = bool(getattr(hparams, "use_chat_template", False))
     prepared = None
     if whole or test_generation or chat or kind in ("said", "matched"):
