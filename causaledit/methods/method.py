@@ -41,17 +41,20 @@ class Method:
     needs_subject: bool = True
     check: str | None = None
 
-    def load_hparams(self) -> type:
+    def load_hparams(self) -> type[Any]:
         """The hyper-parameter class."""
-        return load_reference(self.hparams)
+        found: type[Any] = load_reference(self.hparams)
+        return found
 
     def load_edit(self) -> Callable[..., Edited]:
         """`edit(model, tokenizer, edits, hparams, call) -> Edited`."""
-        return load_reference(self.edit)
+        found: Callable[..., Edited] = load_reference(self.edit)
+        return found
 
     def load_report(self) -> type[MethodReport]:
         """The report's class."""
-        return load_reference(self.report)
+        found: type[MethodReport] = load_reference(self.report)
+        return found
 
     def load_apply(self) -> Callable[..., Any]:
         """The function a host calls: `apply(model, tok, requests, hparams, …) -> (model, weights_copy)`."""
@@ -117,4 +120,5 @@ class EditSequence:
 
     def memory(self, method: str, make: Callable[[], Memory]) -> Memory:
         """The method's memory, made by `make` at its first edit; written to by edits that succeeded."""
-        return self._memories.setdefault(method, make())
+        memory: Memory = self._memories.setdefault(method, make())
+        return memory

@@ -35,7 +35,7 @@ class EasyEditMethod(Method):
     edit: str = ""
     batched: bool = False
 
-    def load_hparams(self) -> type:
+    def load_hparams(self) -> type[Any]:
         """EasyEdit's hyper-parameter class of this method, with our loading."""
         return _hparams_class(self.name)
 
