@@ -54,11 +54,13 @@ class MethodReport:
     Attributes:
         requests: The edits as the method took them.
         losses: Per stage, the loss of each optimiser step.
+        trained_prompts: Every user prompt that the edit was trained on: such a question is no test of it.
         tally: Seconds per stage and tokens.
     """
 
     requests: list[EditRequest] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    trained_prompts: list[str] = field(default_factory=list)
     tally: EditTally = field(default_factory=EditTally)
 
     def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:
