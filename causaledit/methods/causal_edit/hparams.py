@@ -94,7 +94,7 @@ class CausalEditHyperParams(AdapterHyperParams):
     gradient_checkpointing: bool = setting(
         False,
         "Compute activations again in the backward passes of both stages instead of keeping them: the same losses, "
-        "far less memory, about a third more time. For models of billions of parameters on one GPU.",
+        "far less memory, one more forward pass. For models of billions of parameters; off for small ones.",
     )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
