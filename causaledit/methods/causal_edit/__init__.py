@@ -4,3 +4,12 @@ Read in this order: `hparams` → `prompts` → `traces` (with `claims` and `giv
 trainer in `supervised`) → `teacher` → `internalise` (stage 2, with `losses`) → `stages`, which leads from one to the
 next → `apply`, what a host calls.
 """
+
+from causaledit.methods.method import Method
+
+METHOD = Method(
+    name="CausalEdit",
+    hparams="causaledit.methods.causal_edit.hparams:CausalEditHyperParams",
+    edit="causaledit.methods.causal_edit.apply:edit",
+    report="causaledit.methods.causal_edit.apply:EditReport",
+)

@@ -5,25 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from causaledit.methods.call import editing, ready_edits
+from causaledit.methods.call import host_call
+from causaledit.methods.causal_edit import METHOD
 from causaledit.methods.causal_edit.checks import check_before_compute
 from causaledit.methods.causal_edit.stages import train_adapter
 from causaledit.methods.method import MethodReport
-from causaledit.models.adapters import deliver_adapter
 from causaledit.models.chat import prepare_tokenizer
+from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    import torch
-    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.call import Call
     from causaledit.methods.causal_edit.bootstrap import TraceReport
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.stages import TrainedEdit
-    from causaledit.support.progress import ProgressSink
+    from causaledit.models.edited import Edited
 
 
 @dataclass
@@ -62,53 +60,27 @@ class EditReport(MethodReport):
         }
 
 
-def apply_causal_edit_to_model(
+def edit(
     model: PreTrainedModel,
-    tok: PreTrainedTokenizerBase,
-    requests: list[Mapping[str, Any] | EditRequest],
+    tokenizer: PreTrainedTokenizerBase,
+    edits: list[EditRequest],
     hparams: CausalEditHyperParams,
-    copy: bool = False,
-    return_orig_weights: bool = False,
-    keep_original_weight: bool = False,
-    *,
-    progress: ProgressSink | None = None,
-    report: EditReport | None = None,
-    after_bootstrap: Callable[[PeftModel], None] | None = None,
-    **kwargs: Any,
-) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Apply edits together (arXiv 2605.28303, both stages).
+    call: Call,
+) -> Edited:
+    """Both stages of CODE (arXiv 2605.28303) on an adapter, which is then merged.
 
-    Args:
-        model: The network to edit. Changed in place unless `copy`.
-        tok: Its tokenizer; left as it is.
-        requests: EasyEdit dicts, MQuAKE rewrites or `EditRequest`s; left as they are.
-        hparams: The configuration.
-        copy: Edit a copy and leave `model` alone.
-        return_orig_weights: Return the original tensors of the weights that changed, by name.
-        keep_original_weight: Part of the host's call; weights are only kept where asked for.
-        progress: Where progress goes; by default rich bars in a terminal.
-        report: Filled in with what was done.
-        after_bootstrap: Called with the adapted model between the stages, to look at what stage 1 gave.
-        **kwargs: Further arguments of a host's call (`train_ds`, …), not used here.
-
-    Returns:
-        The edited model (a `PeftModel` with `merge_adapter: false`), and the original tensors by parameter
-        name, empty where nothing in the base weights changed or none were asked for.
-
-    Raises:
-        RequestError, ModelError: Bad input, before any compute.
-        EditFailedError: Training diverged. After any exception `model` is as it was, bit for bit.
+    A callable `after_bootstrap` in the call's further arguments gets the adapted model between the stages, to look at
+    what stage 1 gave.
     """
-    report = report if report is not None else EditReport()
-    edits = ready_edits(model, requests)
-    tokenizer = prepare_tokenizer(tok, hparams.chat_template_kwargs)
-    check_before_compute(model, tokenizer, edits, hparams)
-    with editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink):
-        trained = train_adapter(
-            target, tokenizer, edits, hparams,
-            progress=sink, tally=report.tally, after_bootstrap=after_bootstrap,
-        )  # fmt: skip
-        report.record(trained)
-    with report.tally.timed("merge"):
-        edited, originals = deliver_adapter(trained.peft_model, target, merge=hparams.merge_adapter)
-    return edited, originals if return_orig_weights else {}
+    tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs)
+    check_before_compute(model, tokenizer, edits, hparams, merged=hparams.merge_adapter or call.sequence is not None)
+    trained = train_adapter(
+        model, tokenizer, edits, hparams,
+        progress=call.progress, tally=call.report.tally, after_bootstrap=call.extra.get("after_bootstrap"),
+    )  # fmt: skip
+    call.report.record(trained)
+    with call.report.tally.timed("merge"):
+        return deliver_adapter(trained.peft_model, model, merge=hparams.merge_adapter)
+
+
+apply_causal_edit_to_model = host_call(METHOD)

@@ -10,7 +10,7 @@ from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.preservation import read_questions
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
 from causaledit.methods.shared.trainers import refuse_zero3
-from causaledit.models.adapters import lora_config
+from causaledit.models.adapters import check_adapter
 from causaledit.narratives.resolve import load_narratives
 
 if TYPE_CHECKING:
@@ -29,11 +29,14 @@ def check_before_compute(
     tokenizer: PreTrainedTokenizerBase,
     edits: Sequence[EditRequest],
     hparams: CausalEditHyperParams,
+    *,
+    merged: bool,
 ) -> None:
     """Refuse what this model, these edits and these hyper-parameters cannot do together.
 
     Args:
         tokenizer: As from `prepare_tokenizer`.
+        merged: Whether the adapter will be merged into the weights.
 
     Raises:
         HparamsError: A file of the hyper-parameters cannot be read, or vLLM's processes do not divide ours.
@@ -41,7 +44,7 @@ def check_before_compute(
         RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
     """
     refuse_zero3()
-    lora_config(model, hparams)  # refuses targets and layers the model does not have
+    check_adapter(model, hparams, merged=merged)
     check_context_window(model, tokenizer, list(edits), hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":
         load_narratives(hparams.narrative_file)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from causaledit.facts.answers import commits_to, mentions, without_accents
+from causaledit.facts.answers import commits_to, mentions
+from causaledit.facts.text import is_question, without_accents
 
 if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
@@ -35,7 +36,6 @@ _PLAIN = frozenset([
     "at", "on", "by", "for", "to", "as", "not", "no", "longer", "never", "rather", "than", "instead", "formerly", "s",
 ])  # fmt: skip
 _ALTERNATIVES = frozenset(("or", "and", "either", "both", "plus", "also"))
-_QUESTION_MARKS = ("?", "？", "؟")
 
 
 def gives_new_answer_alone(line: str, request: EditRequest) -> bool:
@@ -44,7 +44,7 @@ def gives_new_answer_alone(line: str, request: EditRequest) -> bool:
     The fact's own words may stand around it, a title before it or a place behind it ("Rome, Italy"), and at most
     three more.
     """
-    if not commits(line, request) or states_old_answer(line, request) or line.rstrip().endswith(_QUESTION_MARKS):
+    if not commits(line, request) or states_old_answer(line, request) or is_question(line):
         return False
     text = without_accents(line)
     for name, mark in ((request.target_new, "@"), (request.ground_truth, " "), (request.subject, " ")):

@@ -12,15 +12,25 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from causaledit.errors import HparamsError
-from causaledit.methods.hyperparams import AdapterHyperParams, setting
+from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
+from causaledit.methods.published_keys import Converted, PublishedKey
 
 logger = logging.getLogger(__name__)
 
 ALG_NAME = "CausalEdit"
 
+
+def _teacher(use_sft: Any) -> str:
+    """The published switch is a boolean where we have three choices."""
+    if not isinstance(use_sft, bool):
+        raise HparamsError(f"`teacher_use_sft` must be true or false, got {use_sft!r}.")
+    return "bootstrapped" if use_sft else "base"
+
+
 # The published configuration's keys. Files that use them load here unchanged.
-PUBLISHED_ALIASES = {
-    "alg": "alg_name",
+PUBLISHED_KEYS: dict[str, PublishedKey] = {
+    **BaseHyperParams.PUBLISHED_KEYS,
+    "teacher_use_sft": Converted("teacher", _teacher, "true is `bootstrapped`, false is `base`"),
     "stage2_lora_rank": "lora_rank",
     "stage2_num_train_epochs": "bootstrap_epochs",
     "stage2_learning_rate": "bootstrap_learning_rate",
@@ -57,7 +67,7 @@ class CausalEditHyperParams(AdapterHyperParams):
     """
 
     ALG_NAME: ClassVar[str] = ALG_NAME
-    ALIASES: ClassVar[dict[str, str]] = PUBLISHED_ALIASES
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = PUBLISHED_KEYS
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
 
@@ -72,24 +82,28 @@ class CausalEditHyperParams(AdapterHyperParams):
         "or `auto` (`base` where it is right often enough on the edit's own prompts).",
         choices=("base", "bootstrapped", "auto"),
     )
-    teacher_min_accuracy: float = setting(0.75, "`auto` takes `base` from this share of right answers on.", share=True)
+    teacher_min_accuracy: float = setting(
+        0.75, "`auto` takes `base` from this share of right answers on.", fraction=True
+    )
     student_use_sft: bool = setting(True, "Stage 2's student starts from the stage-1 adapter.")
     context_role: str = setting(
         "system", "Message that carries the privileged context: `system` or `user`.", choices=("system", "user")
     )
     chat_template_kwargs: dict[str, Any] | None = setting(None, "Further arguments of the chat template.")
     narrative_file: str | None = setting(None, "JSON file with narratives, looked up by subject and new answer.")
-    narrative_max_new_tokens: int = setting(256, "Longest narrative the model writes itself, in tokens.", whole=1)
+    narrative_max_new_tokens: int = setting(
+        256, "Longest narrative the model writes itself, in tokens.", integer_from=1
+    )
 
     prompt_paraphrases: int = setting(
-        0, "Further ways to ask for the fact (data/relations.json) among the prompts.", whole=0
+        0, "Further ways to ask for the fact (data/relations.json) among the prompts.", integer_from=0
     )
 
     optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise.")
     adam_epsilon: float = setting(
         1e-8,
         "Adam's ε. Near a gradient's size, weights of smaller gradients move less: less is written beside the edit.",
-        above=0,
+        more_than=0,
     )
     gradient_checkpointing: bool = setting(
         False,
@@ -98,19 +112,19 @@ class CausalEditHyperParams(AdapterHyperParams):
     )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
-    bootstrap_traces: int = setting(25, "Traces kept per edit.", whole=1)
-    bootstrap_candidates_per_trace: int = setting(48, "Candidates sampled for each kept trace.", whole=1)
+    bootstrap_traces: int = setting(25, "Traces kept per edit.", integer_from=1)
+    bootstrap_candidates_per_trace: int = setting(48, "Candidates sampled for each kept trace.", integer_from=1)
     bootstrap_early_stop: bool = setting(
         True, "Stop sampling once `bootstrap_oversample` × `bootstrap_traces` candidates have passed."
     )
     bootstrap_oversample: float = setting(
-        4.0, "Passed candidates wanted per kept trace before sampling stops.", above=0
+        4.0, "Passed candidates wanted per kept trace before sampling stops.", more_than=0
     )
-    bootstrap_temperature: float = setting(0.9, "Sampling temperature of the traces.", above=0)
-    bootstrap_top_p: float = setting(0.95, "Nucleus of the traces' sampling.", share=True)
-    bootstrap_max_new_tokens: int = setting(2048, "Longest trace, in tokens.", whole=1)
+    bootstrap_temperature: float = setting(0.9, "Sampling temperature of the traces.", more_than=0)
+    bootstrap_top_p: float = setting(0.95, "Nucleus of the traces' sampling.", fraction=True)
+    bootstrap_max_new_tokens: int = setting(2048, "Longest trace, in tokens.", integer_from=1)
     bootstrap_sample_batch_size: int = setting(
-        48, "Candidates generated at a time (their prompt is prefilled once).", whole=1
+        48, "Candidates generated at a time (their prompt is prefilled once).", integer_from=1
     )
     bootstrap_guided: bool = setting(
         False,
@@ -121,54 +135,58 @@ class CausalEditHyperParams(AdapterHyperParams):
         False,
         "Train on every stage-2 prompt form (with the kept traces' reasons), not on the stage-1 form alone.",
     )
-    bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", above=0)
-    bootstrap_warmup_ratio: float = setting(0.1, "Share of stage 1 that warms up; then cosine.", share=True)
-    bootstrap_batch_size: int = setting(12, "Traces per optimiser step of stage 1.", whole=1)
+    bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", more_than=0)
+    bootstrap_warmup_ratio: float = setting(0.1, "Share of stage 1 that warms up; then cosine.", fraction=True)
+    bootstrap_batch_size: int = setting(12, "Traces per optimiser step of stage 1.", integer_from=1)
     bootstrap_micro_batch_tokens: int = setting(
         4096,
         "Most tokens, padding included, that go through the model at a time in stage 1. A step's traces are split by "
         "length; its loss and gradient stay those of the whole batch.",
-        whole=1,
+        integer_from=1,
     )
-    bootstrap_epochs: int = setting(125, "Most passes over the traces.", whole=1)
+    bootstrap_epochs: int = setting(125, "Most passes over the traces.", integer_from=1)
     bootstrap_max_steps: int | None = setting(
-        None, "Most optimiser steps for one edit; None means by epochs alone.", whole=1
+        None, "Most optimiser steps for one edit; None means by epochs alone.", integer_from=1
     )
-    bootstrap_steps_per_extra_edit: int = setting(0, "Steps added to `bootstrap_max_steps` per further edit.", whole=0)
-    bootstrap_max_grad_norm: float = setting(0.1, "Gradient clipping of stage 1.", above=0)
+    bootstrap_steps_per_extra_edit: int = setting(
+        0, "Steps added to `bootstrap_max_steps` per further edit.", integer_from=0
+    )
+    bootstrap_max_grad_norm: float = setting(0.1, "Gradient clipping of stage 1.", more_than=0)
     bootstrap_loss_mean: str = setting(
         "token",
         "`token`: all completion tokens weigh the same; `sequence`: all completions, so short ones more.",
         choices=("token", "sequence"),
     )
-    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops when its own loss stays below this …", least=0)
-    bootstrap_stop_patience: int = setting(2, "… for so many logs in a row.", whole=1)
+    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops when its own loss stays below this …", at_least=0)
+    bootstrap_stop_patience: int = setting(2, "… for so many logs in a row.", integer_from=1)
 
     # ---- stage 2: causal internalisation -------------------------------------------------------
-    distill_steps_base: int = setting(20, "Optimiser steps for one edit.", whole=0)
-    distill_steps_per_extra_edit: int = setting(5, "Further steps per further edit in the batch.", whole=0)
-    distill_max_steps: int | None = setting(None, "Exact number of steps, whatever the number of edits.", whole=0)
+    distill_steps_base: int = setting(20, "Optimiser steps for one edit.", integer_from=0)
+    distill_steps_per_extra_edit: int = setting(5, "Further steps per further edit in the batch.", integer_from=0)
+    distill_max_steps: int | None = setting(
+        None, "Exact number of steps, whatever the number of edits.", integer_from=0
+    )
     distill_cake_data: bool = setting(
         False,
         "CAKE data: add the learning questions of a request (`learning_prompt`), and beside them its paraphrases "
         "(`rephrase_prompt`), to the prompts. A request without learning questions adds nothing.",
     )
-    distill_learning_rate: float = setting(9e-5, "Peak learning rate of stage 2.", above=0)
-    distill_warmup_ratio: float = setting(0.2, "Share of stage 2 that warms up; then constant.", share=True)
-    distill_batch_size: int = setting(18, "Rollouts per device and accumulation step.", whole=1)
-    distill_gradient_accumulation_steps: int = setting(2, "Accumulation steps per optimiser step.", whole=1)
-    distill_num_generations: int = setting(9, "Rollouts per prompt: one weight group.", whole=1)
-    distill_temperature: float = setting(1.0, "Sampling temperature of the rollouts.", above=0)
-    distill_top_p: float = setting(0.9, "Nucleus of the rollouts' sampling.", share=True)
-    distill_max_new_tokens: int = setting(180, "Longest rollout, in tokens.", whole=1)
-    distill_max_grad_norm: float = setting(0.5, "Gradient clipping of stage 2.", above=0)
+    distill_learning_rate: float = setting(9e-5, "Peak learning rate of stage 2.", more_than=0)
+    distill_warmup_ratio: float = setting(0.2, "Share of stage 2 that warms up; then constant.", fraction=True)
+    distill_batch_size: int = setting(18, "Rollouts per device and accumulation step.", integer_from=1)
+    distill_gradient_accumulation_steps: int = setting(2, "Accumulation steps per optimiser step.", integer_from=1)
+    distill_num_generations: int = setting(9, "Rollouts per prompt: one weight group.", integer_from=1)
+    distill_temperature: float = setting(1.0, "Sampling temperature of the rollouts.", more_than=0)
+    distill_top_p: float = setting(0.9, "Nucleus of the rollouts' sampling.", fraction=True)
+    distill_max_new_tokens: int = setting(180, "Longest rollout, in tokens.", integer_from=1)
+    distill_max_grad_norm: float = setting(0.5, "Gradient clipping of stage 2.", more_than=0)
     distill_forward_kl: bool = setting(True, "Forward KL(teacher‖student); False: reverse KL.")
-    distill_kd_temperature: float = setting(1.0, "Temperature of both distributions in the loss.", above=0)
-    distill_top_k: int = setting(24, "Size of each side's top-k set; the loss lives on their union.", whole=1)
-    distill_repetition_ngram: int = setting(3, "n of the repetition filter's n-grams.", whole=1)
-    distill_repetition_window: int = setting(48, "Last tokens of a rollout that the filter looks at.", whole=1)
+    distill_kd_temperature: float = setting(1.0, "Temperature of both distributions in the loss.", more_than=0)
+    distill_top_k: int = setting(24, "Size of each side's top-k set; the loss lives on their union.", integer_from=1)
+    distill_repetition_ngram: int = setting(3, "n of the repetition filter's n-grams.", integer_from=1)
+    distill_repetition_window: int = setting(48, "Last tokens of a rollout that the filter looks at.", integer_from=1)
     distill_repetition_threshold: float = setting(
-        0.15, "Share of repeated n-grams above which a rollout is dropped.", share=True
+        0.15, "Share of repeated n-grams above which a rollout is dropped.", fraction=True
     )
     distill_use_vllm: bool = setting(False, "Rollouts through vLLM (trl's own switch).")
     distill_vllm_mode: str = setting(
@@ -181,32 +199,34 @@ class CausalEditHyperParams(AdapterHyperParams):
         0.35,
         "Share of the GPU's memory that a colocated engine takes: 28 of 80 GB, of which an 8B model's bfloat16 "
         "weights are 16.",
-        share=True,
+        fraction=True,
     )
     distill_vllm_max_model_length: int | None = setting(
-        None, "Longest prompt and rollout together, in tokens; None: the longest prompt plus a rollout.", whole=1
+        None, "Longest prompt and rollout together, in tokens; None: the longest prompt plus a rollout.", integer_from=1
     )
     distill_vllm_sleep_mode: bool = setting(
         True, "A colocated engine gives its memory back while the student is trained."
     )
     distill_vllm_tensor_parallel_size: int = setting(
-        1, "Processes that a colocated engine is spread over; it divides their number.", whole=1
+        1, "Processes that a colocated engine is spread over; it divides their number.", integer_from=1
     )
     distill_vllm_server_base_url: str | None = setting(
         None, "Address of the server, such as http://localhost:8000; used instead of host and port."
     )
     distill_vllm_server_host: str = setting("127.0.0.1", "Host of the server.")
-    distill_vllm_server_port: int = setting(8000, "Port of the server.", whole=1)
+    distill_vllm_server_port: int = setting(8000, "Port of the server.", integer_from=1)
 
     # ---- preservation (not in the paper; off in its configurations) ----------------------------
     preserve_weight: float = setting(
-        0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", least=0
+        0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", at_least=0
     )
-    preserve_prompts: int = setting(32, "How many such questions are drawn for an edit.", whole=1)
-    preserve_batch_size: int = setting(8, "Of these, how many enter one optimiser step.", whole=1)
-    preserve_max_new_tokens: int = setting(24, "Length of the base model's own answers to them, in tokens.", whole=1)
+    preserve_prompts: int = setting(32, "How many such questions are drawn for an edit.", integer_from=1)
+    preserve_batch_size: int = setting(8, "Of these, how many enter one optimiser step.", integer_from=1)
+    preserve_max_new_tokens: int = setting(
+        24, "Length of the base model's own answers to them, in tokens.", integer_from=1
+    )
     preserve_top_k: int = setting(
-        64, "Tokens of the base distribution that are kept per position; the rest is one bucket.", whole=1
+        64, "Tokens of the base distribution that are kept per position; the rest is one bucket.", integer_from=1
     )
     preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
 
@@ -215,31 +235,17 @@ class CausalEditHyperParams(AdapterHyperParams):
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """As the base; a fixed number of steps beside steps by the number of edits is pointed out."""
         hparams = super().from_dict(data)
-        if hparams.distill_max_steps is not None:
-            by_edits = ("distill_steps_base", "distill_steps_per_extra_edit")
-            unused = [str(key) for key in data if cls.ALIASES.get(str(key), str(key)) in by_edits]
-            fixed = next(str(key) for key in data if cls.ALIASES.get(str(key), str(key)) == "distill_max_steps")
-            if unused:
-                logger.warning(
-                    "`%s: %d` is the number of steps of stage 2 whatever the number of edits: %s %s not used",
-                    fixed, hparams.distill_max_steps, " and ".join(f"`{key}`" for key in unused),
-                    "is" if len(unused) == 1 else "are",
-                )  # fmt: skip
+        named = {str(key): cls.PUBLISHED_KEYS.get(str(key), str(key)) for key in data}
+        by_edits = [
+            key for key, name in named.items() if name in ("distill_steps_base", "distill_steps_per_extra_edit")
+        ]
+        fixed = [key for key, name in named.items() if name == "distill_max_steps"]
+        if hparams.distill_max_steps is not None and fixed and by_edits:
+            logger.warning(
+                "`%s: %d` is the number of steps of stage 2 whatever the number of edits: not used: %s",
+                fixed[0], hparams.distill_max_steps, ", ".join(f"`{key}`" for key in by_edits),
+            )  # fmt: skip
         return hparams
-
-    @classmethod
-    def published_keys(cls) -> list[str]:
-        """The published keys, `teacher_use_sft` among them."""
-        return [*super().published_keys(), "teacher_use_sft"]
-
-    @classmethod
-    def translate(cls, key: str, value: Any) -> tuple[str, Any]:
-        """As the base, and `teacher_use_sft`: a boolean there where we have three choices."""
-        if key != "teacher_use_sft":
-            return super().translate(key, value)
-        if not isinstance(value, bool):
-            raise HparamsError(f"`teacher_use_sft` must be true or false, got {value!r}.")
-        return "teacher", "bootstrapped" if value else "base"
 
     def check(self) -> None:
         """Rules between fields."""

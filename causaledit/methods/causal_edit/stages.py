@@ -18,7 +18,7 @@ from causaledit.methods.causal_edit.bootstrap import (
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.preservation import build_preservation
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
-from causaledit.models.adapters import add_adapter, forget_adapter
+from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import supports_system_role
 from causaledit.narratives.resolve import resolve_edits
 
@@ -101,7 +101,8 @@ def train_adapter(
         after_bootstrap: Called with the adapted model between the stages.
 
     Returns:
-        The adapter, and what led to it. After any exception `model` is as it was.
+        The adapter, and what led to it. The base weights are not written; whoever calls takes the adapter off again
+        after an exception.
     """
     role = hparams.context_role
     if role == "system" and not supports_system_role(tokenizer):
@@ -129,21 +130,14 @@ def train_adapter(
             teacher = choose_teacher(model, tokenizer, requests, hparams, context_role=role, count=tally.tokens)
     pairs, traces = _traces(run, requests) if _needs_stage_1(hparams, teacher) else ([], [])
 
-    peft_model: PeftModel | None = None
-    try:
-        peft_model = add_adapter(model, hparams)
-        trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, traces)
-        if pairs:
-            _stage_1(run, trained, pairs, preservation)
-            if after_bootstrap is not None:
-                after_bootstrap(peft_model)
-        if 2 in hparams.stages:
-            _stage_2(run, trained, preservation)
-    except BaseException:  # Ctrl-C too: the base weights were never written, the adapter comes off
-        if peft_model is not None:
-            peft_model.unload()
-        forget_adapter(model)
-        raise
+    peft_model = add_adapter(model, hparams)
+    trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, traces)
+    if pairs:
+        _stage_1(run, trained, pairs, preservation)
+        if after_bootstrap is not None:
+            after_bootstrap(peft_model)
+    if 2 in hparams.stages:
+        _stage_2(run, trained, preservation)
     return trained
 
 

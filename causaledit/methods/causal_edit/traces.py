@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from causaledit.facts.answers import mentions
+from causaledit.facts.text import bare_sentence, ends_sentence, is_question, sentences, word_count
 from causaledit.methods.causal_edit.claims import commits, ends_on_old_answer, gives_new_answer_alone, states_old_answer
 from causaledit.methods.causal_edit.giveaways import gives_away
 
@@ -18,13 +18,6 @@ CAUSAL_LABELS = ("Old fact", "Reason for change", "Updated fact", "Derivation")
 NONCAUSAL_LABELS = ("Old fact", "Updated fact", "Derivation")
 
 MIN_WORDS = 5
-
-# Scripts that put no space between words; two characters are about a word.
-_UNSPACED = re.compile(
-    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
-)
-# A sentence ends at a stop that no initial precedes; scripts without spaces have stops of their own.
-_SENTENCE_END = re.compile(r"(?<!\b[A-Z])[.!?]+[\"'”’)»]*(?=\s|$)|[。！？｡।॥؟۔።…]+[」』”’）]*")
 
 
 @dataclass(frozen=True)
@@ -93,14 +86,9 @@ def parse_trace(text: str, labels: tuple[str, ...]) -> Trace | None:
 
 
 def _bare(answer: str) -> str:
-    """An answer without markdown's stars and its full stop."""
-    return re.sub(r"\*+", "", answer).strip().rstrip(".。").strip()
-
-
-def word_count(text: str) -> int:
-    """How many words a text has, about: a script without spaces counts two characters as one."""
-    spaced = [word for word in _UNSPACED.sub(" ", text).split() if any(c.isalnum() for c in word)]
-    return len(spaced) + math.ceil(len(_UNSPACED.findall(text)) / 2)
+    """An answer without markdown's stars, quotation marks and its full stop."""
+    answer = re.sub(r"\*+", "", answer).strip()
+    return answer if is_question(answer) else bare_sentence(answer)
 
 
 def reject_reason(trace: Trace | None, request: EditRequest) -> str | None:
@@ -144,13 +132,11 @@ def guided_trace(continuation: str, request: EditRequest, *, causal: bool) -> Tr
         None where the continuation has no sentence of at least `MIN_WORDS` words.
     """
     line = continuation.strip().split("\n", 1)[0].strip()
-    end = _SENTENCE_END.search(line)
-    if end is None:  # cut off by the length limit: half a sentence is no reason
+    names = (request.subject, request.ground_truth or "", request.target_new)
+    sentence = next(iter(sentences(line, names)), "")
+    if not ends_sentence(sentence):  # cut off by the length limit: half a sentence is no reason
         return None
-    sentence = line[: end.end()]
-    if word_count(sentence) < MIN_WORDS:
-        return None
-    return stated_trace(sentence, request, causal=causal)
+    return stated_trace(sentence, request, causal=causal) if word_count(sentence) >= MIN_WORDS else None
 
 
 def stated_trace(sentence: str, request: EditRequest, *, causal: bool) -> Trace:
@@ -167,16 +153,10 @@ def fallback_trace(request: EditRequest, *, causal: bool) -> Trace:
     """A trace from the narrative's own words, for an edit whose every candidate was rejected."""
     if not causal:
         return stated_trace("the earlier answer is out of date, and this one replaces it.", request, causal=False)
-    informative = [s for s in _sentences(request.narrative or "") if word_count(s) >= MIN_WORDS and not gives_away(s)]
+    informative = [s for s in sentences(request.narrative or "") if word_count(s) >= MIN_WORDS and not gives_away(s)]
     naming = [s for s in informative if mentions(s, [request.target_new])]
     chosen = (naming or informative or ["the change was decided and took effect at once."])[0]
     return stated_trace(chosen, request, causal=True)
-
-
-def _sentences(text: str) -> list[str]:
-    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
-    parts = [text[begin:end].strip() for begin, end in zip([0, *ends], [*ends, len(text)], strict=True)]
-    return [" ".join(part.split()) for part in parts if part]
 
 
 def reasoned_answer(request: EditRequest, reason: str) -> str:
