@@ -26,7 +26,7 @@ def sample_contexts(model: Any, tokenizer: Any, lengths: Sequence[Sequence[int]]
     """The bare prompt, and contexts sampled from the model.
 
     Args:
-        lengths: `[length, number]` pairs: so many contexts of so many tokens, openings included. The number is
+        lengths: `[length, number]` pairs: the length of contexts in tokens, openings included, and their number, which is
             spread over the openings, at least one each.
         seed: Same seed, same contexts.
 
