@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import REPOSITORY
@@ -18,7 +19,6 @@ from causaledit.hosts.easyedit.requirements import (
     needed_packages,
     pin_clashes,
 )
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path

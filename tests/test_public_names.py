@@ -68,7 +68,7 @@ def test_yaml_keys(method):
     from causaledit.methods.registry import METHODS
 
     hparams = METHODS[method].load_hparams()
-    known = {field.name for field in dataclasses.fields(hparams)} | set(hparams.published_keys())
+    known = {field.name for field in dataclasses.fields(hparams)} | set(hparams.PUBLISHED_KEYS)
     assert set(NAMES["hparams"][method]) <= known
 
 

@@ -122,7 +122,7 @@ def _write_page(rows: Sequence[MethodRow], html: Path, judge: Any, workers: int)
 
     runs = [Path(row.folder) for row in rows if row.metrics is not None]
     if not runs:
-        return "no method has figures for a report page"
+        return "no method has metrics for a report page"
     try:
         with terminal_progress() as progress:
             page = write_report(runs, html, judge=judge, workers=workers, progress=progress)

@@ -216,7 +216,7 @@ class _Roles:
         return local_generate(loaded.model, tokenizer, temperature=temperature, count=self.tokens)
 
     def _verifier(self, name: str) -> Any:
-        from causaledit.narratives.check import ChatVerifier, LocalVerifier
+        from causaledit.narratives.verify import ChatVerifier, LocalVerifier
 
         if self._choices["source"] == "hf":
             return LocalVerifier(name, self._load(name, temperature=None))

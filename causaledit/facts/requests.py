@@ -7,13 +7,12 @@ here, before a model is touched.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from causaledit.errors import RequestError
-
-_NARRATIVE_KEYS = ("narrative", "article")
+from causaledit.facts.rewrites import NARRATIVE_KEYS, OLD_ANSWER_KEYS, first_of, rewrites_in
+from causaledit.facts.text import is_question, strip_html
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,11 +85,6 @@ def _same(a: str, b: str) -> bool:
     return " ".join(a.casefold().split()) == " ".join(b.casefold().split())
 
 
-def strip_html(text: str) -> str:
-    """Drop the simple HTML tags that occur in published narratives, keep their text."""
-    return re.sub(r"[ \t]+", " ", re.sub(r"</?[A-Za-z][^<>]*>", " ", text)).strip()
-
-
 def answer_text(value: Any, name: str) -> str | None:
     """An answer is a text, `{"str": …}` (MQuAKE) or a one-element list (EasyEdit)."""
     if isinstance(value, Mapping):
@@ -137,7 +131,8 @@ def request_from_dict(data: Mapping[str, Any] | EditRequest) -> EditRequest:
     """Read one request from an EasyEdit request dict or an MQuAKE `requested_rewrite` entry.
 
     EasyEdit gives `prompt` with the subject already in it, and it may be a question; MQuAKE gives a cloze
-    with `{}`, a `question` and answers as `{"str", "id"}`. The narrative is `narrative` or `article`.
+    with `{}`, a `question` and answers as `{"str", "id"}`. The narrative is `narrative`,
+    `article` or `fact_new_uns`.
 
     Args:
         data: The request. An `EditRequest` is returned as it is.
@@ -165,11 +160,11 @@ def request_from_dict(data: Mapping[str, Any] | EditRequest) -> EditRequest:
             )
         prompt = prompt.replace(subject, "{}", 1)
     question = data.get("question")
-    if question is None and prompt.rstrip().endswith("?"):
+    if question is None and is_question(prompt):
         question = prompt.replace("{}", subject)
     target_new = answer_text(data["target_new"], "target_new")
-    old = next((data[k] for k in ("ground_truth", "target_true", "target_old") if data.get(k)), None)
-    narrative = next((data[k] for k in _NARRATIVE_KEYS if data.get(k)), None)
+    old = first_of(data, OLD_ANSWER_KEYS)
+    narrative = first_of(data, NARRATIVE_KEYS)
     if narrative is not None and not isinstance(narrative, str):
         raise RequestError(f"The narrative must be a text, got {type(narrative).__name__}.")
     locality = data.get("locality")
@@ -192,18 +187,7 @@ def requests_from_data(data: Any) -> list[EditRequest]:
     Raises:
         RequestError: The data is not of that form; the message counts requests from 1.
     """
-    if isinstance(data, Mapping):
-        data = [data]
-    if not isinstance(data, Iterable) or isinstance(data, str):
-        raise RequestError(f"Requests must be a list of objects, got {type(data).__name__}.")
-    flat: list[Any] = []
-    for item in data:
-        if isinstance(item, Mapping) and "requested_rewrite" in item:
-            if not isinstance(item["requested_rewrite"], list):
-                raise RequestError(f"`requested_rewrite` must be a list of edits, got {item['requested_rewrite']!r}.")
-            flat += item["requested_rewrite"]
-        else:
-            flat.append(item)
+    flat = rewrites_in(data)
     if not flat:
         raise RequestError("There is no request: the list is empty.")
     requests = []

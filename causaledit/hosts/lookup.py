@@ -35,7 +35,7 @@ def get_method(name: str, *, host: str = "auto") -> Method:
     if host != "easyedit" and isinstance(name, str) and name in METHODS:
         return METHODS[name]
     if isinstance(name, str) and (reason := why_broken(name)):
-        raise HostError(f"{reason} Update or uninstall the package.")
+        raise HostError(reason)
     raise HostError(
         f"There is no method `alg_name` {name!r} here.{did_you_mean(str(name), known)} Known: {', '.join(known)}."
     )

@@ -40,7 +40,7 @@ class _Found(NamedTuple):
 
 
 @functools.cache
-def _own_methods() -> dict[str, tuple[Method, str]]:
+def _own_methods() -> Mapping[str, tuple[Method, str]]:
     """The methods of this package, each with the place it comes from.
 
     Raises:
@@ -50,7 +50,10 @@ def _own_methods() -> dict[str, tuple[Method, str]]:
     for folder in pkgutil.iter_modules(package.__path__):
         if folder.ispkg and folder.name != _SHARED:
             place = f"{package.__name__}.{folder.name}"
-            _add(found, import_module(place).METHOD, place)
+            method = import_module(place).METHOD
+            if method.name in found:
+                raise _taken(method.name, found[method.name][1], place)
+            found[method.name] = method, place
     return found
 
 
@@ -59,35 +62,42 @@ def _registered(path: tuple[str, ...]) -> _Found:
     """Own methods, and those of the packages installed on an import path.
 
     Raises:
-        HostError: A name is taken.
+        HostError: A name is taken, be what is behind it usable or not.
     """
-    found, broken = dict(_own_methods()), {}
-    for point in metadata.entry_points(group=ENTRY_POINTS):
+    own = _own_methods()
+    methods = {name: method for name, (method, _) in own.items()}
+    places = {name: place for name, (_, place) in own.items()}
+    points = list(metadata.entry_points(group=ENTRY_POINTS))
+    for point in points:
         distribution = f" of {point.dist.name} {point.dist.version}" if point.dist is not None else ""
         place = f"the entry point {point.name} = {point.value!r}{distribution}"
-        if point.name in found:  # also where the package behind it is broken
-            _add(found, found[point.name][0], place)
+        if point.name in places:
+            raise _taken(point.name, places[point.name], place)
+        places[point.name] = place
+    broken = {}
+    for point in points:
         try:
-            method = point.load()
-            if not isinstance(method, Method):
-                raise TypeError(f"it is a {type(method).__name__}, not a causaledit.methods.method.Method")
-            if method.name != point.name:
-                raise ValueError(f"the method calls itself {method.name!r}; both must have one name")
+            methods[point.name] = _loaded(point)
         except Exception as error:  # whatever somebody else's package runs into
-            broken[point.name] = f"The method {point.name!r} cannot be loaded from {place}: {one_line(error)}."
-            logger.warning("%s It is left out; update or uninstall the package.", broken[point.name])
-            continue
-        _add(found, method, place)
-    return _Found({name: method for name, (method, _) in found.items()}, broken)
+            broken[point.name] = (
+                f"The method {point.name!r} cannot be loaded from {places[point.name]}: {one_line(error)}. Update or "
+                "uninstall the package."
+            )
+            logger.warning("%s The other methods are not affected.", broken[point.name])
+    return _Found(methods, broken)
 
 
-def _add(found: dict[str, tuple[Method, str]], method: Method, place: str) -> None:
-    if method.name in found:
-        raise HostError(
-            f"There are two methods named {method.name!r}: {found[method.name][1]} and {place}. Rename or uninstall "
-            "one of them."
-        )
-    found[method.name] = method, place
+def _loaded(point: metadata.EntryPoint) -> Method:
+    method = point.load()
+    if not isinstance(method, Method):
+        raise TypeError(f"it is a {type(method).__name__}, not a causaledit.methods.method.Method")
+    if method.name != point.name:
+        raise ValueError(f"the method calls itself {method.name!r}; both must have one name")
+    return method
+
+
+def _taken(name: str, first: str, second: str) -> HostError:
+    return HostError(f"There are two methods named {name!r}: {first} and {second}. Rename or uninstall one of them.")
 
 
 class _Methods(Mapping[str, Method]):

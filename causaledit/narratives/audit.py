@@ -10,7 +10,9 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from causaledit.facts.text import word_count
 from causaledit.narratives.check import rule_failures
+from causaledit.support.statistics import wilson
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +63,7 @@ def audit_rules(cases: Sequence[ScaffoldCase]) -> list[NarrativeAudit]:
         for index, edit in enumerate(case.edits, start=1):
             text = edit.narrative or ""
             failures = rule_failures(edit, text) if text else ["there is no narrative"]
-            audits.append(NarrativeAudit(case.case_id, index, edit.subject.name, len(text.split()), failures))
+            audits.append(NarrativeAudit(case.case_id, index, edit.subject.name, word_count(text), failures))
     return audits
 
 
@@ -138,9 +140,6 @@ def summarise(audits: Sequence[NarrativeAudit]) -> dict[str, Any]:
 
 
 def _rate(hits: int, total: int) -> dict[str, Any]:
-    if not total:
-        return {"hits": 0, "total": 0, "rate": None, "low": None, "high": None}
-    from statsmodels.stats.proportion import proportion_confint
-
-    low, high = proportion_confint(hits, total, method="wilson")
-    return {"hits": hits, "total": total, "rate": hits / total, "low": float(low), "high": float(high)}
+    interval = wilson(hits, total)
+    low, high = interval or (None, None)
+    return {"hits": hits, "total": total, "rate": hits / total if total else None, "low": low, "high": high}

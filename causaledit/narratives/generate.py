@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from causaledit.errors import CausalEditError, ContentFilterError, ScaffoldError
+from causaledit.facts.text import unquoted, whole_sentences
 from causaledit.narratives.check import Check, rule_failures
 from causaledit.narratives.wikidata import PROPERTIES
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from causaledit.models.chat import Messages
     from causaledit.narratives.cases import Entity, ScaffoldEdit
-    from causaledit.narratives.check import Verifier
     from causaledit.narratives.ground import Grounding
     from causaledit.narratives.templates import TemplateBank
+    from causaledit.narratives.verify import Verifier
     from causaledit.support.chat_endpoint import ChatClient
     from causaledit.support.costs import TokenCount
 
@@ -113,10 +114,7 @@ def narrative_messages(draft: Draft, facts: str = "") -> Messages:
 
 def clean_text(text: str) -> str:
     """One paragraph: white space folded, surrounding quotation marks dropped. Anything else is left to the rules."""
-    text = " ".join(text.split())
-    if len(text) > 1 and text[0] in "\"“'" and text[-1] in "\"”'":
-        text = text[1:-1].strip()
-    return text
+    return unquoted(" ".join(text.split()))
 
 
 class ChatWriter:
@@ -163,7 +161,7 @@ class LocalWriter:
         """See `Writer.write`. Whatever follows the last whole sentence is dropped, as the length is capped."""
         conversations = [narrative_messages(d, facts_text(d.edit, self._grounding)) for d in drafts]
         texts = (clean_text(t) for t in self._generate(conversations, self._max_new_tokens))
-        return [t[: max(t.rfind(mark) for mark in ".!?") + 1] for t in texts]
+        return [whole_sentences(text) for text in texts]
 
 
 class TemplateWriter:

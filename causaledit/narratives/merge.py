@@ -10,7 +10,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from causaledit.facts.answers import normalise
+from causaledit.facts.text import normalise
 from causaledit.narratives.cases import Problem
 from causaledit.narratives.verbatim import with_fields
 from causaledit.support.files import write_text

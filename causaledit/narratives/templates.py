@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ScaffoldError, did_you_mean
-from causaledit.facts.answers import normalise
+from causaledit.facts.answers import name_spans
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import EditRequest
-from causaledit.narratives.check import name_spans
+from causaledit.facts.text import normalise, word_count
 from causaledit.support.paths import data_dir
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class TemplateBank:
         known = [
             _fill(template, {**values, "value": facts[pid][0]})
             for pid, template in self._data["facts"].items()
-            if pid != edit.relation_id and facts.get(pid) and len(facts[pid][0].split()) <= MAX_VALUE_WORDS
+            if pid != edit.relation_id and facts.get(pid) and word_count(facts[pid][0]) <= MAX_VALUE_WORDS
         ]
         known = [sentence for sentence in known if _is_neutral(sentence, edit)]
         return rng.sample(known, min(MAX_FACTS, len(known)))

@@ -18,6 +18,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any
 
+from causaledit.errors import one_line
 from causaledit.hosts.easyedit.found import _MARK, _import_parts
 from causaledit.methods.method import EditSequence, Method
 from causaledit.methods.registry import METHODS, method_of
@@ -45,9 +46,15 @@ def register() -> type:
         if method.name in algorithms and not hasattr(algorithms[method.name], _MARK):
             logger.info("EasyEdit brings its own %s, which is kept", method.name)
             continue
+        try:
+            hparams_class = method.load_hparams()
+        except Exception as error:  # a package that somebody else wrote must not keep the others out
+            logger.warning("the method %s is left out: %s", method.name, one_line(error))
+            continue
         algorithms[method.name] = _added(method)
-        setattr(parts.easyeditor, method.load_hparams().__name__, method.load_hparams())
-    _allow_batches(parts.batches.BatchEditor)
+        if not hasattr(parts.easyeditor, hparams_class.__name__):  # what EasyEdit has under a name stays its own
+            setattr(parts.easyeditor, hparams_class.__name__, hparams_class)
+    _allow_batches(parts.batches.BatchEditor, algorithms)
     _run_our_methods(base_editor, algorithms)
     _restore_ours(parts.editors)
     _read_contexts(parts.editors)
@@ -120,12 +127,13 @@ def _restore_ours(editors: Any) -> None:
     editors.restore_after_edit = restore_after_edit
 
 
-def _allow_batches(batch_editor: Any) -> None:
+def _allow_batches(batch_editor: Any, algorithms: dict[str, Any]) -> None:
     """`is_batchable_method` is a fixed list of names: let it also know ours."""
     known = batch_editor.is_batchable_method
     if hasattr(known, _MARK):
         return
-    ours = {_OURS + method.name for method in METHODS.values() if method.batched} | {"CausalEdit", "ICE"}
+    batched = [method.name for method in METHODS.values() if method.batched]
+    ours = {_OURS + name for name in batched} | {name for name in batched if hasattr(algorithms.get(name), _MARK)}
 
     def is_batchable_method(alg_name: str) -> bool:
         return alg_name in ours or known(alg_name)
