@@ -27,6 +27,9 @@ class Method:
         report: `"module:attribute"` of the report's class.
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
+        needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
+        check: `"module:attribute"` of `check(requests)`, which raises what this method alone refuses about requests as
+            they were given; a host asks it about every request before the first edit.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Method:
     report: str = "causaledit.methods.method:MethodReport"
     batched: bool = True
     changes_weights: bool = True
+    needs_subject: bool = True
+    check: str | None = None
 
     def load_hparams(self) -> type[Any]:
         """The hyper-parameter class."""
@@ -56,6 +61,10 @@ class Method:
         from causaledit.methods.call import host_call
 
         return host_call(self)
+
+    def load_check(self) -> Callable[..., Any] | None:
+        """`check(requests)`, where the method has one."""
+        return load_reference(self.check) if self.check else None
 
 
 def load_reference(reference: str) -> Any:

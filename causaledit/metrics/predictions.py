@@ -13,13 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from causaledit.errors import MetricsError
-from causaledit.facts.answers import normalise
-from causaledit.facts.requests import strip_html
+from causaledit.facts.rewrites import read_rewrite
+from causaledit.facts.text import normalise
 from causaledit.judges.base import JudgedResponse, Task
 from causaledit.metrics.published import (
-    answer_of,
     as_list,
-    as_text,
     asked_or_prompt,
     hop_lists,
     present,
@@ -216,18 +214,17 @@ def _case(position: int, data: Mapping[str, Any]) -> JudgedCase:
     hops = hop_lists(post.get(HOP_WISE_KEYS["hop_wise"]))
     reference_hops = hops or hop_lists(post.get(HOP_WISE_KEYS["open_book_hop_wise"]))
     edits = tuple(
-        _edit(position, case_id, index, rewrite if isinstance(rewrite, Mapping) else {}, reference_hops)
+        _edit(position, case_id, index, rewrite, reference_hops)
         for index, rewrite in enumerate(as_list(data.get("requested_rewrite")))
     )
     items = tuple(_items(position, case_id, post, edits))
     return JudgedCase(position, case_id, None, len(hops), edits, items)
 
 
-def _edit(case: int, case_id: Any, index: int, rewrite: Mapping[str, Any], hops: list[list[Any]]) -> JudgedEdit:
-    subject, prompt = as_text(rewrite.get("subject")), as_text(rewrite.get("prompt"))
-    cloze = prompt.replace("{}", subject)
-    question = as_text(rewrite.get("question")) or cloze
-    new = answer_of(rewrite.get("target_new"))
+def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any]]) -> JudgedEdit:
+    read = read_rewrite(rewrite)
+    new, cloze = read.target_new, read.prompt.replace("{}", read.subject)
+    question = read.question or cloze
     own: list[int] = []
     aliases: dict[str, str] = {}
     for number, hop in enumerate(hops):
@@ -237,18 +234,17 @@ def _edit(case: int, case_id: Any, index: int, rewrite: Mapping[str, Any], hops:
             own.append(number)
         if named:  # the references of another answer are no names of this one
             aliases |= {folded: name for folded, name in references.items() if folded != normalise(new)}
-    article = rewrite.get("article") or rewrite.get("narrative")
     return JudgedEdit(
         case=case,
         case_id=case_id,
         index=index,
-        subject=subject,
-        relation=as_text(rewrite.get("relation_id")) or prompt,
+        subject=read.subject,
+        relation=read.relation or read.prompt,
         question=question,
         target_new=new,
-        target_old=answer_of(rewrite.get("target_true") or rewrite.get("ground_truth")) or None,
+        target_old=read.target_old or None,
         aliases=tuple(aliases.values()),
-        narrative=(strip_html(article) or None) if isinstance(article, str) else None,
+        narrative=read.narrative or None,
         hops=tuple(own),
     )
 

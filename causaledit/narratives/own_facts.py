@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import RequestError, ScaffoldError, did_you_mean
 from causaledit.facts.requests import request_from_dict
-from causaledit.narratives.cases import CaseFile, Problem, parse_cases
+from causaledit.facts.text import normalise
+from causaledit.narratives.cases import CaseFile, Problem, parse_cases, read_bytes
 from causaledit.narratives.templates import TemplateBank
 
 if TYPE_CHECKING:
@@ -71,12 +72,7 @@ def read_facts(path: str | Path, *, limit: int | None = None) -> CaseFile:
 
 
 def _decode(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise ScaffoldError(f"--facts: the file {str(path)!r} does not exist.") from None
-    except OSError as error:
-        raise ScaffoldError(f"--facts: {str(path)!r} cannot be read ({error.strerror}).") from None
+    raw = read_bytes(path, "--facts")
     marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     if b"\x00" in raw and not marked:
         raise ScaffoldError(
@@ -95,7 +91,7 @@ def _decode(path: Path) -> str:
 def _canonical(names: list[str]) -> dict[str, str]:
     """The given column names mapped to ours."""
     known = {alias: column for column, aliases in COLUMNS.items() for alias in (column, *aliases)}
-    return {name: known[name.strip().lower()] for name in names if name and name.strip().lower() in known}
+    return {name: known[normalise(name)] for name in names if name and normalise(name) in known}
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from causaledit.narratives.cases import CaseFile, ScaffoldCase, ScaffoldEdit
-    from causaledit.narratives.check import Verifier
     from causaledit.narratives.generate import Writer, Written
+    from causaledit.narratives.verify import Verifier
     from causaledit.narratives.wikidata import Wikidata
     from causaledit.support.chat_endpoint import ChatClient
     from causaledit.support.progress import ProgressSink

@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from causaledit.facts.answers import commits_to, normalise
+from causaledit.facts.answers import commits_to, long_names, normalise
 from causaledit.models.chat import prepare_tokenizer, render_for, user
 from causaledit.models.generation import generate_texts
+from causaledit.mquake.cases import aliases_of, read_case
 from causaledit.support.statistics import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -86,24 +87,18 @@ def case_probes(case: Mapping[str, Any], requests: list[EditRequest]) -> list[Pr
         case: The case (`questions`, `new_answer`, `new_answer_alias`, `single_hops`, `new_single_hops`).
         requests: Its edits.
     """
+    read = read_case(case)
     probes: list[Probe] = []
     for request in requests:
+        # codes such as "PL" match by accident
         probes += edit_probes(
             request,
-            aliases=_aliases(case.get("new_single_hops", ()), request.target_new),
-            rival_aliases=_aliases(case.get("single_hops", ()), request.ground_truth or ""),
+            aliases=long_names(aliases_of(request.target_new, read.hops)),
+            rival_aliases=long_names(aliases_of(request.ground_truth or "", read.old_hops)),
         )
-    new = (case["new_answer"], *case.get("new_answer_alias", ()))
-    old = (case["answer"], *case.get("answer_alias", ()))
-    probes += [Probe("multi_hop", "multi-hop", question, new, old) for question in case["questions"]]
+    new, old = (read.new_answer, *read.new_answer_alias), (read.answer, *read.answer_alias)
+    probes += [Probe("multi_hop", "multi-hop", question, new, old) for question in read.questions]
     return probes
-
-
-def _aliases(hops: Iterable[Mapping[str, Any]], answer: str) -> tuple[str, ...]:
-    """Aliases of an answer in a chain; codes such as "PL" or flags are left out, they match by accident."""
-    return tuple(
-        alias for hop in hops if hop["answer"] == answer for alias in hop.get("answer_alias", ()) if len(alias) > 3
-    )
 
 
 # ---- the answers ---------------------------------------------------------------------------------------------------

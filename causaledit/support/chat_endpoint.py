@@ -1,4 +1,4 @@
-"""A chat client for any OpenAI-compatible endpoint: retries, JSON replies, typed errors, a tally of the cost.
+"""A chat client for any OpenAI-compatible endpoint: retries, JSON replies, typed errors, a count of the cost.
 
     client = ChatClient("gpt-4o-mini")                                  # key from OPENAI_API_KEY
     client = ChatClient("qwen", base_url="http://127.0.0.1:8000/v1")    # a local server needs no key
@@ -6,8 +6,8 @@
     client.complete(messages, schema=SCHEMA).data                       # a dict checked against SCHEMA
     client.usage.to_dict()                                              # calls, tokens, retries, …
 
-One client may be used from many threads. What fails for good is an `LLMError`; a refusal on grounds of
-content is a `ContentFilterError`, and is never retried. After `stop()` (Ctrl-C) nothing is retried.
+One client may be used from many threads. A call that finally fails raises an `LLMError`; a refusal because of the
+content raises a `ContentFilterError` and is never retried. After `stop()` (Ctrl-C) nothing is retried.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-# an address where nobody listens will hardly mend within a minute
+# a refused connection rarely recovers within a minute
 CONNECTION_ATTEMPTS = 3
-# words by which endpoints say that they do not take `response_format` (or only in an older form)
+# words in the errors of endpoints that do not support `response_format`, or only an older form of it
 _NO_SCHEMA = re.compile(r"response_format|json_schema|guided|structured output", re.IGNORECASE)
 _FILTER = re.compile(r"content[ _-]?(filter|policy|management)|content_filter|safety system|moderation", re.IGNORECASE)
 
 
 @dataclass
 class Usage:
-    """What the calls so far cost. Tokens are as the endpoint counts them (0 where it does not)."""
+    """Cost of the calls so far. Tokens are those that the endpoint reports (0 where it reports none)."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -79,12 +79,12 @@ class ChatClient:
 
     Args:
         model: Name of the model at the endpoint.
-        base_url: Address of the endpoint; `OPENAI_BASE_URL`, else OpenAI's own, where it is None.
-        api_key: The key itself; better leave it to the environment.
-        key_variable: Environment variable the key is read from. An endpoint given by address may need none.
+        base_url: Address of the endpoint; None stands for `OPENAI_BASE_URL`, or else for OpenAI's own.
+        api_key: The key itself; the environment is the better place for it.
+        key_variable: Environment variable that holds the key. An endpoint given by address may need none.
         timeout: Longest wait for one reply, in seconds.
         attempts: Tries per call (429, 5xx, time-outs and broken connections are tried again).
-        initial_wait, longest_wait: Back-off in seconds, where the endpoint sends no `Retry-After`, and its cap.
+        initial_wait, longest_wait: Seconds: the first wait where no `Retry-After` is sent, and the longest wait of all.
         format_attempts: Tries for a reply that fits the schema.
 
     Raises:
@@ -138,7 +138,7 @@ class ChatClient:
             max_tokens: Longest reply; the endpoint's own limit where it is None.
             temperature, seed: Left out of the request where they are None.
             schema: A JSON schema of an object. The endpoint is asked for structured output; where it does not
-                know that, the schema is put into the prompt. A reply that does not fit is asked for again.
+                support that, the schema is put into the prompt. A reply that does not fit is requested again.
             options: Further fields of the request.
 
         Raises:
@@ -154,7 +154,7 @@ class ChatClient:
         return self._ask_for_json(list(messages), request, schema)
 
     def stop(self) -> None:
-        """Let no further attempt start and end every wait (on Ctrl-C)."""
+        """Start no further attempt and end every wait (on Ctrl-C)."""
         self._pace.stop()
 
     def _ask_for_json(self, messages: list[Any], request: dict[str, Any], schema: Mapping[str, Any]) -> ChatReply:
@@ -189,7 +189,7 @@ class ChatClient:
                 ):
                     raise
                 self._takes_schema = False
-                logger.info("%s takes no JSON schema: it is asked for in the prompt instead", self.model)
+                logger.info("%s does not support JSON schemas: the schema goes into the prompt instead", self.model)
         last = {**messages[-1], "content": messages[-1]["content"] + "\n\n" + _schema_words(schema)}
         return self._ask([*messages[:-1], last], request)
 
