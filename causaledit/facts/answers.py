@@ -10,7 +10,7 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from causaledit.facts.text import normalise, sentences, whole_word, without_accents
+from causaledit.facts.text import normalise, occurrences, sentences, whole_words, without_accents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -51,41 +51,36 @@ def long_names(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if not is_code(name))
 
 
-def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
-    return _compiled(frozenset(n for n in map(normalise, names) if n))
-
-
 @functools.lru_cache(maxsize=4096)
-def _compiled(names: frozenset[str]) -> re.Pattern[str] | None:
-    if not names:
-        return None
-    longest_first = sorted(names, key=lambda name: (-len(name), name))
-    return re.compile("(?:" + "|".join(map(whole_word, longest_first)) + ")")
+def _compiled(names: frozenset[str]) -> re.Pattern[str]:
+    return re.compile(whole_words(names))
+
+
+def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
+    folded = frozenset(n for n in map(normalise, names) if n)
+    return _compiled(folded) if folded else None
 
 
 def name_spans(text: str, names: Iterable[str], rivals: Iterable[str] = ()) -> list[tuple[int, int]]:
-    """Where names stand in a text as whole words, and not as a part of a rival's longer name.
+    """Where names stand in a text as whole words, and not as a part of a longer name: the longest match counts.
 
     Args:
         text: Already through `normalise`.
         names: As written.
         rivals: Other names, whose letters are theirs: "Korea" is not named by "South Korea", nor 小明 by 王小明.
     """
-    own = frozenset(n for n in map(normalise, names) if n)
-    wanted = _compiled(own)
-    if wanted is None:
+    own = {n for n in map(normalise, names) if n}
+    spans = sorted({span for name in own for span in occurrences(text, name)}, key=lambda span: (span[0], -span[1]))
+    if not spans:
         return []
-    spans = [m.span() for m in wanted.finditer(text)]
-    other = _compiled(frozenset(n for n in map(normalise, rivals) if n) - own) if spans else None
-    if other is None:
-        return spans
-    taken = [m.span() for m in other.finditer(text)]
-    return [(start, end) for start, end in spans if not any(_takes(a, b, start, end) for a, b in taken)]
-
-
-def _takes(a: int, b: int, start: int, end: int) -> bool:
-    """Whether what stands from `a` to `b` holds the other span, or overlaps it and begins first."""
-    return (a <= start and end <= b) or a < start < b
+    others = {n for n in map(normalise, rivals) if n} - own
+    taken = [span for name in others for span in occurrences(text, name)]
+    found: list[tuple[int, int]] = []
+    for start, end in spans:
+        free = not any((a <= start and end <= b) or a < start < b for a, b in taken)
+        if free and (not found or found[-1][1] <= start):
+            found.append((start, end))
+    return found
 
 
 def mentions(text: str, names: Iterable[str], rivals: Iterable[str] = ()) -> bool:
@@ -103,7 +98,7 @@ def alias_match(response: str, names: Iterable[str], rivals: Iterable[str] = ())
     if mentions(response, long_names(names), rivals):
         return True
     codes = (name.strip() for name in names if is_code(name))
-    return any(re.search(whole_word(code), response) for code in codes if not code.islower())
+    return any(occurrences(response, code) for code in codes if not code.islower())
 
 
 def commits_to(response: str, answer: Sequence[str], rival: Sequence[str] = ()) -> bool:

@@ -16,6 +16,7 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import sys
 import types
 import typing
@@ -191,9 +192,7 @@ class BaseHyperParams:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the model card; a `(model, tokenizer)` pair becomes its model's name."""
         data = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
-        if not isinstance(self.model_name, str):
-            data["model_name"] = str(getattr(self.model_name[0].config, "_name_or_path", "")) or "in memory"
-        return data
+        return {**data, "model_name": model_label(self.model_name)}
 
 
 @dataclass
@@ -226,6 +225,13 @@ class AdapterHyperParams(BaseHyperParams):
             and 0 <= layers[0] < layers[1]
         ):
             raise HparamsError(f"`lora_layers` must be [first, end) with 0 <= first < end, got {layers!r}.")
+
+
+def model_label(model_name: Any) -> str:
+    """What a card calls a model: its name or path as text; for a `(model, tokenizer)` pair, the name the model has."""
+    if isinstance(model_name, str | os.PathLike):
+        return os.fspath(model_name)
+    return str(getattr(model_name[0].config, "_name_or_path", "")) or "in memory"
 
 
 # ---- files -----------------------------------------------------------------------------------------
