@@ -13,7 +13,6 @@ rule its value must keep. Loading, unknown keys, published key names and the che
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import math
@@ -277,9 +276,8 @@ def read_hparams_file(file: Path) -> dict[str, Any]:
 
 
 # ---- values ----------------------------------------------------------------------------------------
-@functools.cache
-def accepted_types(kind: Any) -> dict[str, frozenset[Any]]:
-    """For each field of a dataclass, the types its annotation names: those of a union, or the one."""
+def accepted_types(kind: type[BaseHyperParams]) -> dict[str, frozenset[Any]]:
+    """For each setting, the types its annotation names: those of a union, or the one."""
     return {spec.name: _union_members(_annotation(kind, spec.name)) for spec in dataclasses.fields(kind)}
 
 
