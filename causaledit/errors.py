@@ -47,7 +47,7 @@ class HostError(CausalEditError, RuntimeError):
 
 
 class MissingExtraError(CausalEditError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
     exit_code = 2
 
@@ -75,7 +75,7 @@ class ScaffoldError(CausalEditError, ValueError):
 
 
 class DatasetError(CausalEditError, ValueError):
-    """A data set is unknown, damaged, or not of the MQuAKE form."""
+    """A data set is unknown, damaged, or not in MQuAKE form."""
 
     exit_code = 2
 
@@ -85,13 +85,13 @@ class DownloadError(CausalEditError, OSError):
 
 
 class RunError(CausalEditError, ValueError):
-    """An evaluation run cannot start or go on with these arguments."""
+    """An evaluation run cannot start or continue with these arguments."""
 
     exit_code = 2
 
 
 class MetricsError(CausalEditError, ValueError):
-    """A metrics file is not of the published form, or two of them cannot be compared."""
+    """A metrics file does not have the published form, or two of them cannot be compared."""
 
     exit_code = 2
 
@@ -103,14 +103,14 @@ class JudgeError(CausalEditError, ValueError):
 
 
 class JudgingStoppedError(CausalEditError, RuntimeError):
-    """Judging could not go on (endpoint down, interrupted); the verdicts so far are kept."""
+    """Judging could not continue (endpoint down, interrupted); the verdicts so far are kept."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name nearest to `name`, or an empty string where none is near.
 
-    Case and separators do not count. Near is what shares most letters in order (three of four and more), or begins like
-    the name, as "smollm2-135m-instruct" does like "smolm2-135m"; "GRACE" is not near "ICE".
+    Case and separators do not count. A name is near if it shares at least three of four letters in order, or begins
+    like the given one, as "smollm2-135m-instruct" does like "smolm2-135m"; "GRACE" is not near "ICE".
     """
 
     def bare(text: str) -> str:

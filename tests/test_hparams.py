@@ -17,7 +17,7 @@ from causaledit.support.paths import hparams_dir
 BUNDLED = sorted((REPOSITORY / "hparams" / "CausalEdit").glob("*.yaml"))
 GOOD = {"alg_name": ALG_NAME, "model_name": "some-model"}
 
-# Every key of the published configurations (METHOD.md), where it lands here, and a value that is no default.
+# Every key of the published configurations, where it lands here, and a value that is not the default.
 PUBLISHED = {
     "stage2_lora_rank": ("lora_rank", 7),
     "stage2_num_train_epochs": ("bootstrap_epochs", 33),

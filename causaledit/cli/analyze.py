@@ -138,7 +138,7 @@ def _text(file: Path, metrics: RunMetrics, comparison: PairedComparison | None, 
         "Answers",
         *_answer_lines(metrics),
         "",
-        "Self-refutation (SRR): edits with a self-refuting response, of those whose hop-wise answers assert the new "
+        "Self-refutation (SRR): edits with a self-refuting response, among those whose hop-wise answers assert the new "
         "answer",
         f"  edits that assert the new answer    {worded_rate(metrics.asserting_edits)}",
         *_srr_lines(metrics.self_refutation, judge, "conditional"),

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from causaledit.comparison.execution import MethodRow
     from causaledit.comparison.plan import ComparePlan
 
-_METHODS = "Names with commas between them: registered methods, and PreEdited."
-_NARROWEST = 150  # columns of the tables where there is no terminal
+_METHODS = "Comma-separated names of registered methods; PreEdited is the unedited model."
+_NARROWEST = 150  # width of the tables where there is no terminal
 
 
 @takes(
@@ -42,7 +42,7 @@ def compare(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the comparison of that --run_id.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Also write a report page to this file.")] = None,
 ) -> None:
-    """Run methods on the same cases with the same probes and judge, and tabulate them. --resume goes on."""
+    """Run methods on the same cases with the same probes and judge, and tabulate them. Resumable with --resume."""
     console = Console(stderr=True)
     with console.status("checking"):
         from causaledit.comparison.execution import execute_comparison
@@ -60,7 +60,7 @@ def compare(
         arguments = dataclasses.replace(arguments, editing_method=names[0])
         chosen = judging.load()
         plan = make_compare_plan(names, arguments, judge=chosen.identity, resume=resume)
-    again = f"the same command with --run_id {plan.run_id} --resume goes on from there"
+    again = f"the same command with --run_id {plan.run_id} --resume continues the comparison"
     try:
         with CompareBars(console) as bars:
             rows = execute_comparison(plan, chosen, bars, workers=judging.workers, retry_errors=judging.retry_errors)

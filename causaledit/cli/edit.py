@@ -15,16 +15,16 @@ def edit(
     subject: Annotated[str, typer.Option(help="The entity the fact is about.")] = "",
     prompt: Annotated[str, typer.Option(help='Cloze with {} for the subject: "The capital of {} is".')] = "",
     question: Annotated[str, typer.Option(help="The fact as a question.")] = "",
-    old: Annotated[str, typer.Option(help="Old answer; left out, the model is asked.")] = "",
+    old: Annotated[str, typer.Option(help="Old answer; if omitted, the model is asked.")] = "",
     new: Annotated[str, typer.Option(help="New answer.")] = "",
-    narrative: Annotated[str, typer.Option(help="Why it changed: a text, or a file with it.")] = "",
+    narrative: Annotated[str, typer.Option(help="Why it changed: a text, or a file that holds it.")] = "",
     requests: Annotated[str, typer.Option(help="JSON file of requests, instead of the options above.")] = "",
     hparams: Annotated[str, typer.Option(help="YAML file or bundled name.")] = "",
     adapter_only: Annotated[
         bool, typer.Option("--adapter-only", help="Save a PEFT adapter, not a whole model.")
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
-    seed: Annotated[int | None, typer.Option(help="Same seed, same edit (on the CPU).")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same edit (on the CPU).")] = None,
 ) -> None:
     """Edit a model and save it (or an adapter) with a causaledit.json card beside it."""
     from causaledit.errors import HparamsError, SaveError
@@ -46,7 +46,7 @@ def edit(
     config.seed = config.seed if seed is None else seed
     config.merge_adapter = not adapter_only
     if not config.model_name:
-        raise HparamsError("--model is missing, and the hparams name no model: give one of them.")
+        raise HparamsError("--model is missing, and the hparams name no model: give --model or `model_name`.")
     resolve_device(config.device)
     check_writable(save, "--save")
     if save.exists() and any(save.iterdir()):
@@ -62,7 +62,7 @@ def edit(
 
 
 def _default_hparams(model: str) -> str:
-    """The embedded model has its own figures; any other model must be given some."""
+    """The embedded model has its own hyper-parameters; for any other model they must be given."""
     from causaledit.errors import HparamsError
     from causaledit.models.embedded import EMBEDDED_MODELS
 

@@ -40,12 +40,10 @@ class JudgeOptions:
     api_key_env: str = option(
         "OPENAI_API_KEY", "Environment variable that holds the endpoint's key.", flag="--api-key-env"
     )
-    workers: int = option(4, "Requests to the endpoint at the same time.", min=1, max=256)
-    timeout: float = option(60.0, "Longest wait for one reply of the endpoint, in seconds.", min=0.1)
+    workers: int = option(4, "Number of requests to the endpoint at the same time.", min=1, max=256)
+    timeout: float = option(60.0, "Maximum wait for one reply of the endpoint, in seconds.", min=0.1)
     device: str = option("auto", "Device of the hf judge: auto, cpu, cuda or cuda:N.")
-    retry_errors: bool = option(
-        False, "Judge responses again whose verdict is kept as an error.", flag="--retry-errors"
-    )
+    retry_errors: bool = option(False, "Judge again the responses whose verdict is an error.", flag="--retry-errors")
 
     def load(self) -> Judge:
         """Set the judge up.
@@ -137,7 +135,7 @@ def takes(**groups: Group | type) -> Callable[[Callable[..., None]], Callable[..
             if name in ready:
                 for key, (_, made) in ready[name].parameters().items():
                     if key in parameters or key in own.parameters:
-                        raise TypeError(f"{command.__name__}: the option {key!r} is there twice: rename one")
+                        raise TypeError(f"{command.__name__}: the option {key!r} is defined twice: rename one")
                     parameters[key] = made
             else:
                 parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])

@@ -45,7 +45,7 @@ def pilot(arguments: RunArguments, judging: JudgeOptions) -> None:
         from causaledit.runs.execution import execute
         from causaledit.runs.plan import make_plan
 
-        # a judge that lacks its key is refused now; only a local model waits until the other is done with
+        # a judge that lacks its key is refused now; only a local judge is loaded later, when the first model is done
         chosen = None if judging.judge == "hf" else options.load()
         plan = make_plan(arguments)
     try:
@@ -54,7 +54,7 @@ def pilot(arguments: RunArguments, judging: JudgeOptions) -> None:
     except KeyboardInterrupt:
         raise CausalEditError(
             f"interrupted; finished cases are kept in {str(plan.folder)!r}, and the same command with --run_id "
-            f"{plan.arguments.run_id} goes on from there."
+            f"{plan.arguments.run_id} resumes the run."
         ) from None
     _judge_and_show(plan.folder, chosen or options.load(), options)
 

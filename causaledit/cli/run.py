@@ -21,7 +21,7 @@ def run(arguments: RunArguments) -> None:
         from causaledit.runs.plan import make_plan
 
         plan = make_plan(arguments)
-    again = f"the same command with --run_id {plan.arguments.run_id} goes on from there"
+    again = f"the same command with --run_id {plan.arguments.run_id} resumes the run"
     try:
         with RunBars(console) as bars:
             summary = execute(plan, bars)

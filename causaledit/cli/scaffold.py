@@ -32,17 +32,17 @@ class ScaffoldOptions:
     generated_articles_file: str = option("", "File for the narratives (JSON lines); by default beside --merged_file.")
     source: str = option("llm", "What writes the narratives: llm (a chat endpoint), hf (a local model) or template.")
     generate_model_name: str = option("", "Model that writes, at the endpoint or local.")
-    verify_model_name: str = option("", "Model that checks what was written; 'none' leaves it at the rules.")
+    verify_model_name: str = option("", "Model that checks what was written; 'none' checks by the rules alone.")
     api_key: str = option("", "Discouraged: set OPENAI_API_KEY instead.")
     base_url: str = option("", "Address of an OpenAI-compatible endpoint.")
-    workers: int = option(4, "Number of calls at the same time.", min=1)
-    timeout: float = option(120.0, "Longest wait for one reply of the endpoint, in seconds.", min=1.0)
+    workers: int = option(4, "Number of calls to the endpoint at the same time.", min=1)
+    timeout: float = option(120.0, "Maximum wait for one reply of the endpoint, in seconds.", min=1.0)
     max_attempts: int = option(3, "Attempts per narrative.", min=1)
-    limit: int | None = option(None, "Only take this many cases, from the first.", min=1)
+    limit: int | None = option(None, "Take only this many cases, from the beginning of the file.", min=1)
     ground: bool | None = option(
         None, "Ask Wikidata (the default, except with --source template).", flag="--ground/--no-ground"
     )
-    offline: bool = option(False, "Ground from the cache alone.")
+    offline: bool = option(False, "Ground from the cache only.")
     wikidata_url: str = option("", "Another address of the Wikidata API.")
     contact: str = option(
         "", "Your e-mail address or web page, for Wikidata's user agent.", envvar="CAUSALEDIT_CONTACT"
@@ -106,7 +106,7 @@ def scaffold(options: ScaffoldOptions) -> None:
         complete = _run(options, paths, console)
     except KeyboardInterrupt:
         raise CausalEditError(
-            f"interrupted; what was done is kept in {paths.articles}: the same command goes on from there"
+            f"interrupted; what was done is kept in {paths.articles}: run the same command again to resume"
         ) from None
     if not complete:
         raise typer.Exit(1)
@@ -129,13 +129,13 @@ def _paths(merged: str, grounding: str, articles: str, inputs: tuple[str, ...]) 
     named = [p.resolve() for p in (files.merged, files.grounding, files.articles, files.extras) if p is not None]
     named += [Path(i).expanduser().resolve() for i in inputs if i]
     if twice := [str(path) for path, n in Counter(named).items() if n > 1]:
-        raise ScaffoldError(f"{twice[0]!r} is named for two things: every stage, and the input, needs its own file.")
+        raise ScaffoldError(f"{twice[0]!r} is named twice: the input and each stage need a file of their own.")
     check_writable(target.parent, "--merged_file")
     return files
 
 
 def _run(options: ScaffoldOptions, paths: Any, console: Console) -> bool:
-    """Run the stages and say what came of it. Returns whether nothing is missing."""
+    """Run the stages and report the result. Returns whether nothing is missing."""
     import time
 
     from causaledit.narratives.cases import read_cases

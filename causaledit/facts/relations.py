@@ -1,6 +1,6 @@
 """What is known about relations: other ways to ask for a fact, and names for neighbouring questions.
 
-The data are in `data/relations.json`. A fact whose relation is not there still gets a paraphrase (its cloze, closed
+The data are in `data/relations.json`. A fact whose relation is missing there still gets a paraphrase (its cloze, closed
 with "which?") and neighbours of every kind.
 """
 
@@ -49,7 +49,7 @@ class RelationBank:
     @classmethod
     @functools.cache
     def bundled(cls) -> RelationBank:
-        """The bank in `data/relations.json`, read once and shared: not to be changed."""
+        """The bank in `data/relations.json`, read once and shared: do not change it."""
         data = json.loads((data_dir() / "relations.json").read_text(encoding="utf-8"))
         relations = tuple(
             Relation(
@@ -77,7 +77,7 @@ class RelationBank:
         return None
 
     def paraphrases(self, request: EditRequest, n: int) -> list[str]:
-        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are probes, held out."""
+        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are held-out probes."""
         relation = self.relation_of(request)
         templates = relation.questions if relation else (f"{request.prompt} which?",)
         asked = [template.replace("{}", request.subject) for template in templates]

@@ -1,4 +1,4 @@
-"""What is asked beside an edit (paraphrases, locality, portability), from every shape in which data sets give it."""
+"""Probes that come with an edit (paraphrases, locality, portability), in every form that data sets use."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read_questions(value: Any, name: str, default_answers: tuple[str, ...] = (""
         default_answers: The answer, with its aliases, of a question that comes without one.
 
     Raises:
-        RequestError: Something else is among them; the message names its place.
+        RequestError: One of them is something else; the message says where.
     """
     if not value:
         return ()
@@ -70,7 +70,7 @@ def read_probe_groups(groups: Any, name: str) -> dict[str, tuple[QuestionAnswer,
         The probes by key; a key without prompts has none.
 
     Raises:
-        RequestError: A group has another shape; the message names key, index and fix.
+        RequestError: A group has another form; the message names key, index and fix.
     """
     if groups is None:
         return {}
@@ -103,7 +103,7 @@ def group_sides(group: Any, place: str) -> tuple[Any, Any]:
 
 
 def no_prompts(prompts: Any) -> bool:
-    """Whether a probe asks nothing: None, or an empty list."""
+    """Whether there is nothing to ask: None, or an empty list."""
     return prompts is None or items(prompts) == []
 
 
@@ -113,7 +113,7 @@ def read_probe(prompts: Any, answers: Any, place: str) -> tuple[QuestionAnswer, 
     Args:
         prompts: A text or a list of texts; None and `[]` ask nothing.
         answers: For a text, its answer, where a list holds aliases. For a list, one answer per prompt, where a list
-            within the list holds aliases; further brackets around the whole are ignored.
+            within the list holds aliases; extra brackets around the whole list are ignored.
         place: Its name in messages.
 
     Raises:

@@ -10,9 +10,9 @@ from typing import Any
 from causaledit.errors import RequestError
 from causaledit.facts.answers import without_accents
 
-# no-break spaces are spaces; zero-width ones and soft hyphens are nothing
+# no-break spaces count as spaces; zero-width ones and soft hyphens are dropped
 _INVISIBLE = {0xA0: " ", 0x202F: " ", 0x2007: " ", 0x200B: None, 0x2060: None, 0xFEFF: None, 0xAD: None}
-# one character for one, so that places in the folded text are places in the text
+# one character for one, so that positions in the folded text are positions in the text
 _TYPOGRAPHY = str.maketrans("’‘ʼ`´“”„‐‑–—−", "'''''\"\"\"-----")
 
 
@@ -26,7 +26,7 @@ def read_text(value: Any, name: str) -> str:
     """A text that says something, cleaned.
 
     Raises:
-        RequestError: It is no text, or there is nothing in it; the message names `name`.
+        RequestError: It is not a text, or it is empty; the message names `name`.
     """
     if not isinstance(value, str):
         as_text = f': write it as "{value}"' if isinstance(value, int | float) else ""
@@ -63,7 +63,7 @@ def read_answers(value: Any, name: str) -> tuple[str, ...]:
 
 
 def answer_text(value: Any, name: str) -> str | None:
-    """The answer without its aliases, as far as there is one; see `read_answers`."""
+    """The answer without its aliases, if there is one; see `read_answers`."""
     if isinstance(value, Mapping):
         value = value.get("str")
     return next(iter(read_answers(value, name)), value if isinstance(value, str) else None)
@@ -71,7 +71,7 @@ def answer_text(value: Any, name: str) -> str | None:
 
 # ---- the subject in its prompt ---------------------------------------------------------------------
 def place_subject(prompt: str, subject: str) -> tuple[str, str]:
-    """Put `{}` in the subject's place.
+    """Put `{}` in place of the subject.
 
     Curly and straight apostrophes and quotes, the kinds of dashes and of white space count as the same.
 
@@ -83,7 +83,7 @@ def place_subject(prompt: str, subject: str) -> tuple[str, str]:
         The prompt with `{}`, and the subject as the prompt spells it.
 
     Raises:
-        RequestError: The subject does not occur; the message says so where it differs in little.
+        RequestError: The subject does not occur; the message says so if a similar text does.
     """
     folded, wanted = _plain_typography(prompt), re.escape(_plain_typography(subject))
     found = re.search(rf"(?<!\w){wanted}(?!\w)", folded) or re.search(wanted, folded)
@@ -101,7 +101,7 @@ def _plain_typography(text: str) -> str:
 
 
 def _difference(prompt: str, subject: str) -> str:
-    """In what the subject differs from a piece of the prompt, where that is something small."""
+    """How the subject differs from a part of the prompt, if the difference is small."""
 
     def letters(text: str) -> str:
         return "".join(character for character in text if character.isalnum())
@@ -117,5 +117,5 @@ def _difference(prompt: str, subject: str) -> str:
         ("case, accents, spaces or punctuation", lambda text: letters(without_accents(text.casefold()))),
     ):
         if fold(subject) and fold(subject) in fold(prompt):
-            return f" (it differs only in {what}; write both alike)"
+            return f" (it differs only in {what}; write both the same way)"
     return ""

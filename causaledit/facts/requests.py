@@ -83,7 +83,7 @@ class EditRequest:
             if value is not None and (not isinstance(value, str) or not value):
                 raise RequestError(f"`{name}` must be None or a non-empty text, got {value!r}.")
         if not self.subject and "{}" in self.prompt:
-            raise RequestError(f"`prompt` ({self.prompt!r}) holds `{{}}`, but there is no `subject` to stand there.")
+            raise RequestError(f"`prompt` ({self.prompt!r}) holds `{{}}`, but there is no `subject` to put there.")
         if self.subject and self.prompt.count("{}") != 1:
             raise RequestError(f"`prompt` must hold exactly one `{{}}` where the subject stands, got {self.prompt!r}.")
         if self.ground_truth is not None and _same(self.ground_truth, self.target_new):
@@ -99,7 +99,7 @@ class EditRequest:
 
     @property
     def question_form(self) -> str:
-        """The question, or the cloze dressed as a question where the request has none."""
+        """The question, or the cloze turned into one where the request has none."""
         return self.question or f'Which words complete "{self.cloze} ..."?'
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def request_from_dict(data: Mapping[str, Any] | EditRequest, *, needs_subject: b
         needs_subject: Whether a request without a subject is refused; a method says so (`Method.needs_subject`).
 
     Raises:
-        RequestError: A field is missing, empty or contradicts another one.
+        RequestError: A field is missing, empty or contradicts another field.
     """
     if isinstance(data, EditRequest):
         if needs_subject and not data.subject:
@@ -179,13 +179,13 @@ def _subject_and_prompt(data: Mapping[str, Any], *, needs_subject: bool) -> tupl
     if "{}" not in prompt:
         prompt, subject = place_subject(prompt, subject)
         return subject, prompt
-    # spaces around the subject stand in its place, as where the two are put together by hand
+    # spaces around the subject stay with it, as when the two are put together by hand
     before, after = " " * given[:1].isspace(), " " * given[-1:].isspace()
     return subject, clean_text(prompt.replace("{}", f"{before}{{}}{after}"))
 
 
 def read_each(data: Any, read: Callable[[Any], Read]) -> list[Read]:
-    """Apply a reader to each request of a list; whole MQuAKE cases stand for their edits.
+    """Apply a reader to each request of a list; a whole MQuAKE case counts as its edits.
 
     Raises:
         RequestError: The data is no such list, or the reader refuses a request: the message then begins with the
@@ -193,7 +193,7 @@ def read_each(data: Any, read: Callable[[Any], Read]) -> list[Read]:
     """
     flat = rewrites_with_places(data)
     if not flat:
-        raise RequestError("There is no request: the list is empty.")
+        raise RequestError("There are no requests: the list is empty.")
     found = []
     for number, (place, item) in enumerate(flat, start=1):
         try:

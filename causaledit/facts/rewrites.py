@@ -1,6 +1,6 @@
 """The fields of one edit as files write them: EasyEdit's requests and MQuAKE's `requested_rewrite` entries.
 
-The names of the fields stand here alone. `requests.request_from_dict` checks an edit on top of this; the reader of
+The names of the fields are defined only here. `requests.request_from_dict` also checks an edit; the reader of
 metrics files takes what there is.
 """
 
@@ -23,7 +23,7 @@ OLD_ANSWER_KEYS = ("ground_truth", "target_true", "target_old")
 
 
 class Rewrite(NamedTuple):
-    """One edit, read without any check: texts are cleaned, and empty where the field is missing or no text.
+    """One edit, read without any check: texts are cleaned, and empty where the field is missing or not a text.
 
     Attributes:
         prompt: The cloze as it is written, with `{}` or with the subject.
@@ -86,7 +86,7 @@ def rewrites_in(data: Any) -> list[Any]:
 
 
 def rewrites_with_places(data: Any) -> list[tuple[str, Any]]:
-    """As `rewrites_in`, each behind the words that say where in a case it is (empty for one outside a case).
+    """As `rewrites_in`, each after the words that say where in a case it is (empty for one outside a case).
 
     Raises:
         RequestError: The data is not of that form.
@@ -101,7 +101,7 @@ def rewrites_with_places(data: Any) -> list[tuple[str, Any]]:
             flat.append(("", item))
             continue
         rewrites = item["requested_rewrite"]
-        if isinstance(rewrites, Mapping):  # AKEW's CounterFact file has one edit a case
+        if isinstance(rewrites, Mapping):  # AKEW's CounterFact file has one edit per case
             rewrites = [rewrites]
         if not isinstance(rewrites, list):
             raise RequestError(f"`requested_rewrite` must be a list of edits, got {rewrites!r}.")
@@ -110,7 +110,7 @@ def rewrites_with_places(data: Any) -> list[tuple[str, Any]]:
 
 
 def log_narrative_keys(rewrites: Iterable[Any], where: str) -> None:
-    """Say once for a file under which name its narratives were found."""
+    """Log once per file under which name its narratives were found."""
     found: Counter[str] = Counter()
     for rewrite in rewrites:
         if isinstance(rewrite, Mapping):

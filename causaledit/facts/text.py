@@ -1,8 +1,8 @@
 """Text in any script: one spelling, word boundaries, length in words, sentences, questions, quotation marks.
 
-Whatever asks "is this a whole word", "how long is it", "where does the sentence end" or "is this a question" asks
-here. Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan put no spaces between words ("spaceless" below). A name
-may begin and end
+All code that asks "is this a whole word", "how long is it", "where does the sentence end" or "is this a question" uses
+this module. Chinese, Japanese, Thai, Lao, Khmer, Burmese and Tibetan put no spaces between words ("spaceless" below). A
+name may begin and end
 
 - in Latin, Greek, Cyrillic, Devanagari and the like: beside anything but a letter, digit or vowel sign of such a
   script ("Denver市" has Denver);
@@ -14,7 +14,7 @@ may begin and end
   ("والقاهرة" has القاهرة, "בירושלים" has ירושלים).
 
 Inflected forms ("в Москве") are other words. The accents of Latin, Greek, Cyrillic, Hebrew and Arabic are folded; marks
-that make another letter elsewhere are not ("バリ" is not "パリ"); "ü" is "u", never "ue".
+that make another letter in other scripts are not ("バリ" is not "パリ"); "ü" is "u", never "ue".
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def normalise(text: str) -> str:
 
 
 def composed(text: str) -> str:
-    """A text as a key: in one Unicode form and with single plain spaces, else as it is written."""
+    """A text as a key: in one Unicode form and with single plain spaces, otherwise as written."""
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
@@ -190,7 +190,7 @@ def whole_words(names: Iterable[str]) -> str:
     For patterns with more in them than names; `occurrences` is quicker for names alone.
 
     Args:
-        names: Not empty each; spelt as in the texts that are searched (through `normalise`, for example).
+        names: Each not empty, and spelt as in the texts that are searched (for example through `normalise`).
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for form in (form for name in sorted(names, key=lambda name: (-len(name), name)) for form in _forms(name)):
@@ -334,7 +334,7 @@ def _abbreviates(sentence: str, rest: str) -> bool:
 
 
 def ends_sentence(text: str) -> bool:
-    """Whether a text ends with a whole sentence. Thai and Lao have no mark for that: any ending will do there."""
+    """Whether a text ends with a whole sentence. Thai and Lao have no mark for that, so any ending is accepted."""
     bare = text.rstrip().rstrip(CLOSING)
     return bare.endswith(tuple(_STOPS + _WIDE_STOPS)) or bool(re.search(rf"[{_THAI_LAO}]$", bare))
 

@@ -1,4 +1,4 @@
-"""Names that differ only in how they are written, for messages: "there is no X" is true and helps nobody who sees X."""
+"""Names that differ only in spelling, for messages: "there is no X" does not help a reader who sees an X."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def difference(a: str, b: str) -> str | None:
-    """What alone keeps two texts apart, such as "spaces"; None where they are equal or differ in words."""
+    """The only difference between two texts, such as "spaces"; None where they are equal or differ in words."""
     if a == b:
         return None
     folds: Folds = [
@@ -29,7 +29,7 @@ def difference(a: str, b: str) -> str | None:
     ]
     if not _same(a, b, folds):
         return None
-    for fold in tuple(folds):  # the coarse ones first, so that the most precise ones are what remains
+    for fold in tuple(folds):  # the coarse ones first, so that the most precise ones remain
         rest = [f for f in folds if f is not fold]
         if rest and _same(a, b, rest):
             folds = rest

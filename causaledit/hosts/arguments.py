@@ -89,7 +89,7 @@ def read_options(call: str, kwargs: Mapping[str, Any], said: set[str]) -> Option
     for name, reason in _WITHOUT_EFFECT.items():
         if kwargs.get(name) is not None and name not in said:
             said.add(name)
-            logger.warning("`%s` of `%s` changes nothing: %s", name, call, reason)
+            logger.warning("`%s` of `%s` has no effect: %s", name, call, reason)
     if (file := kwargs.get("pre_file")) is not None:
         check_writable(Path(file).expanduser().parent, "`pre_file`:")
     return Options(

@@ -263,8 +263,8 @@ class EmbeddedEditor:
         if not sequential and returned is self.model and "unedited" not in self._said:
             self._said.add("unedited")
             logger.warning(
-                "the returned model is the unedited one again, as in EasyEdit: the edits are undone once they are "
-                "measured. To keep them in the model, edit with `sequential_edit=True`"
+                "the returned model is the unedited one again, as in EasyEdit: edits are undone once they have been "
+                "measured. To keep them in the model, use `sequential_edit=True`"
             )
         return everything, returned, edited.weights_copy()
 

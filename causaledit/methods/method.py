@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """One editing method: where its parts are. Nothing of it is imported before it is used.
+    """One editing method: where its parts are. None of them is imported before it is used.
 
     Attributes:
         name: The `alg_name`.
@@ -28,8 +28,8 @@ class Method:
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
         needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
-        check: `"module:attribute"` of `check(requests)`, which raises what this method alone refuses about requests as
-            they were given; a host asks it about every request before the first edit.
+        check: `"module:attribute"` of `check(requests)`, which refuses requests (as given) that only this method cannot
+            take; a host calls it for every request before the first edit.
     """
 
     name: str
@@ -78,9 +78,9 @@ class MethodReport:
     """What one call did, for the model card and the tables.
 
     Attributes:
-        requests: The edits as the method took them.
+        requests: The edits as the method applied them.
         losses: Per stage, the loss of each optimiser step.
-        trained_prompts: Every user prompt that the edit was trained on: such a question is no test of it.
+        trained_prompts: Every user prompt that the edit was trained on: such a question does not test generalisation.
         tally: Seconds per stage and tokens.
     """
 
@@ -90,11 +90,11 @@ class MethodReport:
     tally: EditTally = field(default_factory=EditTally)
 
     def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-        """What `causaledit.json` says of an edit: requests, hyper-parameters, versions, metrics, cost.
+        """What `causaledit.json` says about an edit: requests, hyper-parameters, versions, metrics, cost.
 
         Args:
             hparams: The method's hyper-parameters.
-            metrics: What the host measured, one entry an edit.
+            metrics: What the host measured, one entry per edit.
         """
         return {
             "method": hparams.alg_name,

@@ -1,8 +1,8 @@
-"""Read a metrics file and say what is to be judged in it.
+"""Read a metrics file and find what is to be judged in it.
 
 Data flow: metrics.json → **cases, edits, items** → judge → verdicts → metrics. The reader takes published files
 as they are (keys missing, `None`, answers as a text or as an object); what it cannot attribute to an edit it
-leaves out and says so, because a guess would be counted.
+leaves out with a warning, because a guess would be counted.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class JudgedEdit:
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """What makes two edits of two files the same one."""
+        """What makes edits of two files the same."""
         return (str(self.case_id), normalise(self.subject), self.relation, normalise(self.target_new))
 
 
@@ -167,8 +167,8 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
         what: The argument it was named by, for messages.
 
     Raises:
-        RequestError: The file is missing, unreadable or cut.
-        MetricsError: It holds something else than a list of cases.
+        RequestError: The file is missing, unreadable or truncated.
+        MetricsError: It holds something other than a list of cases.
     """
     data = _well_formed(load_json(path, what))
     if isinstance(data, Mapping) and "post" in data:
@@ -180,7 +180,7 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
     for number, case in enumerate(data, start=1):
         if not isinstance(case, Mapping) or not ({"post", "requested_rewrite", "error"} & case.keys()):
             raise MetricsError(
-                f"{what}: entry {number} of {str(path)!r} is no case of a metrics file (an object with `case_id`, "
+                f"{what}: entry {number} of {str(path)!r} is not a case of a metrics file (an object with `case_id`, "
                 "`requested_rewrite` and `post`)."
             )
     return data
@@ -196,7 +196,7 @@ def cases_of(metrics: Sequence[Mapping[str, Any]]) -> list[JudgedCase]:
 
 
 def units_of(cases: Sequence[JudgedCase], tasks: Sequence[Task]) -> list[tuple[Task, JudgedResponse]]:
-    """What a judge must be given for these tasks, in the file's order; repetitions are left in."""
+    """What a judge must be given for these tasks, in the file's order, repetitions included."""
     return [
         (item.task, item.response)
         for case in cases
@@ -232,7 +232,7 @@ def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any
         named = bool(new) and normalise(new) in references
         if named or ({normalise(question), normalise(cloze)} - {""}) & {normalise(asked_or_prompt(p)) for p in hop}:
             own.append(number)
-        if named:  # the references of another answer are no names of this one
+        if named:  # the references of another answer are not names of this one
             aliases |= {folded: name for folded, name in references.items() if folded != normalise(new)}
     return JudgedEdit(
         case=case,
@@ -287,7 +287,7 @@ def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Judged
             prediction, "locality", "locality_probe", slot, slot=slot,
             edit=prediction.get("edit") if isinstance(prediction, Mapping) else None,
         )  # fmt: skip
-        # falling into the edit's new answer is what must not happen
+        # the edit's new answer is what the response must not fall for
         rivals = [(e.target_new, *e.aliases) for e in edits if e.target_new and e.index == place.edit]
         yield _answer_item(place, prediction, rivals)
         yield _answer_item(replace(place, before=True), prediction, rivals, key="pred_before")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction object of a metrics file, read as tolerantly as everything here.
+    """One prediction object of a metrics file, read tolerantly.
 
     Attributes:
         question: The question behind the prompt, or the prompt.
@@ -85,7 +85,7 @@ def asked_or_prompt(prediction: Any) -> str:
 
 
 def response_of(prediction: Any, key: str) -> str | None:
-    """The model's whole turn: a forced opening belongs to it."""
+    """The model's whole turn, including a forced opening."""
     if not isinstance(prediction, Mapping):
         return prediction if isinstance(prediction, str) and key == "pred" else None
     value = prediction.get(key)

@@ -32,7 +32,7 @@ _PARTS: dict[Source, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class EditOutcome:
-    """What the responses of one edit's probes add up to.
+    """The outcome of one edit's probes.
 
     Attributes:
         edit: The edit.
@@ -184,7 +184,7 @@ def _refutation(
 
 
 def _any(outcomes: Iterable[bool | None]) -> bool | None:
-    """Whether one is so; unknown where none is and some are unknown."""
+    """Whether one is true; None where none is and some are None."""
     listed = list(outcomes)
     if any(listed):
         return True

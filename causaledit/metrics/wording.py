@@ -25,7 +25,7 @@ SOURCE_NAMES: dict[Source, str] = {
 }
 
 # The share of labelled self-refutations that a judge finds, as (found, labelled), by the judge's identity; from the
-# measurements in docs/judging.md. A judge that is not listed was not measured, and nothing is said of it.
+# measurements in docs/judging.md. A judge that is not listed was not measured, and nothing is said about it.
 JUDGE_RECALL: Mapping[str, tuple[int, int]] = {}
 
 
@@ -49,7 +49,7 @@ class Worded:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Value and qualifications one by one, for a cell of a table whose note says what they are."""
+        """Value and qualifications one by one, for a table cell whose note says what they are."""
         return tuple(part for part in (self.value, self.count, self.interval, self.missing, *self.notes) if part)
 
     @property
@@ -66,7 +66,7 @@ def worded_rate(measured: Rate | Mean | Mapping[str, Any] | None, notes: Sequenc
     """A rate or a mean of shares, as measured or as plain data (`to_dict`).
 
     Args:
-        measured: None where the run has no such thing.
+        measured: None where the run has no such metric.
         notes: What else to bear in mind.
     """
     if measured is None:

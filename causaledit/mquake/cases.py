@@ -69,10 +69,10 @@ class CaseEdit:
         return (composed(self.request.subject), self.relation)
 
     def to_request(self, case_id: int | str) -> dict[str, Any]:
-        """The request as a method's `apply` gets it: everything in the file, answers and narrative as texts."""
+        """The request as passed to a method's `apply`: everything in the file, answers and narrative as texts."""
         request = self.request
         return {
-            **copy.deepcopy(dict(self.data)),  # whatever a method does to it
+            **copy.deepcopy(dict(self.data)),  # a copy, whatever a method does to it
             "case_id": case_id,
             "subject": request.subject,
             "prompt": request.prompt,
@@ -111,7 +111,7 @@ class Case:
     data: Mapping[str, Any]
 
     def edit_of_hop(self, hop: int) -> int | None:
-        """Index of the edit that made a hop of the new chain, or None where the hop is as before."""
+        """Index of the edit that made a hop of the new chain, or None where the hop is unchanged."""
         asked = self.hops[hop]
         forms = {normalise(asked.question), normalise(asked.cloze)} - {""}
         for index, edit in enumerate(self.edits):
@@ -143,7 +143,7 @@ def parse_cases(data: Sequence[Mapping[str, Any]]) -> list[Case]:
     """Cases from checked data.
 
     Raises:
-        DatasetError: There is a problem after all; the first few are named.
+        DatasetError: There is still a problem; the first few are named.
     """
     refuse(check_cases(list(data)), "the data")
     return [read_case(case) for case in data]
@@ -202,7 +202,7 @@ def read_edits(data: Mapping[str, Any]) -> tuple[CaseEdit, ...]:
 
 
 def read_hops(data: Mapping[str, Any], key: str) -> tuple[Hop, ...]:
-    """The chain under `key`; entries that are no objects are left out."""
+    """The chain under `key`; entries that are not objects are left out."""
     return tuple(
         Hop(
             text_in(hop.get("question")),

@@ -1,4 +1,4 @@
-"""What is wrong with the cases of a file, each problem with its place."""
+"""Problems in the cases of a file, each with its place."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Flaw:
 
 
 def check_cases(data: Any) -> list[Flaw]:
-    """Everything that is wrong in the content of an MQuAKE file, by case and field."""
+    """All problems in the content of an MQuAKE file, by case and field."""
     if not isinstance(data, list):
         return [Flaw("the file", "", f"must hold a list of cases, got {type(data).__name__}")]
     if not data:

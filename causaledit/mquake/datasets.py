@@ -45,7 +45,7 @@ class Dataset:
     Attributes:
         file: Its name under the base URL and in the data folder.
         git_blob: Its git blob id at the pinned commit (SHA-1 of a header and the content).
-        sha256: Its SHA-256, or None where the file was not at hand when this table was written.
+        sha256: Its SHA-256, or None if the file was not available when this table was written.
     """
 
     file: str
@@ -58,7 +58,7 @@ DATASETS: dict[str, Dataset] = {
     "MQuAKE-CF-3k-v2": Dataset("MQuAKE-CF-3k-v2.json", "6cf0904341e9910ce702641c5a24547ce23ff1e2"),
     "MQuAKE-T": Dataset("MQuAKE-T.json", "afd89d0c8fe5e304f771bad88cc0ced611278fe0"),
 }
-# narratives are not published at a fixed address: these files are put in place by hand
+# narratives are not published at a fixed address: users put these files in place
 CAUSAL_ENHANCED = tuple(f"{name}-causal" for name in DATASETS)
 BUNDLED = "causaledit-mini"
 
@@ -170,7 +170,7 @@ def fetch_dataset(
         resumed = part.is_file() and part.stat().st_size > 0
         _download(url, part, progress, longest_wait)
         fault = _fault(part, spec)
-        if fault and resumed:  # what an earlier call left may be of another file
+        if fault and resumed:  # what an earlier call left may belong to another file
             logger.warning("%s does not match after resuming: fetching it whole", part)
             part.unlink()
             _download(url, part, progress, longest_wait)
@@ -235,10 +235,10 @@ def _download(url: str, part: Path, progress: Callable[[int, int | None], None] 
         kept = part.stat().st_size if part.is_file() else 0
         raise DownloadError(
             f"{url} could not be fetched after {ATTEMPTS} attempts: {str(error) or type(error).__name__}. Check the "
-            f"network{f'; the first {kept} bytes are kept, and the same command goes on from there' if kept else ''}."
+            f"network{f'; the first {kept} bytes are kept, and the same command resumes the download' if kept else ''}."
         ) from None
     except (httpx.InvalidURL, httpx.RequestError) as error:
-        raise DownloadError(f"{url!r} is no address that can be fetched: {error}.") from None
+        raise DownloadError(f"{url!r} is not an address that can be fetched: {error}.") from None
 
 
 def _reason(state: tenacity.RetryCallState) -> str:

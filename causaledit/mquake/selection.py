@@ -1,4 +1,4 @@
-"""Which cases are edited, and which of them together."""
+"""Which cases are edited, and which of them are edited together."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SHUFFLE_SEED = 70  # that of the published runs
+SHUFFLE_SEED = 70  # the seed of the published runs
 
 
 def select_cases(
@@ -35,7 +35,7 @@ def select_cases(
         hop: Only cases whose new chain has this number of hops.
         max_cases: Largest number of cases.
         seed: Seed of the shuffle.
-        skip_cases: Number of cases to leave out at the beginning of the order.
+        skip_cases: Number of cases to skip at the beginning of the order.
 
     Returns:
         Indices into `data`, in the order of the run.
@@ -91,7 +91,7 @@ def group_in_batches(cases: Sequence[Case], size: int) -> list[Group]:
     while len(unplaced) >= size:
         batch = _fill(cases, unplaced, size)
         if len(batch) < size:
-            break  # what remains contradicts itself
+            break  # the remaining edits contradict each other
         inside = [case for case in cases if all(edit.key in batch for edit in case.edits)]
         groups.append(Group(tuple(batch.values()), tuple(inside)))
         for key in batch:

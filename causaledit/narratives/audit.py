@@ -78,7 +78,7 @@ def audit_with_model(
     """Fill in the log-odds of every narrative, in batches whose shared contexts are read once.
 
     The prompt is chat-rendered: the question as the user's turn (the narrative before it, or not), the
-    edit's cloze opening the assistant's; scored is the answer that follows.
+    edit's cloze opening the assistant's turn; the answer that follows is scored.
 
     Args:
         audits: As from `audit_rules` on the same cases.
@@ -86,7 +86,7 @@ def audit_with_model(
     """
     edits = [edit for case in cases for edit in case.edits]
     rows = [(edit, audit) for edit, audit in zip(edits, audits, strict=True) if edit.narrative]
-    # alike in length, so that a batch holds little padding
+    # of similar length, so that a batch holds little padding
     rows.sort(key=lambda row: len(row[0].narrative or ""))
     for start in range(0, len(rows), EDITS_PER_BATCH):
         batch = rows[start : start + EDITS_PER_BATCH]

@@ -1,6 +1,6 @@
 """The cases a scaffold works on: MQuAKE files, read so that they can be given back byte for byte.
 
-Whatever is wrong with a case is a `Problem` of that case alone; the other cases are used.
+A fault in a case is a `Problem` of that case alone; the other cases are used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Problem(NamedTuple):
-    """Something that is missing in the result: which item, at which stage, and why."""
+    """Something missing from the result: which item, at which stage, and why."""
 
     item: str
     stage: str
@@ -88,7 +88,7 @@ class ScaffoldEdit:
 
     @classmethod
     def from_request(cls, request: EditRequest) -> ScaffoldEdit:
-        """An edit of which nothing but its request is known."""
+        """An edit of which only its request is known."""
         return cls.from_case_edit(CaseEdit(request, request.prompt, {}))
 
     @classmethod
@@ -158,7 +158,7 @@ def read_bytes(path: Path, option: str) -> bytes:
 def parse_cases(text: str, where: str, *, limit: int | None = None) -> CaseFile:
     """Read cases from the text of a JSON list; see `read_cases`."""
     try:
-        json.loads(text)  # the whole file must be sound before a part of it is used
+        json.loads(text)  # the whole file must be valid before a part of it is used
         items = list(json_items(text))
     except ValueError as error:
         raise ScaffoldError(f"{where!r} is not a JSON list of MQuAKE cases ({error}).") from None

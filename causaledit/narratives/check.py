@@ -59,7 +59,7 @@ def rule_failures(edit: ScaffoldEdit, text: str) -> list[str]:
 
     It must name subject, old and new answer; give the new answer last, and more often than the old one; be
     50 to 260 words (in scripts without spaces 50 to 1,000 characters) of whole sentences; not hedge; and hold nothing
-    left of a template or of a chat reply.
+    left over from a template or a chat reply.
     """
     failures = []
     text = strip_html(text)
@@ -89,14 +89,14 @@ def rule_failures(edit: ScaffoldEdit, text: str) -> list[str]:
     if hedge := _HEDGES.search(bare):
         failures.append(f"it hedges ({hedge.group()!r}): the change must be stated as a fact")
     if left := _LEFTOVERS.search(bare):
-        failures.append(f"{left.group()!r} is left of a template or of a chat reply")
+        failures.append(f"{left.group()!r} is left over from a template or a chat reply")
     if not ends_sentence(text):
         failures.append("it does not end with a whole sentence")
     return failures
 
 
 def _without_names(text: str, names: Iterable[str]) -> str:
-    """A film called "Maybe" or "[REC]" is no hedge and no placeholder."""
+    """Names are taken out: a film called "Maybe" or "[REC]" is no hedge and no placeholder."""
     text = unicodedata.normalize("NFC", text)
     for name in sorted({unicodedata.normalize("NFC", n) for n in names if n}, key=len, reverse=True):
         text = re.sub(re.escape(name), "NAME", text, flags=re.IGNORECASE)

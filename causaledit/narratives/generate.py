@@ -1,4 +1,4 @@
-"""The stages generate and check: write a narrative, check it, and where it fails, write it again with the reason.
+"""The stages generate and check: write a narrative, check it and, if it fails, rewrite it with the reason in view.
 
 Three writers share one interface: a chat endpoint, a local chat model, templates. Any change to a prompt raises
 `PROMPT_VERSION`.
@@ -69,7 +69,7 @@ class Writer(Protocol):
     name: str
 
     def write(self, drafts: Sequence[Draft]) -> list[str | CausalEditError]:
-        """One text per draft, or why there is none (an error that another try would not mend)."""
+        """One text per draft, or why there is none (an error that another attempt would not fix)."""
 
 
 def facts_text(edit: ScaffoldEdit, grounding: Grounding | None) -> str:

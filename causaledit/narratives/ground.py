@@ -19,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EntityInfo:
-    """What is known of one entity.
+    """What is known about one entity.
 
     Attributes:
         key: As in `Entity.key`: the id or name it was asked by.
-        id: Its present id (another one than asked for, after a redirect).
+        id: Its present id (different from the one asked for after a redirect).
         facts: Up to three values per property id, as readable text, current ones first.
         missing: Why there is nothing; empty where there is something.
     """

@@ -47,7 +47,7 @@ class ResolvedEdit(NamedTuple):
 def load_narratives(path: str) -> dict[tuple[str, str], str]:
     """Read a JSON file of narratives: whole MQuAKE cases, rewrites, requests, or `{subject, target_new, narrative}`.
 
-    Entries without a narrative are passed over. The narrative may also be called `article` or `fact_new_uns`.
+    Entries without a narrative are skipped. The narrative may also be called `article` or `fact_new_uns`.
 
     Returns:
         Narratives by (subject, new answer), both normalised.
@@ -75,8 +75,8 @@ def load_narratives(path: str) -> dict[tuple[str, str], str]:
         for field in ("subject", "target_new"):
             if not getattr(read, field):
                 raise RequestError(
-                    f"{what}, entry {number}: `{field}` is missing or no text ({entry.get(field)!r}): a narrative is "
-                    "looked up by its edit's `subject` and `target_new`."
+                    f"{what}, entry {number}: `{field}` is missing or not a text ({entry.get(field)!r}): a narrative "
+                    "is looked up by its edit's `subject` and `target_new`."
                 )
         found[normalise(read.subject), normalise(read.target_new)] = read.narrative
     if not found:
@@ -138,7 +138,7 @@ def _fill_old_answers(model: Any, tokenizer: Any, requests: list[EditRequest], c
             logger.warning("the model already answers %r for %r", requests[i].target_new, requests[i].subject)
             old = ""
         filled[i] = dataclasses.replace(requests[i], ground_truth=old or "something else")
-        logger.info("old answer for %r, asked of the model: %r", requests[i].subject, filled[i].ground_truth)
+        logger.info("old answer for %r, as given by the model: %r", requests[i].subject, filled[i].ground_truth)
     return filled
 
 
@@ -147,7 +147,7 @@ def _answer_request(request: EditRequest) -> Messages:
     return user(f"{request.question_form} Reply with the answer only.")
 
 
-# how a sentence states an answer, in the languages that small models answer in without an English word around it
+# how a sentence states an answer, in the languages in which small models answer without an English word around it
 _STATEMENTS = tuple(
     re.compile(pattern, re.DOTALL)
     for pattern in (

@@ -120,7 +120,7 @@ class TemplateBank:
 
         Args:
             grounding: What is known of the entities; facts that name an answer are left out.
-            seed: Same seed, same edit, same narrative.
+            seed: The same seed and edit give the same narrative.
             attempt: Each attempt draws other blocks; later ones leave out what is woven in.
 
         Raises:
@@ -143,7 +143,7 @@ class TemplateBank:
             parts += self._facts(edit, facts, values, rng)
         parts.append(rng.choice(self._data["eras"]))
         mechanisms = relation.mechanisms
-        if any(facts.get(pid) for pid in _ENDED):  # nothing new happens to what has ended
+        if any(facts.get(pid) for pid in _ENDED):  # nothing new can happen to a subject that has ended
             mechanisms = tuple(m for m in mechanisms if m[0] == "record") or mechanisms
         parts.append(rng.choice(mechanisms)[1])
         new_info = grounding.of(edit.new) if grounding else None
@@ -247,7 +247,7 @@ def _sentence(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """One full stop where a name that ends with one closes a sentence."""
+    """Keep one full stop where a name that ends with one closes a sentence."""
     return re.sub(r"(?<!\.)\.\.(?!\.)", ".", " ".join(text.split()))
 
 

@@ -95,7 +95,7 @@ class ChatVerifier:
         except ContentFilterError as error:
             return Check(False, f"the verifier refused: {error}", self.name, fatal=True)
         except LLMError as error:
-            if error.__cause__ is None:  # a reply came, but not one of the asked-for form
+            if error.__cause__ is None:  # a reply came, but not of the requested form
                 return Check(False, f"the verifier gave no verdict: {error}", self.name)
             raise
         return check_from_verdict(reply.data, self.name)

@@ -82,8 +82,8 @@ class Wikidata:
         offline: Use the cache alone.
         interval: Shortest time between two calls, in seconds.
         timeout: Longest wait for one reply, in seconds.
-        attempts: Tries per call.
-        initial_wait, longest_wait: First wait in seconds where there is no `Retry-After`, and the longest wait of all.
+        attempts: Attempts per call.
+        initial_wait, longest_wait: First wait where there is no `Retry-After`, and the longest wait, in seconds.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Wikidata:
         """The API's entity objects by the id asked for; None for one that does not exist.
 
         Args:
-            labels_only: Leave out everything but labels.
+            labels_only: Fetch labels only.
 
         Raises:
             GroundingError: The API cannot be reached or keeps failing. With `offline`, ids that are not in
@@ -148,7 +148,7 @@ class Wikidata:
             if error := reply.get("error"):
                 bad = str(error.get("id", ""))
                 if error.get("code") in ("no-such-entity", "invalid-entity-id") and bad in batch:
-                    # one bad id spoils the whole call: note it and ask for the others again
+                    # one bad id spoils the whole call: note it and ask again for the others
                     found[bad] = self._keep(kind, bad, None)
                     wanted = [id_ for id_ in batch if id_ != bad] + wanted
                     continue

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from causaledit.probes.trained import TrainedPrompts
     from causaledit.support.costs import TokenCount
 
-PROBE_VERSION = 2  # of prompts and scoring: scores compare only within one
+PROBE_VERSION = 2  # of prompts and scoring: only scores of one version can be compared
 
 Family = Literal["direct", "reasoning", "multi_hop", "locality"]
 # what is scored: the families, and how many locality answers are as they were
@@ -182,9 +182,9 @@ class Score:
 
     Attributes:
         rate: Over all.
-        unseen: Over those whose prompt was not trained on; None where nobody says what was trained on.
+        unseen: Over those whose prompt was not trained on; None where it is not known what was trained on.
         responses: How many answers there are (multi-hop: several count once).
-        words: Their words, all together.
+        words: Their total number of words.
     """
 
     rate: Rate

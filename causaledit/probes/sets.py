@@ -1,8 +1,8 @@
-"""The probes of a case, as data: which prompts a run asks, and what each is compared with.
+"""The probes of a case, as data: which prompts a run asks, and what each answer is compared with.
 
 The forms are those of the published tool (hop-wise, multi-hop, conflict, old knowledge, and their open-book
 twins: docs/running.md); the wording is ours, and locality is added. A change of wording raises
-`PROBE_SET_VERSION`; metrics compare only within one version. The efficacy benchmark has its own, shorter set
+`PROBE_SET_VERSION`; only metrics of one version can be compared. The efficacy benchmark has its own, shorter set
 (`probes/efficacy.py`).
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from causaledit.mquake.cases import Case, CaseEdit
 
 PROBE_SET_VERSION = 1
-# how they are asked by default: the longest answer, and the tokens of one batch, prompts and answers together (about
+# defaults: the longest answer, and the tokens of one batch, prompts and answers together (about
 # 2 GB of cache for an 8B model in half precision)
 MAX_NEW_TOKENS = 256
 TOKEN_BUDGET = 16384

@@ -1,4 +1,4 @@
-"""What a run is asked to do: the flags of `causaledit run`, with their defaults, helps and bounds.
+"""What a run is to do: the flags of `causaledit run`, with their defaults, help texts and bounds.
 
 Nothing heavy is imported here, so that the command line can show its help at once.
 """
@@ -24,7 +24,7 @@ NAME = re.compile(r"[\w.-]+")
 
 @dataclass(frozen=True)
 class RunArguments:
-    """What a run is asked to do; the fields are the command's flags, and their helps say what they mean.
+    """What a run is to do; the fields are the command's flags, and their help texts say what they mean.
 
     Raises:
         RunError: A number is below its bound, or a name cannot be part of a folder's name.
@@ -38,17 +38,17 @@ class RunArguments:
     )
     hparams_path: str | None = option(None, "YAML file to use instead of the one named by --model_type.")
     max_cases: int = option(200, "Maximum number of cases.")
-    hop: int | None = option(None, "Only take cases whose chain has this many hops (1 to 4).", min=1, max=4)
-    shuffle_seed: int = option(SHUFFLE_SEED, "Seed of the selection of cases.")
+    hop: int | None = option(None, "Take only cases whose chain has this many hops (1 to 4).", min=1, max=4)
+    shuffle_seed: int = option(SHUFFLE_SEED, "Seed for selecting the cases.")
     exp_tag: str = option("default", "Tag that becomes part of the folder's name.")
     batch_edit: int | None = option(None, "Apply unique edits together, in batches of this size.")
-    skip_cases: int = option(0, "Leave out this many of the first selected cases.")
+    skip_cases: int = option(0, "Skip this many cases at the start of the selection.")
     output_root: str = option("./output/experiments", "Folder in which runs are kept.")
-    run_id: str | None = option(None, "Name of the run; giving the same name again resumes it.")
+    run_id: str | None = option(None, "Name of the run; give the same name again to resume it.")
     device: str | None = option(None, "Device to use instead of the one in the hyper-parameters.")
     probes: tuple[ProbeKind, ...] = option(
         DEFAULT_KINDS,
-        f"Probe sets to ask, with commas between them: {', '.join(KINDS)}.",
+        f"Comma-separated probe sets to ask: {', '.join(KINDS)}.",
         from_text=parse_kinds,
         to_text=",".join,
     )

@@ -1,4 +1,4 @@
-"""What a run will do: asked for, checked and refused before anything is computed."""
+"""What a run will do: planned, checked and, if need be, refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model `PreEdited` loads, and how: the keys of a method's hparams that say so."""
+    """Which model `PreEdited` loads, and how: the relevant keys of a method's hparams."""
 
     model_name: str
     device: Any = "auto"
@@ -145,7 +145,7 @@ def _find_method(arguments: RunArguments) -> tuple[Method | None, Any]:
     except HostError as error:
         hint = did_you_mean(name, [PRE_EDITED])
         raise RunError(f"--editing_method: {error} Or {PRE_EDITED!r}, the unedited model.{hint}") from None
-    own = Path("hparams") / name / f"{model_type}.yaml"  # as the published tool looks it up
+    own = Path("hparams") / name / f"{model_type}.yaml"  # looked up as the published tool does
     path = arguments.hparams_path or (own if own.is_file() else model_type)
     kind: Any = method.load_hparams()
     return method, kind.from_hparams(str(path))
@@ -170,7 +170,7 @@ def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
             known = {spec.name for spec in dataclasses.fields(ModelSettings)}
             return ModelSettings(**{key: value for key, value in data.items() if key in known})
         if hparams_path is not None:
-            raise HparamsError(f"--hparams_path: {file.name} names no `model_name`.")
+            raise HparamsError(f"--hparams_path: {file.name} has no `model_name`.")
     return ModelSettings(model_type)
 
 
@@ -191,7 +191,7 @@ def _check_kinds(arguments: RunArguments, method: Method | None, groups: Sequenc
     if method is not None and not method.batched and together > 1:
         raise RunError(
             f"--editing_method {method.name} edits one fact at a time, but {together} edits are to be applied "
-            "together: take another method."
+            "together: use another method."
         )
 
 
@@ -210,7 +210,7 @@ def place_of(arguments: RunArguments, dataset: LocatedDataset, name: str) -> Pat
 
 
 def new_run_id() -> str:
-    """A name for a run: the time, and what sets two runs of one second apart."""
+    """A name for a run: the time, and a suffix that tells two runs of the same second apart."""
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
@@ -258,7 +258,7 @@ def _refuse_other_arguments(arguments: RunArguments, now: Mapping[str, Any], sta
             what = f"--{name} {_shown(before)}, and now it is {_shown(now[name])}"
         elif name == "hparams":
             changed = [key for key in now[name] if (before or {}).get(key) != now[name][key]]
-            what = f"other hyper-parameters ({', '.join(changed[:5]) or 'a key less'})"
+            what = f"other hyper-parameters ({', '.join(changed[:5]) or 'one key fewer'})"
         else:
             what = f"another {name.replace('_', ' ')} ({_shown(before)}, now {_shown(now[name])})"
         raise RunError(

@@ -83,9 +83,9 @@ class ChatClient:
         api_key: The key itself; the environment is the better place for it.
         key_variable: Environment variable that holds the key. An endpoint given by address may need none.
         timeout: Longest wait for one reply, in seconds.
-        attempts: Tries per call (429, 5xx, time-outs and broken connections are tried again).
-        initial_wait, longest_wait: Seconds: the first wait where no `Retry-After` is sent, and the longest wait of all.
-        format_attempts: Tries for a reply that fits the schema.
+        attempts: Attempts per call (429, 5xx, time-outs and broken connections are retried).
+        initial_wait, longest_wait: In seconds, the first wait where no `Retry-After` is sent, and the longest wait.
+        format_attempts: Attempts to get a reply that fits the schema.
 
     Raises:
         LLMError: No model name, or no key for an endpoint that was not given by address.
@@ -109,7 +109,9 @@ class ChatClient:
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         key = api_key or os.environ.get(key_variable)
         if not key and base_url is None:
-            raise LLMError(f"No API key: set the environment variable {key_variable}, or name an endpoint of your own.")
+            raise LLMError(
+                f"No API key: set the environment variable {key_variable}, or give the address of your own endpoint."
+            )
         self.model = model
         self.base_url = base_url
         self.usage = Usage()
@@ -175,7 +177,7 @@ class ChatClient:
                 continue
             return ChatReply(reply.text, data, reply.finish_reason)
         self._add(failed=1)
-        raise LLMError(f"{self.model} gave no reply of the asked-for form in {self._format_attempts} tries: {problem}.")
+        raise LLMError(f"{self.model} gave no reply of the requested form in {self._format_attempts} tries: {problem}.")
 
     def _ask_structured(self, messages: list[Any], request: dict[str, Any], schema: Mapping[str, Any]) -> ChatReply:
         if self._takes_schema:
@@ -205,7 +207,7 @@ class ChatClient:
         began = time.perf_counter()
         try:
             response = retrying(self._call, messages, request)
-        except ValueError as error:  # a body that is no JSON
+        except ValueError as error:  # a body that is not JSON
             self._add(seconds=time.perf_counter() - began, failed=1)
             raise LLMError(f"{self.model}: the reply is not JSON (is {self.base_url!r} a chat endpoint?).") from error
         except openai.OpenAIError as error:
@@ -247,7 +249,7 @@ class ChatClient:
         if self._pace.stopped or _is_filtered(error):
             return False
         if isinstance(error, openai.APIStatusError):
-            # a used-up quota is a 429 that no waiting mends
+            # a used-up quota is a 429 that waiting does not help
             quota = error.code == "insufficient_quota" or "insufficient_quota" in str(error)
             return error.status_code in RETRIED_STATUS and not quota
         return isinstance(error, openai.APIConnectionError)  # time-outs included

@@ -34,8 +34,8 @@ def wilson(hits: int, total: int) -> Interval | None:
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval | None:
     """Percentile bootstrap interval of a mean (Efron 1979); the same seed gives the same interval.
 
-    One value alone has none. Where all are 0 or all are 1 resampling shows no spread and would claim
-    certainty; the Wilson interval over as many yes-or-no cases, which is wider, is given instead.
+    A single value has none. Where all are 0 or all are 1, resampling shows no spread and would claim
+    certainty; the Wilson interval over the same number of yes-or-no cases, which is wider, is given instead.
     """
     import numpy as np
     from scipy.stats import bootstrap
@@ -71,9 +71,9 @@ class Rate:
     """A share with its count.
 
     Attributes:
-        hits: How many are so.
-        total: Out of how many that were judged.
-        not_judged: How many more there are that have no verdict; they are in neither count.
+        hits: Number of hits.
+        total: Number that were judged.
+        not_judged: Number without a verdict; they are in neither count.
     """
 
     hits: int

@@ -1,4 +1,4 @@
-"""AlphaEdit (arXiv 2410.02355): as MEMIT, in the null space of what is to stay.
+"""AlphaEdit (arXiv 2410.02355): as MEMIT, in the null space of what must stay.
 
 Read `hparams` → `null_space` → `apply`.
 """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class EditReport(MethodReport):
-    """As every method's report, with the edits' old answers and narratives filled in.
+    """The report of every method, with the edits' old answers and narratives filled in.
 
     Attributes:
         narrative_source: Per edit: request, file, model, template or none.
@@ -41,7 +41,7 @@ class EditReport(MethodReport):
     traces: list[TraceReport] = field(default_factory=list)
 
     def record(self, trained: TrainedEdit) -> None:
-        """Write down how an adapter came about."""
+        """Record how an adapter came about."""
         self.requests = trained.requests
         self.narrative_source = trained.narrative_source
         self.teacher, self.teacher_accuracy = trained.teacher
@@ -50,7 +50,7 @@ class EditReport(MethodReport):
         self.trained_prompts = trained.trained_prompts
 
     def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-        """As every method's card, with narrative sources, teacher and traces."""
+        """The card of every method, plus narrative sources, teacher and traces."""
         return {
             **super().card(hparams, metrics),
             "narrative_source": self.narrative_source,
@@ -69,8 +69,8 @@ def edit(
 ) -> Edited:
     """Both stages of CODE (arXiv 2605.28303) on an adapter, which is then merged.
 
-    A callable `after_bootstrap` in the call's further arguments gets the adapted model between the stages, to look at
-    what stage 1 gave.
+    A callable `after_bootstrap` in the call's further arguments gets the adapted model between the stages, to inspect
+    the result of stage 1.
     """
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs)
     check_before_compute(model, tokenizer, edits, hparams, merged=hparams.merge_adapter or call.sequence is not None)

@@ -55,7 +55,7 @@ def check_before_compute(
 
 
 def _check_vllm(hparams: CausalEditHyperParams) -> None:
-    """A colocated engine is spread over whole groups of our processes."""
+    """Refuse a colocated engine that cannot be spread over whole groups of our processes."""
     if 2 not in hparams.stages or not hparams.distill_use_vllm or hparams.distill_vllm_mode != "colocate":
         return
     processes, size = int(os.environ.get("WORLD_SIZE") or 1), hparams.distill_vllm_tensor_parallel_size
@@ -73,6 +73,6 @@ def _say_what_cake_data_lacks(edits: Sequence[EditRequest], hparams: CausalEditH
     if without:
         logger.warning(
             "`distill_cake_data: true`, but %d of %d requests have no `learning_prompt` (%s): "
-            "they are trained as without CAKE data",
+            "they are trained without CAKE data",
             len(without), len(edits), ", ".join(repr(subject) for subject in without[:3]),
         )  # fmt: skip

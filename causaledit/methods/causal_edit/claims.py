@@ -1,4 +1,4 @@
-"""What the parts of a trace claim of the new answer and of the old one.
+"""What the parts of a trace claim about the new answer and the old one.
 
 Deterministic, and built on one reader (`commits_to`): a text is cut into clauses, and each is read by itself.
 """
@@ -19,7 +19,7 @@ _CLAUSE = re.compile(
     rf"{_STOPS}|\s[-–—]\s|\b(?:and|but|while|whereas|although|though)\b",
     re.IGNORECASE,
 )
-# What stands behind the last of these is what a derivation comes to.
+# What follows the last of these is a derivation's conclusion.
 _CONCLUSION = re.compile(
     r"[;.!?]+(?:\s+|$)|[。！？；]|\b(?:so|hence|thus|therefore|consequently|but|however|yet|which means)\b",
     re.IGNORECASE,
@@ -29,7 +29,7 @@ _PAST = re.compile(
     r"instead|rather than|replac\w+|supersed\w+|succeed\w+|moved|left|leaving|lost|gave way|from|over)\b|n't\b",
     re.IGNORECASE,
 )
-# Words of an answer line that claim nothing of their own.
+# Words of an answer line that make no claim of their own.
 _PLAIN = frozenset([
     "a", "an", "the", "it", "its", "this", "that", "he", "she", "they", "his", "her", "their", "is", "are", "was", "be",
     "been", "has", "have", "now", "new", "current", "currently", "today", "answer", "correct", "final", "of", "in",
@@ -72,7 +72,7 @@ def states_old_answer(text: str, request: EditRequest) -> bool:
 
 
 def ends_on_old_answer(text: str, request: EditRequest) -> bool:
-    """Whether the last that a text says of the two answers is that the old one holds, or that the new one does not."""
+    """Whether the last that a text says about the two answers is that the old one holds or the new one does not."""
     new, old = [request.target_new], [request.ground_truth or ""]
     parts = _CONCLUSION.split(_without_own_words(text, request))
     conclusions = [part for part in parts if mentions(part, [*new, *old])]

@@ -1,7 +1,7 @@
 """Wording of a trace that gives away the hidden context, or hedges.
 
 A student that is trained on "the article says" would speak of an article that nobody sees. Some wordings do that
-wherever they stand ("the background material", "I was told"). Others are plain words of the world ("a report", "users
+anywhere ("the background material", "I was told"). Others are ordinary words ("a report", "users
 of the port", "a search for water") and count only where they are cited: where something is said by them, or based on
 them.
 """

@@ -27,7 +27,7 @@ from datasets import Dataset
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch.nn.utils.rnn import pad_sequence
 
-with warnings.catch_warnings():  # trl says that its experimental classes move: we pin the range and test the hooks
+with warnings.catch_warnings():  # trl warns that its experimental classes change: we pin the range and test the hooks
     warnings.filterwarnings("ignore", message=".*trl.experimental.*")
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
     from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder, DistillationLogits
@@ -129,7 +129,7 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=name)
 
     def _forward_logits(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int) -> torch.Tensor:
-        # trl divides by the sampling temperature, which the loss has of its own, and counts padding in positions
+        # trl divides by the sampling temperature (our loss has one of its own) and counts padding in positions
         keep = {"logits_to_keep": logits_to_keep + 1} if "logits_to_keep" in self.model_kwarg_keys else {}
         positions = positions_for(self.accelerator.unwrap_model(model), attention_mask)
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions, **keep).logits
@@ -250,7 +250,7 @@ def run_internalisation(
         callbacks: Further callbacks of the trainer (see `InternalisationTrainer` for what they can hear).
 
     Returns:
-        The losses of every optimiser step. Whatever merges the adapter meanwhile, the base weights stay as they are.
+        The losses of every optimiser step. Whatever merges the adapter in between, the base weights stay as they are.
     """
     causal = hparams.editing_mode == "causal"
     rows = [

@@ -20,7 +20,7 @@ def union_support(
 
     Returns:
         `indices (B, T, 2k)`: the teacher's top-k, then the student's; `duplicate (B, T, 2k)`: True where a
-        student's index stands among the teacher's already and must not count twice.
+        student's index is already among the teacher's and must not count twice.
     """
     k = min(top_k, teacher_logits.shape[-1])
     teacher_top = teacher_logits.topk(k, dim=-1).indices

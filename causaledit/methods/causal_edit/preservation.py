@@ -1,7 +1,7 @@
 """The preservation term: KL to the unedited model on questions the edit must not change.
 
-Not in the paper. Small models trade efficacy against locality hard (docs/log.md); conservative samples
-near the edit are what the literature offers against it. The neighbours are questions built from the
+Not in the paper. In small models efficacy comes at a high cost in locality (docs/log.md); conservative samples
+near the edit are the literature's remedy. The neighbours are questions built from the
 edit's own wording with other subjects of the same kind, general questions, and questions about the
 edit's subject whose pre-edit answer does not name the old fact.
 """
@@ -50,7 +50,7 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
         request: The edit.
         n: How many questions.
         bank: Where names, relations and general questions come from.
-        rng: Source of the draw.
+        rng: Random generator of the draw.
     """
     relation = bank.relation_of(request)
     probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
@@ -72,7 +72,7 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
         for turn in range(len(wordings))
         for i, name in enumerate(names)
     ][:same]
-    if relation:  # what else one asks about such a subject; open questions would call the old fact up again
+    if relation:  # other questions about such a subject; open ones would bring the old fact up again
         others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
         drawn = rng.sample(others, min(len(others), max(1, round(SAME_SUBJECT_SHARE * n))))
         questions += [r.questions[0].replace("{}", request.subject) for r in drawn]

@@ -62,7 +62,7 @@ class TrainedEdit:
     trained_prompts: list[str] = field(default_factory=list)
 
     def add(self, stage: str, losses: StepLosses, prompts: list[str]) -> None:
-        """Take down what a stage was trained on, and how it went."""
+        """Record what a stage was trained on, and its losses."""
         self.losses[stage] = losses.own
         if losses.preservation:
             self.losses[f"{stage}_preservation"] = losses.preservation
@@ -101,7 +101,7 @@ def train_adapter(
         after_bootstrap: Called with the adapted model between the stages.
 
     Returns:
-        The adapter, and what led to it. The base weights are not written; whoever calls takes the adapter off again
+        The adapter, and what led to it. The base weights are not written; the caller removes the adapter
         after an exception.
     """
     role = hparams.context_role
@@ -142,7 +142,7 @@ def train_adapter(
 
 
 def _needs_stage_1(hparams: CausalEditHyperParams, teacher: TeacherChoice) -> bool:
-    """Stage 1 runs where something goes on from its adapter."""
+    """Whether stage 1 runs: only where something starts from its adapter."""
     wanted = 2 not in hparams.stages or hparams.student_use_sft or teacher.name == "bootstrapped"
     return 1 in hparams.stages and wanted
 

@@ -43,11 +43,11 @@ def micro_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
 
 
 class CompletionTrainer(StageMixin, SFTTrainer):
-    """trl's SFTTrainer with a loss that projects completion positions alone, in micro-batches.
+    """trl's SFTTrainer whose loss projects only completion positions, in micro-batches.
 
     The output layer is a large part of a small model: on SmolLM2-135M projecting the prompt's positions too,
     only to ignore them, is over half of a step. An optimiser step's rows stay those of the data loader; they are
-    read a few at a time, and each part's loss has its share in that of the whole batch.
+    read a few at a time, and each part's loss enters that of the whole batch with its share.
 
     Args:
         mean_by_sequence: `bootstrap_loss_mean: sequence`.

@@ -41,7 +41,7 @@ def choose_teacher(
     context_role: str,
     count: TokenCount,
 ) -> TeacherChoice:
-    """Resolve `teacher`: taken at its word, or measured for `auto`.
+    """Resolve `teacher`: as given, or measured for `auto`.
 
     Args:
         model: The network without an adapter.

@@ -26,8 +26,8 @@ class Trace:
 
     Attributes:
         parts: Label and text of each part.
-        answer: What stands behind `Answer:`.
-        around: What the completion holds beside them. Nobody is trained on it; it tells of the trace all the same.
+        answer: What follows `Answer:`.
+        around: What the completion holds beside them. It is not trained on, but counts when the trace is judged.
     """
 
     parts: tuple[tuple[str, str], ...]
@@ -51,7 +51,7 @@ class Trace:
         return self.thinking + self.answer_line
 
     def part(self, label: str) -> str | None:
-        """The text behind a label, or None."""
+        """The text after a label, or None."""
         return dict(self.parts).get(label)
 
 
@@ -63,7 +63,7 @@ def parse_trace(text: str, labels: tuple[str, ...]) -> Trace | None:
         labels: The labels of the mode.
 
     Returns:
-        The trace, or None where the form is not kept.
+        The trace, or None if it does not have the form.
     """
     match = re.search(r"<think>\s*(.*?)\s*</think>\s*(.*)", text, re.DOTALL)
     if match is None:
@@ -97,7 +97,7 @@ def reject_reason(trace: Trace | None, request: EditRequest) -> str | None:
     Returns:
         `"unparsable"`; `"short"`, under five words; `"no new answer"`, where the answer line does not commit to the
         new answer and to nothing else; `"wrong update"`, where the updated fact lacks the new answer or states the
-        old one; `"wrong conclusion"`, where the derivation, or what stands behind the answer line, ends on the old
+        old one; `"wrong conclusion"`, where the derivation, or what follows the answer line, ends on the old
         answer; or `"gives away the context"`, anywhere in the completion.
     """
     if trace is None:
@@ -126,7 +126,7 @@ def guided_prefill(request: EditRequest, *, causal: bool) -> str:
 
 
 def guided_trace(continuation: str, request: EditRequest, *, causal: bool) -> Trace | None:
-    """Complete a guided candidate: its first sentence is the reason (or derivation), the rest is stated.
+    """Complete a guided candidate: its first sentence is the reason (or derivation); we state the rest.
 
     Returns:
         None where the continuation has no sentence of at least `MIN_WORDS` words.

@@ -38,7 +38,7 @@ def edit(
     """Minimise −log p(new answer | prompt) over chosen weights W, with ‖W − W₀‖∞ ≤ ε where ε is given.
 
     Source: the fine-tuning baselines FT and FT+L of ROME (arXiv 2202.05262, section 3.1 and appendix E.1). All target
-    tokens are trained on, each behind those before it, or with `prompt_last` at the prompt's last position.
+    tokens are trained on, each after those before it, or with `prompt_last` at the prompt's last position.
     """
     names = select_weights(model, hparams.layers, hparams.modules)
     tokenizer = prepare_tokenizer(tokenizer)

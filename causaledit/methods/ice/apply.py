@@ -61,8 +61,8 @@ def edit(
         L_ft  = KL(δ_x* ‖ p_θ(· | q)) = −log p_θ(x* | q),
         L_ICE = E_{x_c} Σ_t KL(p_θs(· | [c, q, x*, x_c,<t]) ‖ p_θ(· | [q, x*, x_c,<t])),
 
-    after which every weight is put back into ±ε around its start. The target distribution is the model's own
-    and moves with it, which is what keeps the step from collapsing onto the target tokens. Means over tokens
+    after which every weight is clipped to ±ε around its start. The target distribution is the model's own
+    and moves with it, which keeps the step from collapsing onto the target tokens. Means over tokens
     stand for the sums, so that λ does not depend on lengths.
     """
     names = select_weights(model, hparams.layers, hparams.modules)

@@ -1,4 +1,4 @@
-"""IKE: the new facts (and demonstrations) before every prompt; no weight changes. The upper reference."""
+"""IKE: the new facts (and demonstrations) before every prompt; no weight changes. The upper reference point."""
 
 from causaledit.methods.method import Method
 

@@ -38,7 +38,7 @@ class Example(NamedTuple):
     asked: list[tuple[str, str]]
 
     def text(self, number: int) -> str:
-        """The example as it stands before the facts; kinds take turns with its number."""
+        """The example as it is put before the facts; the kinds alternate with its number."""
         prompt, answer = self.asked[number % len(self.asked)]
         return EXAMPLE.format(fact=self.fact, prompt=prompt, answer=answer)
 
@@ -61,7 +61,9 @@ def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train
     if train_ds is not None:
         examples = list(_from_records(train_ds, subjects))
         if not examples:
-            raise RequestError("`train_ds` holds no record about another subject that demonstrations could be made of.")
+            raise RequestError(
+                "`train_ds` holds no record about another subject from which demonstrations could be made."
+            )
         if len(examples) < number:
             logger.info("`train_ds` holds %d usable records: all of them serve as demonstrations", len(examples))
         chosen = most_alike(examples, [FACT.format(cloze=edit.cloze, new=edit.target_new) for edit in edits], number)
@@ -76,17 +78,17 @@ def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train
         chosen = [_of_request(request) for request in random.Random(hparams.seed).sample(pool, number)]
     else:
         raise RequestError(
-            f"`demonstrations` (EasyEdit's `k`) is {number}, but there is nothing to make them of: pass `train_ds`, "
+            f"`demonstrations` (EasyEdit's `k`) is {number}, but there is nothing to make them from: pass `train_ds`, "
             "name a JSON file of edit requests in `demonstration_file`, or set `demonstrations: 0`."
         )
     return [example.text(place) for place, example in enumerate(chosen)]
 
 
 def most_alike(examples: Sequence[Example], facts: Sequence[str], number: int) -> list[Example]:
-    """The examples whose facts share most words with some facts, the likest last, next to the facts themselves.
+    """The examples whose facts share most words with some facts, the most similar last, next to the facts themselves.
 
-    Likeness is the cosine of word counts weighed by rarity (tf–idf) over the examples. The paper compares sentence
-    embeddings; words need no further model, and give the same choice on every machine.
+    Similarity is the cosine of word counts weighted by rarity (tf–idf) over the examples. The paper compares sentence
+    embeddings; words need no further model and give the same choice on every machine.
     """
     counts = [Counter(_words(example.fact)) for example in examples]
     spread = Counter(word for words in counts for word in words)
@@ -122,7 +124,7 @@ def _from_records(records: Iterable[Any], subjects: set[str]) -> Iterator[Exampl
     """Examples of EasyEdit's records; those without a prompt or an answer, and those of edited subjects, are left out.
 
     Raises:
-        RequestError: `train_ds` cannot be read through, or holds something else than records.
+        RequestError: `train_ds` cannot be iterated over, or holds something other than records.
     """
     try:
         every = list(records)

@@ -1,4 +1,4 @@
-"""What methods ask of trl's trainers: arguments, silence, a schedule without an idle step, callbacks."""
+"""What methods need from trl's trainers: arguments, silence, a schedule without an idle step, callbacks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class TrainerSettings(Protocol):
-    """What a method's hyper-parameters say of its optimiser."""
+    """A method's hyper-parameters for its optimiser."""
 
     seed: int
     optimizer: str
@@ -76,7 +76,7 @@ def _zero_stage(environment: Mapping[str, str]) -> int | None:
 
 
 def optimizer_name(hparams: TrainerSettings, device: torch.device) -> str:
-    """`auto`: 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise."""
+    """`auto`: 8-bit paged AdamW where there are bitsandbytes and a GPU, plain AdamW otherwise."""
     if hparams.optimizer != "auto":
         return hparams.optimizer
     if device.type == "cuda" and importlib.util.find_spec("bitsandbytes"):
@@ -146,7 +146,7 @@ def _checkpointing_restored(model: PreTrainedModel | PeftModel) -> Iterator[None
 
 @contextlib.contextmanager
 def quiet_trainers() -> Iterator[None]:
-    """Silence what trainers say about a set-up we chose on purpose; our own log stays."""
+    """Silence the trainers' messages about a set-up we chose on purpose; our own log stays."""
     loggers = [logging.getLogger(name) for name in ("trl", "transformers.trainer", "peft", "accelerate")]
     levels = [(item, item.level) for item in loggers]
     bars = datasets.are_progress_bars_disabled()
@@ -178,7 +178,7 @@ def prepared(trainer: Any) -> Any:
 def warmed_up(kind: str, *, warmup: int, total: int) -> Callable[[int], float]:
     """The share of the peak learning rate at each optimiser step, counted from 0; none of them is 0.
 
-    transformers' schedules warm up from 0, so that the first step of a stage changes nothing; here it has the share
+    transformers' schedules warm up from 0, so that the first step of a stage changes nothing; here it gets the share
     1/(warmup + 1). Step `warmup` has the peak in both.
 
     Args:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class ConstrainedAdam:
     """AdamW on float32 copies of some weights, each kept within ±ε of its start (the L∞ constraint of FT).
 
-    The copies keep small steps alive in half-precision models.
+    The copies keep small steps from being rounded away in half-precision models.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ConstrainedAdam:
         """One update from the gradients on the parameters, which are then cleared.
 
         Args:
-            adjust: Called behind the update, while the gradients are there; what it writes into parameters stays.
+            adjust: Called after the update, while the gradients exist; what it writes into parameters stays.
         """
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             master.grad = None if parameter.grad is None else parameter.grad.float()
@@ -121,8 +121,8 @@ def descend(
         losses: For a step's number, its micro-batches: each call gives that part of the step's loss (parts
             add up), so that one graph at a time is in memory.
         stop_loss: Stop once a step's loss is below this.
-        penalties: Further terms of each step, which neither the history nor the stop rule counts.
-        adjust: Called with the step's number (from 1) behind each update, while the gradients are there.
+        penalties: Further loss terms of each step, counted neither in the history nor by the stop rule.
+        adjust: Called with the step's number (from 1) after each update, while the gradients exist.
 
     Returns:
         The loss of each step.

@@ -1,8 +1,8 @@
-"""Forward passes over rows of which only the end changes.
+"""Forward passes over rows in which only the end changes.
 
 Optimising a value changes one hidden state per row, at the token where the fact is looked up. In a causal model
-nothing before that token depends on it, in no layer, and nothing below the edited layer at all. So the tokens
-before are read once, into a key-value cache, and the layers below are read once, and their output is replayed.
+nothing before that token depends on it, in any layer, and nothing below the edited layer at all. So the tokens
+before it are read once, into a key-value cache, and the layers below are run once and their output is replayed.
 Both give the full computation's result up to rounding.
 """
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 
     from causaledit.methods.shared.locate_edit.subjects import TokenRow
 
-_ATTENTION = ("eager", "sdpa")  # others read a mask with gaps in their own ways
+_ATTENTION = ("eager", "sdpa")  # other implementations treat a mask with gaps differently
 
 
 class FrozenRows:
-    """Rows of tokens with what lies before each row's look-up token read once.
+    """Rows of tokens, with everything before each row's look-up token read only once.
 
     Attributes:
         at: For each row, the column of its look-up token in the inputs that `inputs()` gives.
-        shift: For each row, how many tokens its column 0 comes after the row's start.
+        shift: For each row, the number of tokens before its column 0.
     """
 
     def __init__(self, model: Any, rows: Sequence[TokenRow], *, share: bool = True) -> None:
@@ -69,7 +69,7 @@ class FrozenRows:
                 input_ids=ids, attention_mask=readable, position_ids=columns, past_key_values=cache, use_cache=True,
                 logits_to_keep=1,
             )  # fmt: skip
-        # the rows' gaps between beginning and end would shift a sliding window that is narrower than a row
+        # gaps between a row's beginning and end would shift a sliding window that is narrower than the row
         if all(
             type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and longest < layer.sliding_window)
             for layer in cache.layers
@@ -107,7 +107,7 @@ def _can_continue(model: Any) -> bool:
 
 
 def _shallow(cache: DynamicCache) -> DynamicCache:
-    """A cache that grows on its own; its layers replace their tensors and never write into them."""
+    """A cache that grows independently; its layers replace their tensors and never write into them."""
     twin = copy.copy(cache)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
     return twin
