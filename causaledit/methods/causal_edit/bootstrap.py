@@ -18,7 +18,7 @@ from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.supervised import BootstrapTrainer
-from causaledit.methods.shared.trainers import StepLosses, WatchCallback, prepared, quiet_trainers, trainer_arguments
+from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
 from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
 from causaledit.models.scoring import completion_logits, mean_log_probability
@@ -272,6 +272,4 @@ def run_bootstrap(
             processing_class=tokenizer,
             callbacks=[watch, *callbacks],
         )
-        prepared(trainer).train()
-    progress.finish()
-    return watch.losses
+        return train(trainer, watch)

@@ -41,8 +41,8 @@ from causaledit.methods.shared.trainers import (
     StepLosses,
     WatchCallback,
     checkpointing_paused,
-    prepared,
     quiet_trainers,
+    train,
     trainer_arguments,
 )
 from causaledit.models.adapters import exact_merging, merged_for_inference
@@ -293,6 +293,4 @@ def run_internalisation(
             processing_class=tokenizer,
             callbacks=[watch, *callbacks],
         )
-        prepared(trainer).train()
-    progress.finish()
-    return watch.losses
+        return train(trainer, watch)
