@@ -17,7 +17,7 @@ from conftest import REPOSITORY
 
 from causaledit.judges.base import JudgedResponse
 from causaledit.judges.registry import get_judge
-from causaledit.judges.rules.text import LONGEST_SENTENCE, sentences
+from causaledit.reading.text import LONGEST_SENTENCE, sentences
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from causaledit.judges.rules.text import plain
-from causaledit.judges.rules.wording import word_set, words
+from causaledit.reading.text import plain
+from causaledit.reading.wording import word_set, words
 
 # One line per relation: what asks for it | by what else an answer may speak of it. A word of four letters or more
 # stands for all that begin with it.

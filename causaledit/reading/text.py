@@ -67,6 +67,11 @@ def spell_out(text: str) -> str:
     return text.strip()
 
 
+def is_question(text: str) -> bool:
+    """Whether a sentence ends with a question mark, inside quotation marks or not."""
+    return text.rstrip("\"') ").endswith(("?", "？"))
+
+
 def sentences(text: str, names: Iterable[str] = ()) -> list[str]:
     """The sentences of a text, each verbatim and stripped.
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from causaledit.judges.rules.names import NEW, OLD, names_for
-from causaledit.judges.rules.question import question_for
-from causaledit.judges.rules.stance import Event, Kind, events_of, turns
-from causaledit.judges.rules.text import plain, sentences, spell_out
+from causaledit.reading.names import NEW, OLD, names_for
+from causaledit.reading.question import question_for
+from causaledit.reading.acts import Act, Event
+from causaledit.reading.stance import Sentence, read_sentence
+from causaledit.reading.text import plain, sentences, spell_out
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from causaledit.judges.base import JudgedResponse
-    from causaledit.judges.rules.names import Names
+    from causaledit.reading.names import Names
 
 _CLOZE_END = re.compile(
     r"\b(?:of|in|by|is|was|are|were|the|to|from|at|as|for|on|a|an|with|named|called|city|country|language|has|had)\s*$",
@@ -42,38 +43,43 @@ class Reading:
     ends_on: str
 
 
-def read(item: JudgedResponse) -> Reading:
+@lru_cache(maxsize=16)  # one response is often judged for several tasks in a row
+def read(
+    response: str, *, new: tuple[str, ...], old: tuple[str, ...] = (), question: str = "", prompt: str = ""
+) -> Reading:
     """Read a response.
 
     Args:
-        item: The response with its question, prompt and answers.
+        response: The model's text.
+        new: The answer looked for and its aliases.
+        old: The answer it competes with, and its aliases.
+        question: What is asked, without cues; a cloze works as well.
+        prompt: The full user message, for option letters and for a sentence that the response continues.
     """
-    new = (item.target_new, *item.aliases)
-    old = (*((item.target_old,) if item.target_old else ()), *item.old_aliases)
-    names = names_for(new, old, item.question, item.prompt)
+    names = names_for(new, old, question, prompt)
     fold = _Fold()
-    for sentence, events in _sentence_events(item, names, [*new, *old]):
-        fold.take(sentence, events)
+    for sentence, read_as in _sentences(response, question, prompt, names, [*new, *old]):
+        fold.take(sentence, read_as)
     return fold.reading()
 
 
-def _sentence_events(item: JudgedResponse, names: Names, known: list[str]) -> Iterator[tuple[str, tuple[Event, ...]]]:
-    question = question_for(item.question)
-    cloze = _cloze(item.prompt)
-    echoed = {spell_out(plain(s)) for s in sentences(item.prompt) if len(s.split()) > 2 and not _OPTION_LINE.match(s)}
-    seen: dict[str, tuple[Event, ...]] = {}
-    parts = sentences(item.response, known)
+def _sentences(
+    response: str, question: str, prompt: str, names: Names, known: list[str]
+) -> Iterator[tuple[str, Sentence]]:
+    asked = question_for(question)
+    cloze = _cloze(prompt)
+    echoed = {spell_out(plain(s)) for s in sentences(prompt) if len(s.split()) > 2 and not _OPTION_LINE.match(s)}
+    seen: dict[str, Sentence] = {}
+    parts = sentences(response, known)
     for i, sentence in enumerate(parts):
         if i == 0 and cloze and not spell_out(plain(sentence)).startswith(spell_out(plain(cloze))[:30]):
-            yield sentence, events_of(sentence, names, question, cloze)
+            yield sentence, read_sentence(sentence, names, asked, cloze)
             continue
         if sentence not in seen:
             echo = spell_out(plain(sentence)) in echoed
-            seen[sentence] = () if echo else events_of(sentence, names, question)
-        events = seen[sentence]
-        if names.letters and _listed(parts, i):
-            events = ()
-        yield sentence, events
+            seen[sentence] = Sentence() if echo else read_sentence(sentence, names, asked)
+        listed = names.letters and _listed(parts, i)
+        yield sentence, Sentence(turns=seen[sentence].turns) if listed else seen[sentence]
 
 
 def _cloze(prompt: str) -> str:
@@ -110,54 +116,58 @@ class _Fold:
         self.old_asserted = False
         self.doubt = ""  # a sentence that thinks again, or qualifies the new answer, since it was given
 
-    def take(self, sentence: str, events: tuple[Event, ...]) -> None:
+    def take(self, sentence: str, read_as: Sentence) -> None:
         """One more sentence."""
-        if self.held == NEW and turns(sentence):
+        events = read_as.events
+        if self.held == NEW and read_as.turns:
             self.doubt = self.doubt or sentence
         doubted = False
         asked, self.asked = self.asked, ""
         for i, event in enumerate(events):
             later = events[i + 1 :]
-            if event.kind is Kind.LEAD_RETRACT:
+            if event.act is Act.LEAD_RETRACT:
                 if asked and event.strong:
                     self._deny(asked, sentence)
                 elif not self._supports(later) and not (event.strong is False and not later):
                     doubted = True
                     if event.strong:
                         self._retract(sentence)
-            elif event.kind is Kind.CONFIRM:
+            elif event.act is Act.CONFIRM:
                 denied = self.claim[1] if self.claim and not self.claim[0] else ""
-                if asked or (denied and not any(e.kind is Kind.ASSERT for e in later)):
+                if asked or (denied and not any(e.act is Act.ASSERT for e in later)):
                     self._assert(asked or denied, sentence)
-            elif event.kind is Kind.RETRACT:
+            elif event.act is Act.RETRACT:
                 self._retract(sentence)
-            elif event.kind is Kind.DENY_IT:
-                if self.named:
-                    self._deny(self.named, sentence)
-            elif event.kind is Kind.GIVE_IT:
+            elif event.act is Act.DENY_IT:
+                if asked or self.named:
+                    self._deny(asked or self.named, sentence)
+            elif event.act is Act.GIVE_IT:
                 if self.named and not self.held:
                     self._assert(self.named, sentence)
-            elif event.kind is Kind.REINSTATE:
+            elif event.act is Act.REINSTATE:
                 if self.first:
                     self._assert(self.first, sentence)
-            elif event.kind is Kind.UNDECIDED:
+            elif event.act is Act.UNDECIDED:
                 self.held, self.final = "", sentence
-            elif event.kind is Kind.ASSERT:
+            elif event.act is Act.ASSERT:
                 self._assert(event.who, sentence, event.strong, doubted, event.bare)
-            elif event.kind is Kind.DENY:
+            elif event.act is Act.DENY:
                 self._deny(event.who, sentence)
-            elif event.kind is Kind.ASK:
+            elif event.act is Act.ASK:
                 self.asked = event.who
                 if event.who == self.held == NEW:
                     self.doubt = self.doubt or sentence
-            elif event.kind is Kind.DOUBT:
+            elif event.act is Act.DOUBT:
                 self.doubt = self.doubt or sentence
-            elif event.kind is Kind.QUALIFY:
+            elif event.act is Act.QUALIFY:
                 if NEW in (event.who, "" if event.who else self.named):
                     self.doubt = self.doubt or sentence
-            elif event.kind is Kind.REPORT:
+            elif event.act is Act.HISTORY:
+                if event.who == self.held == NEW:
+                    self.doubt = self.doubt or sentence
+            elif event.act is Act.REPORT:
                 self.claim = (True, event.who)
-            if event.who and event.kind is not Kind.ASK:
+            if event.who and event.act is not Act.ASK:
                 self.named = event.who
 
     def _supports(self, later: tuple[Event, ...]) -> bool:
@@ -166,10 +176,10 @@ class _Fold:
             return False
         who = self.claim[1]
         rival = OLD if who == NEW else NEW
-        kinds = {(e.kind, e.who) for e in later}
-        if (Kind.ASSERT, rival) in kinds or (Kind.DENY, who) in kinds or any(e.kind is Kind.RETRACT for e in later):
+        kinds = {(e.act, e.who) for e in later}
+        if (Act.ASSERT, rival) in kinds or (Act.DENY, who) in kinds or any(e.act is Act.RETRACT for e in later):
             return False
-        return (Kind.ASSERT, who) in kinds or (Kind.DENY, rival) in kinds
+        return (Act.ASSERT, who) in kinds or (Act.DENY, rival) in kinds
 
     def _retract(self, sentence: str) -> None:
         if self.claim and self.claim[0]:

@@ -1,0 +1,312 @@
+"""What a clause says of one answer that it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from causaledit.reading.acts import Act, Event
+from causaledit.reading.lexicon import Kind
+from causaledit.reading.modes import Mode
+from causaledit.reading.names import NEW, OLD
+from causaledit.reading.question import FOREIGN
+from causaledit.reading.tokens import Token, has, index, last_index, only
+
+if TYPE_CHECKING:
+    from causaledit.reading.question import Question
+
+_ARTICLES = frozenset("the a an its his her all other both".split())
+_COPULA = frozenset("is was are were be been became becomes become not never now a an also actually really".split())
+_DID_IT = frozenset("did does is was has wrote made".split())
+_RIGHT_AFTER = frozenset("it who what where one".split())
+_WHO = frozenset(("which", "who"))
+
+
+@dataclass(frozen=True)
+class Naming:
+    """One answer in its clause.
+
+    Attributes:
+        token: The name.
+        before: From the name before it, or the clause's start.
+        after: To the next name, or the clause's end.
+        rest: The clause without any name.
+        first: Whether no name precedes it in the clause.
+        clause: All of it.
+    """
+
+    token: Token
+    before: list[Token]
+    after: list[Token]
+    rest: list[Token]
+    first: bool
+    clause: list[Token]
+
+    def next_is_denied(self) -> bool:
+        """ "a citizen of X is not a citizen of X": the negation is the second name's."""
+        return negated_before(self.after)
+
+
+def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) -> tuple[Event, ...]:
+    """The events of one naming."""
+    who, before, after, rest = naming.token.who, naming.before, naming.after, naming.rest
+    claimed = mode is Mode.CLAIMED
+    if Kind.ADJECTIVE in naming.token and not _predicated(before, after):
+        return (Event(Act.MENTION, who),)
+    if _twice_denied(before, after, question) and claimed:
+        return (Event(Act.ASSERT, who),)
+    if _denied_to_have_left(before):
+        return (Event(Act.ASSERT, who), Event(Act.QUALIFY, OLD if who == NEW else NEW))
+    if _denied(before, after, question):
+        return (Event(Act.DENY, who),)
+    if _right(after) and claimed:
+        return (Event(Act.ASSERT, who),)
+    if not claimed and has(rest, Kind.SELF):
+        return (Event(Act.REPORT, who),)
+    was = who == OLD and not question.past and has(rest, Kind.WAS) and not has(rest, Kind.IS)
+    was = was and not (len(before) > 1 and before[-1].text == "by" and Kind.ASKED in before[-2])  # "was launched by X"
+    left = last_index(before, Kind.LEAVE)
+    if left >= 0 and _leads_up(before[left + 1 :]):
+        return (Event(Act.HISTORY, who),)
+    if any(t.text.startswith(("not confuse", "not mix", "not to be confused")) for t in rest):
+        return (Event(Act.MENTION, who),)
+    if (has(rest, Kind.PAST) or was) and not has(rest, Kind.NOW):
+        return (Event(Act.HISTORY, who),)
+    if not claimed:
+        return (Event(Act.REPORT, who),)
+    if has(rest, Kind.MAYBE):
+        return (Event(Act.MENTION, who),)
+    if _in_passing(before, question):
+        return (Event(Act.MENTION, who),)
+    return (_assertion(naming, question, lettered),)
+
+
+def _predicated(before: list[Token], after: list[Token]) -> bool:
+    """Whether an adjective gives the answer: "a Polish citizen", "is (a) Polish (dish)", "Polish nationality"."""
+    if has(after[:3], Kind.CITIZEN) or has(before[-3:], Kind.CITIZEN):
+        return True
+    if not before:
+        return not after
+    i = len(before)
+    while i and (before[i - 1].text in _COPULA or before[i - 1].text.endswith("ly") or before[i - 1].kinds & {Kind.NEGATION, Kind.AUX}):
+        i -= 1
+    return any(t.text in ("is", "was", "are", "were", "became", "be", "not", "neither", "i") for t in before[i:])
+
+
+def _twice_denied(before: list[Token], after: list[Token], question: Question) -> bool:
+    """ "it is not true that X did not", "it is wrong to deny that X": both together assert."""
+    if before and before[-1].text == "without" and has(before, Kind.NEGATION):  # "you can not make it without X"
+        return True
+    return _wrong_that(before) and (negated_after(after, question) or has(before, Kind.DENIAL))
+
+
+def _wrong_that(before: list[Token]) -> bool:
+    """ "it is wrong to name X", "it is not true that X": falsehood that ends on the name behind it."""
+    at = last_index(before, Kind.FALSE)
+    if at < 0:
+        for i, token in enumerate(before):
+            if Kind.TRUE in token and has(before[max(0, i - 3) : i], Kind.NEGATION):
+                at = i
+        if at < 0:
+            return False
+    return all(t.kinds & _AFTER_WRONG or t.text.endswith("ing") for t in before[at + 1 :])
+
+
+_AFTER_WRONG = frozenset((Kind.FILL, Kind.DENIAL, Kind.SAY, Kind.ASKED, Kind.SUBJECT, Kind.SEE, Kind.AUX, Kind.CLAIM))
+
+
+def _denied_to_have_left(before: list[Token]) -> bool:
+    """ "no evidence that it ever left X": X stays."""
+    at = index(before, Kind.NEGATION)
+    left = index(before, Kind.LEAVE, start=at + 1) if at >= 0 else -1
+    return left >= 0 and _leads_up(before[left + 1 :]) and has(before, Kind.EVIDENCE, Kind.PERSON, Kind.SUBJECT, Kind.THIS)
+
+
+def _leads_up(between: list[Token]) -> bool:
+    """Whether what was left is the name behind these tokens, and not what follows "to"."""
+    return only(between, Kind.FILL, Kind.BESIDE) and not any(t.text in ("to", "into", "in", "for") for t in between)
+
+
+def _denied(before: list[Token], after: list[Token], question: Question) -> bool:
+    if has(before, Kind.MISUSED) or has(after, Kind.MISUSED):
+        return True
+    if _rejected(before) or _out_of(before):
+        return True
+    false = index(after, Kind.FALSE, Kind.OUT, Kind.CLASH)
+    if false >= 0 and not _in_relative(after[:false]) and not has(after[max(0, false - 3) : false], Kind.NEGATION):
+        return True
+    return _wrong_that(before) or negated_before(before) or negated_after(after, question)
+
+
+def _in_relative(tokens: list[Token]) -> bool:
+    return any(t.text in _WHO for t in tokens)
+
+
+def _rejected(before: list[Token]) -> bool:
+    """ "forget X", "rule out X"."""
+    at = last_index(before, Kind.UNDO)
+    if at < 0 or has(before[:at], Kind.NEGATION) or before[at].text == "make that":
+        return False
+    return all(
+        t.text in ("the", "my", "that", "out", "about", "name", "answer", "option", "word", "linking") or Kind.SAY in t
+        for t in before[at + 1 :]
+    )
+
+
+def _out_of(before: list[Token]) -> bool:
+    """ "has nothing to do with X", "no ties to X"."""
+    at = last_index(before, Kind.OUT)
+    return at >= 0 and before[at].text.startswith(("no", "rule")) and only(before[at + 1 :], Kind.FILL, Kind.BESIDE, Kind.THIS)
+
+
+def negated_before(before: list[Token]) -> bool:
+    """ "not (written by) X", with nothing between that would take the negation for itself."""
+    at = last_index(before, Kind.NEGATION)
+    if at < 0:
+        return False
+    between = before[at + 1 :]
+    if before[at].text == "nothing" and not has(between, Kind.EVIDENCE, Kind.ASKED):
+        return False
+    found = has(between, Kind.EVIDENCE) or has(before[:at], Kind.PERSON) and any(t.text == "there" for t in before[:at])
+    if found or (has(before[:at], Kind.SELF) and has(between, Kind.VOUCH)):
+        return len(between) <= 12 and not has(between, Kind.QUALITY, Kind.ELSE, Kind.BESIDE)
+    if len(between) > (2 if before[at].text == "no" else 7):
+        return False
+    return only(between, Kind.FILL, Kind.ASKED, Kind.SUBJECT, Kind.CITIZEN, Kind.EVIDENCE)
+
+
+def negated_after(after: list[Token], question: Question | None) -> bool:
+    """ "X is not (the capital)": a negation behind the name that takes what was asked, or nothing else."""
+    at = index(after, Kind.NEGATION)
+    if at < 0:
+        return False
+    head = after[:at]
+    if len(head) > 6 or not all(t.kinds & _AFTER_NAME or t.text.endswith("ly") for t in head):
+        return False
+    rest = after[at + 1 :]
+    while rest and Kind.NEGATION in rest[0]:
+        rest = rest[1:]
+    if only(rest, Kind.AUX) or (rest and rest[0].text in ("at", "any more", "ever", "either", "of course", "anymore")):
+        return True
+    if has(rest, Kind.ELSE):
+        return False
+    lead = 0
+    while lead < len(rest) and rest[lead].text in ("a", "an", "the", "be", "have", "been", "is", "was", "its", "his", "her", "so", "very", "such"):
+        lead += 1
+    if lead < len(rest) and Kind.QUALITY in rest[lead] and Kind.ASKED not in rest[lead]:
+        return False
+    if lead < len(rest) and (Kind.TRUE in rest[lead] or rest[lead].text in _TRUE_WORDS):
+        return True
+    if question is not None and has(rest[:7], Kind.ASKED):
+        return True
+    return any(Kind.SUBJECT in t for t in rest[:4]) and only(rest[: index(rest, Kind.SUBJECT)], Kind.FILL)
+
+
+_AFTER_NAME = frozenset((Kind.AUX, Kind.ASKED, Kind.SUBJECT))
+_TRUE_WORDS = frozenset("it that this him her there one answer who what where".split())
+
+
+def _right(after: list[Token]) -> bool:
+    """ "X is right", "X is the answer", "X it is", "X stands"."""
+    i = 0
+    while i < len(after) and (after[i].text in ("is", "was", "are", "has been", "must", "be", "would", "indeed", "the", "a", "my", "has", "been") or after[i].text.endswith("ly")):
+        i += 1
+    if i >= len(after):
+        return False
+    token, copula = after[i], i > 0
+    if token.text in ("it", "this", "that") and not copula:
+        return i + 1 < len(after) and after[i + 1].text == "is"
+    if token.text in ("stands", "holds", "remains") and not copula:
+        return True
+    if not copula:
+        return token.text in ("right", "correct") and len(after) == 1
+    if token.text in ("right", "correct", "best", "final", "true", "only", "the answer", "the right", "the correct"):
+        following = after[i + 1 : i + 2]
+        return token.text in ("right", "correct", "true", "the answer", "the right", "the correct") or has(following, Kind.ANSWER, Kind.CLAIM)
+    return token.text in _RIGHT_AFTER or Kind.ANSWER in token
+
+
+def _in_passing(before: list[Token], question: Question) -> bool:
+    """ "near X", "a friend of X"."""
+    i = len(before)
+    while i and before[i - 1].text in _ARTICLES:
+        i -= 1
+    if not i:
+        return False
+    beside = before[i - 1]
+    if beside.text in ("from", "with") and (
+        has(before[:i], Kind.ASKED) or (i > 1 and (before[i - 2].kinds & {Kind.IS, Kind.WAS, Kind.AUX} or before[i - 2].text in ("come", "comes", "came", "hail", "hails", "originally", "originates")))
+    ):
+        return False
+    if Kind.BESIDE in beside or any(t.text == "without" for t in before):
+        return True
+    return i > 1 and Kind.BESIDE in before[i - 2] and beside.text not in ("is", "was") and len(beside.text.split()) == 1 and beside.text == "of"
+
+
+def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
+    who, before, after, rest = naming.token.who, naming.before, naming.after, naming.rest
+    if _limited(after):
+        return Event(Act.QUALIFY, who)
+    words = [t for t in rest if any(c.isalnum() for c in t.text)]
+    if only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) or _explicit(before):
+        return Event(Act.ASSERT, who, bare=lettered)
+    asked = has(rest, Kind.ASKED)
+    concerned = asked or has(rest, Kind.SUBJECT) or Kind.ADJECTIVE in naming.token
+    if not asked and FOREIGN.search(" ".join(t.text for t in rest)):
+        return Event(Act.MENTION, who)
+    lead = list(before)
+    while lead and (Kind.LINK in lead[0] or lead[0].text in ("the", "a", "an")) and lead[0].text not in ("that is",):
+        lead = lead[1:]
+    if not lead:  # the name is the subject of its clause
+        if _did_it(after) or has(after, Kind.TAKE_OVER):
+            return Event(Act.ASSERT, who)
+        negation = index(after, Kind.NEGATION)
+        if negation >= 0 and not has(after[:negation], Kind.ASKED):
+            return Event(Act.QUALIFY, who)
+        if has(after, Kind.PARTIAL):
+            return Event(Act.MENTION, who)
+        if concerned and not _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
+            return Event(Act.ASSERT, who)
+        return Event(Act.MENTION, who)
+    if has(before, Kind.NEGATION):
+        return Event(Act.QUALIFY, who)
+    if _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
+        return Event(Act.MENTION, who)
+    if concerned or has(lead, Kind.PERSON, Kind.SELF, Kind.THIS, Kind.ANSWER, Kind.PEOPLE) or any(t.text in _PRONOUNS for t in lead):
+        return Event(Act.ASSERT, who)
+    return Event(Act.ASSERT, who, strong=False)
+
+
+_PRONOUNS = frozenset("his her their here called known what who most its".split())
+
+
+def _limited(after: list[Token]) -> bool:
+    """ "X is only …"."""
+    at = index(after, Kind.ONLY)
+    if at < 0:
+        return False
+    return only(after[:at], Kind.AUX, Kind.IS, Kind.WAS) or at == len(after) - 1
+
+
+def _explicit(before: list[Token]) -> bool:
+    """ "the final answer is X"."""
+    at = last_index(before, Kind.ANSWER)
+    if at < 0 or has(before[at:], Kind.NEGATION):
+        return False
+    return before[-1].text in ("is", "be", "remains", "now") or at == len(before) - 1
+
+
+def _did_it(after: list[Token]) -> bool:
+    texts = [t.text for t in after]
+    return bool(texts) and texts[0] in _DID_IT and texts[1:] in ([], ["it"], ["so"], ["that"], ["the", "one"])
+
+
+def _of_something_else(after: list[Token], far: bool) -> bool:
+    """ "X wrote Brave New World", "X is the head of Microsoft": what was asked, but of another subject."""
+    at = last_index(after, Kind.ASKED)
+    if at < 0 or has(after, Kind.SUBJECT):
+        return False
+    rest = after[at + 1 :]
+    while far and rest and rest[0].text in ("the", "a", "of", "in", "for", "at", "to"):
+        rest = rest[1:]
+    return bool(rest) and Kind.PROPER in rest[0]
