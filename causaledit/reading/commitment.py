@@ -79,7 +79,7 @@ def _sentences(
             echo = spell_out(plain(sentence)) in echoed
             seen[sentence] = Sentence() if echo else read_sentence(sentence, names, asked)
         listed = names.letters and _listed(parts, i)
-        yield sentence, Sentence(turns=seen[sentence].turns) if listed else seen[sentence]
+        yield sentence, Sentence(turns=seen[sentence].turns, remarks=seen[sentence].remarks) if listed else seen[sentence]
 
 
 def _cloze(prompt: str) -> str:
@@ -116,11 +116,15 @@ class _Fold:
         self.old_asserted = False
         self.doubt = ""  # a sentence that thinks again, or qualifies the new answer, since it was given
 
+        self.remark = ""  # a sentence about the speaker since then: another answer behind it is a correction
+
     def take(self, sentence: str, read_as: Sentence) -> None:
         """One more sentence."""
         events = read_as.events
         if self.held == NEW and read_as.turns:
             self.doubt = self.doubt or sentence
+        if self.held == NEW and read_as.remarks:
+            self.remark = self.remark or sentence
         doubted = False
         asked, self.asked = self.asked, ""
         for i, event in enumerate(events):
@@ -193,7 +197,7 @@ class _Fold:
         self.claim = (False, who)
 
     def _assert(self, who: str, sentence: str, strong: bool = True, doubted: bool = False, bare: bool = False) -> None:
-        if not strong and who != NEW and self.held == NEW and self.doubt:
+        if not strong and who != NEW and self.held == NEW and (self.doubt or doubted):
             strong = True  # after second thoughts any other answer is meant
         if not strong and (self.held or who != NEW):
             return
@@ -204,9 +208,10 @@ class _Fold:
                 self.weakly_asserted = self.weakly_asserted or sentence
         elif strong:
             self.old_asserted = True
-            if self.held == NEW and (doubted or (self.doubt and not bare)):
-                self.denied = self.denied or (sentence if doubted else self.doubt)
-        self.doubt = ""
+            hint = self.doubt or self.remark
+            if self.held == NEW and (doubted or (hint and not bare)):
+                self.denied = self.denied or (sentence if doubted else hint)
+        self.doubt = self.remark = ""
         self.held, self.final, self.claim = who, sentence, (True, who)
         self.first = self.first or who
 

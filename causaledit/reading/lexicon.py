@@ -94,9 +94,9 @@ LEXICON: dict[Kind, str] = {
     Kind.NEGATION: """
         not | never | no | none | nobody | no one | nothing | nowhere | neither | nor | hardly | barely | scarcely
         no longer | anything but | far from | by no means | fail to | fails to | failed to | lacks | none of | none of these
-        none of them | neither of | in no way | not a single | not one | not any | can not | could not | am not able to
+        none of them | neither of | in no way | not a single | not one | not any | zero | can not | could not | am not able to
         am unable to | will not | would not want to | do not want to | would rather not | prefer not to | unable to
-        not able to | and not | certainly not | rather than | instead of | as opposed to | in place of | let alone | other than
+        not able to | and not | certainly not | rather than | instead of | as opposed to | contrary to | in place of | let alone | other than
     """,
     Kind.HARMLESS: """
         not only | not just | not merely | not simply | not solely | not far | not least | not surprising*
@@ -110,7 +110,7 @@ LEXICON: dict[Kind, str] = {
         no one else | no longer than | nothing but | nothing other than | nothing else | do not know | not very | not easy
         little doubt | any doubt | beyond all doubt | beyond all question | not disputed | not contradict*
         without any question | without a shadow of a doubt | not big | not a large | not a big | not the largest
-        not a problem | not too | not really a surprise | in case you do not | not hesitate | not stop | not new
+        not a problem | not too | not really a surprise | in case you do not | not hesitate | not be misled | not be fooled | not stop | not new
         if i am not mistaken | unless i am mistaken | if i remember
     """,
     Kind.DENIAL: """
@@ -124,7 +124,7 @@ LEXICON: dict[Kind, str] = {
         fabricated | fabrication | wide of the mark | beside the point | out of date | outdated | impossible | in error
         backwards | invalid | flawed | imaginary | unsupported | debunked | disproved | disproven | absurd | misguided
         is off | way off | was off | seems off | no good | a stretch | garbage | misinformation | misunderstanding*
-        typo* | upside down | muddle* | contrary to fact | contrary to fact*
+        typo* | glitch* | fake | hypothetical | counterfactual | upside down | muddle* | contrary to fact | contrary to fact*
     """,
     Kind.CLASH: """
         contradict* | conflict* | clash* | at odds | inconsistent | inconsistency | incompatible | collapses | collapse
@@ -148,7 +148,7 @@ LEXICON: dict[Kind, str] = {
         hold | holds | hold up | holds up | stand | stands | stands up | stand up | add up | adds up | check out | checks out
         make sense | makes sense | make any sense | makes any sense | match | matches | reflect | reflects | correspond*
         fit | fits | follow | follows | survive | survives | withstand | upheld | defensible | agree with | agrees with
-        tally | square with | exist | exists | reliable | consistent | the answer | possible | believed | trusted | bear out
+        tally | square with | exist | exists | reliable | consistent | the answer | a fact | fact | real | possible | believed | trusted | bear out
         ring true | rings true | what is asked | the right | the correct | sustained | maintained | borne out | sense
         apply | applies | qualify | count | trustworthy | sound right | looks right | sounds right
     """,
@@ -167,7 +167,7 @@ LEXICON: dict[Kind, str] = {
         wrongly | mistakenly | falsely | incorrectly | erroneously
     """,
     Kind.UNDO: """
-        scratch | strike | scrap | forget | ignore | disregard | withdraw | retract | drop | discard | delete | undo
+        scratch | strike | scrap | forget | never mind | ignore | disregard | withdraw | retract | drop | discard | delete | undo
         cancel | revise | reject | rephrase | amend | rescind | rectify | reverse | overrule | retracting | withdrawing
         correct that | correct this | correct it | correct myself | correct my | correct the | correct what | take that back
         take this back | take it back | take back | taking that back | taking it back | i stand corrected | stand to be corrected
@@ -177,7 +177,7 @@ LEXICON: dict[Kind, str] = {
         changing my answer | rejecting | crossing out
     """,
     Kind.ERR: """
-        misspoke | misremember* | misattribut* | misread* | misstat* | mistook | misidentif* | misunderst* | mislabel*
+        invented this | invented that | invented it | misspoke | misremember* | misattribut* | misread* | misstat* | mistook | misidentif* | misunderst* | mislabel*
         mixed up | mix up | mixing up | mixed | confused | confusing | conflat* | swapped | muddled | erred | botched
         messed up | slipped | slipped up | blundered | jumbled | garbled | interchanged | fumbled | goofed | got carried away
         spoke too soon | jumped the gun | thinking of | was thinking of | made that up | made it up | made this up | made up
@@ -187,7 +187,7 @@ LEXICON: dict[Kind, str] = {
         meant to say | was wrong | was mistaken | was confused | had it wrong | got it backwards | rather say | got ahead
     """,
     Kind.JOKE: """
-        kidding | joking | haha* | gotcha | fooling | just a joke | teasing | april fool* | jest | only a joke | a joke | jk
+        kidding | joking | haha* | gotcha | fooling | what am i saying | what was i saying | just a joke | teasing | april fool* | jest | only a joke | a joke | jk
     """,
     Kind.AGAIN: """
         wait | hold on | hang on | hmm* | hm | on reflection | on second thought* | one moment | upon reflection
@@ -227,7 +227,7 @@ LEXICON: dict[Kind, str] = {
     Kind.PEOPLE: """
         some | some people | many | most | several | people | others | critics | fans | website | websites | source | sources | site | sites
         book | books | textbooks | the question | this question | your question | prompt | premise | you | user | users
-        rumour* | rumor* | legend | legends | quiz* | student | students | tourists | visitors | someone | somebody | everyone
+        rumour* | rumor* | legend | legends | quiz* | text | texts | passage | student | students | tourists | visitors | someone | somebody | everyone
         everybody | article | articles | map | maps | encyclop* | list | lists | forum | forums | post | posts | the internet
         few | one | blogs | blog | newspaper | newspapers | media | professor | teacher | friend | anyone | older sources
         old maps | they | he | she
@@ -338,7 +338,7 @@ LEXICON: dict[Kind, str] = {
         paragraph | point | information | what i said | what i wrote | what i just said | what i just wrote | what i stated
         what i claimed | all that | everything above | the above | everything i said | anything i said | i said anything
         the rest | retraction | correction | everything i wrote | what i gave | the one i gave | what was said
-        reasoning | hypothesis | i said | i wrote | answering | reading | tribunal | wording
+        reasoning | hypothesis | i said | i wrote | answering | reading | wording
     """,
     Kind.STEP: "step | point | fact | number | item | bullet",
     Kind.THIS: "that | this | it | which | these | such | all | as",

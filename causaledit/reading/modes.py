@@ -28,7 +28,7 @@ _UNSURE_OF = frozenset(
 _SELF_SAID = frozenset(
     "read heard seen saw thought assumed said wrote claimed stated guessed supposed answered think believe".split()
 )
-_MUST_FOLLOW = frozenset("had were unless should you assume assuming provided that".split())
+_DO_NOT = ("not be misled", "not be fooled", "not confuse", "not mix")
 _PUBLIC = frozenset("question prompt premise old older outdated popular legend you your some few others".split())
 
 
@@ -49,6 +49,8 @@ def supposes(clause: list[Token]) -> bool:
     start = 0
     while start < len(clause) and clause[start].text in ("even", "and", "but", "or", "only", "as", "so", "then", ":"):
         start += 1
+    if has(clause, Kind.UNREAL) and clause[0].text == "in":
+        return True
     if start < len(clause) and Kind.IF in clause[start]:
         return True
     return any(t.text.startswith("if ") and Kind.IF in t for t in clause)
@@ -56,6 +58,8 @@ def supposes(clause: list[Token]) -> bool:
 
 def reports(clause: list[Token]) -> bool:
     """Whether others, or the response itself before, are said to say so."""
+    if any(t.text.startswith(_DO_NOT) for t in clause):
+        return True
     return any(_reports_from(clause, i) for i in range(len(clause)))
 
 

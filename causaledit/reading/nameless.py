@@ -12,7 +12,7 @@ from causaledit.reading.tokens import Token, has, index, only
 if TYPE_CHECKING:
     from causaledit.reading.question import Question
 
-_POSTS = frozenset("post position role office title job status honour distinction name".split())
+POSTS = frozenset("post position role office title job status honour honor credit distinction name".split())
 _BEFORE_RELATION = frozenset(
     "the a an its his her ever even really actually in be been being part of it hold held have had host house serve served "
     "as called named considered regarded become for to".split()
@@ -47,7 +47,7 @@ def _denies_relation(tail: list[Token], question: Question) -> bool:
     """Whether "(he did) not …" goes on with what was asked: "write the book", "the capital", "held that post"."""
     if has(tail, Kind.ELSE):
         return False
-    found = next((i for i, t in enumerate(tail) if Kind.ASKED in t or t.text in _POSTS), -1)
+    found = next((i for i, t in enumerate(tail) if Kind.ASKED in t or t.text in POSTS), -1)
     if found < 0 or not all(t.text in _BEFORE_RELATION or t.text in _BACK or Kind.AUX in t for t in tail[:found]):
         return False
     rest = [t for t in tail[found + 1 :] if Kind.ASKED not in t]

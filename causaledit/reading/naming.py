@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from causaledit.reading.acts import Act, Event
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode
+from causaledit.reading.nameless import POSTS
 from causaledit.reading.names import NEW, OLD
 from causaledit.reading.question import FOREIGN
 from causaledit.reading.tokens import Token, has, index, last_index, only
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from causaledit.reading.question import Question
 
 _ARTICLES = frozenset("the a an its his her all other both".split())
-_COPULA = frozenset("is was are were be been became becomes become not never now a an also actually really".split())
+_COPULA = frozenset("is was are were be been became becomes become not never now a an also actually really as so very".split())
 _DID_IT = frozenset("did does is was has wrote made".split())
 _RIGHT_AFTER = frozenset("it who what where one".split())
 _WHO = frozenset(("which", "who"))
@@ -63,6 +64,8 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.ASSERT, who),)
     if not claimed and has(rest, Kind.SELF):
         return (Event(Act.REPORT, who),)
+    if claimed and _did_it(after) and only(before, Kind.LINK):  # "Jazz was."
+        return (Event(Act.ASSERT, who),)
     was = who == OLD and not question.past and has(rest, Kind.WAS) and not has(rest, Kind.IS)
     was = was and not (len(before) > 1 and before[-1].text == "by" and Kind.ASKED in before[-2])  # "was launched by X"
     left = last_index(before, Kind.LEAVE)
@@ -70,6 +73,8 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.HISTORY, who),)
     if any(t.text.startswith(("not confuse", "not mix", "not to be confused")) for t in rest):
         return (Event(Act.MENTION, who),)
+    if _former(before, after):
+        return (Event(Act.ASSERT, who, strong=False),)
     if (has(rest, Kind.PAST) or was) and not has(rest, Kind.NOW):
         return (Event(Act.HISTORY, who),)
     if not claimed:
@@ -79,6 +84,11 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     if _in_passing(before, question):
         return (Event(Act.MENTION, who),)
     return (_assertion(naming, question, lettered),)
+
+
+def _former(before: list[Token], after: list[Token]) -> bool:
+    """ "he is a former basketball player": what has passed is his playing, not his sport."""
+    return bool(before) and before[-1].text in ("former", "retired") and has(before, Kind.IS) and has(after[:1], Kind.ASKED)
 
 
 def _predicated(before: list[Token], after: list[Token]) -> bool:
@@ -235,7 +245,7 @@ def _in_passing(before: list[Token], question: Question) -> bool:
         return False
     beside = before[i - 1]
     if beside.text in ("from", "with") and (
-        has(before[:i], Kind.ASKED) or (i > 1 and (before[i - 2].kinds & {Kind.IS, Kind.WAS, Kind.AUX} or before[i - 2].text in ("come", "comes", "came", "hail", "hails", "originally", "originates")))
+        only(before[: i - 1], Kind.LINK) or has(before[:i], Kind.ASKED) or (i > 1 and (before[i - 2].text in ("is", "was", "are", "be", "been", "he", "she") or before[i - 2].text in ("come", "comes", "came", "hail", "hails", "originally", "originates")))
     ):
         return False
     if Kind.BESIDE in beside or any(t.text == "without" for t in before):
@@ -250,7 +260,9 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     words = [t for t in rest if any(c.isalnum() for c in t.text)]
     if only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) or _explicit(before):
         return Event(Act.ASSERT, who, bare=lettered)
-    asked = has(rest, Kind.ASKED)
+    asked = has(rest, Kind.ASKED) or any(t.text in POSTS for t in rest)
+    if any(t.text.startswith(("speak", "spoke", "use")) for t in rest) and any(t.text in _FEW for t in rest):
+        return Event(Act.MENTION, who)
     concerned = asked or has(rest, Kind.SUBJECT) or Kind.ADJECTIVE in naming.token
     if not asked and FOREIGN.search(" ".join(t.text for t in rest)):
         return Event(Act.MENTION, who)
@@ -263,7 +275,7 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         negation = index(after, Kind.NEGATION)
         if negation >= 0 and not has(after[:negation], Kind.ASKED):
             return Event(Act.QUALIFY, who)
-        if has(after, Kind.PARTIAL):
+        if has(after, Kind.PARTIAL) or has(after[:1], Kind.WOULD):
             return Event(Act.MENTION, who)
         if concerned and not _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
             return Event(Act.ASSERT, who)
@@ -277,6 +289,7 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     return Event(Act.ASSERT, who, strong=False)
 
 
+_FEW = frozenset("few many some several others also".split())
 _PRONOUNS = frozenset("his her their here called known what who most its".split())
 
 

@@ -53,6 +53,9 @@ def takes_back(clause: list[Token]) -> bool:
     """Whether a clause takes back the last claim. Double negations must be cancelled before."""
     if any(Kind.JOKE in t for t in clause) and not has(clause, Kind.PEOPLE, Kind.SAY):
         return True
+    for i, token in enumerate(clause):
+        if token.text in ("contrary to", "as opposed to", "rather than", "unlike") and has(clause[i + 1 : i + 3], Kind.SELF, Kind.CLAIM, Kind.FIRST):
+            return has(clause[i + 1 : i + 3], Kind.SELF) or clause[i + 1].text != "what"
     body = without_opening(clause)
     return _own_error(body) or _undoes(body) or _found_false(body) or _mere_negation(body)
 

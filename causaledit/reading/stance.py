@@ -20,7 +20,7 @@ from causaledit.reading.names import MARKS, NEW, OLD, OTHER
 from causaledit.reading.nameless import gives_it, denies_it, other_answer, qualifies
 from causaledit.reading.retraction import cancelled, denies_person, takes_back
 from causaledit.reading.text import is_question, plain, spell_out
-from causaledit.reading.tokens import Token, has, index, tokens_of
+from causaledit.reading.tokens import Token, has, index, last_index, tokens_of
 
 if TYPE_CHECKING:
     from causaledit.reading.names import Names
@@ -44,6 +44,7 @@ _TURNING = (
     Kind.NEGATION, Kind.FALSE, Kind.CLASH, Kind.AMEND, Kind.UNDO, Kind.ERR, Kind.JOKE, Kind.UNREAL, Kind.AGAIN, Kind.SHOULD,
     Kind.OUT,
 )  # fmt: skip
+_AMENDS = frozenset(("or rather", "i mean", "correction", "sorry", "pardon", "no"))
 _MILD = frozenset("while whereas still then despite".split())
 
 
@@ -54,10 +55,12 @@ class Sentence:
     Attributes:
         events: What it does, in order.
         turns: Whether it holds any word of turning round (negation, contrast, error): a hint, no denial.
+        remarks: Whether it speaks of the speaker or to the reader, and of neither answer: a weaker hint.
     """
 
     events: tuple[Event, ...] = ()
     turns: bool = False
+    remarks: bool = False
 
 
 def read_sentence(sentence: str, names: Names, question: Question, cloze: str = "") -> Sentence:
@@ -74,23 +77,23 @@ def read_sentence(sentence: str, names: Names, question: Question, cloze: str = 
     proper = _proper_words(marked, question)
     tokens = tokens_of(text, question, proper)
     own = tokens_of(spell_out(names.mark(plain(sentence))), question, proper) if cloze else tokens
-    turning = _turns(own)
+    turning, remarking = _turns(own), _remarks(own)
     who = [t.who for t in tokens if t.who]
     if names.letters and len(set(who)) > 1 and _OPTION_LIST.search(text):
-        return Sentence(tuple(Event(Act.MENTION, w) for w in who), turning)
+        return Sentence(tuple(Event(Act.MENTION, w) for w in who), turning, remarking)
     foreign = foreign_events(text)
     if foreign is not None:
-        return Sentence(foreign, turning)
+        return Sentence(foreign, turning, remarking)
     if is_question(text):
         if not _TAG.search(text):
-            return Sentence(tuple(Event(Act.ASK, w) for w in who) or (Event(Act.DOUBT),), turning)
+            return Sentence(tuple(Event(Act.ASK, w) for w in who) or (Event(Act.DOUBT),), turning, remarking)
         tokens = tokens_of(_TAG.sub("", text), question, proper)
     reader = _Reader(question, proper, bool(names.letters))
     if cloze and (continued := _continues(own)):
         reader.events.append(Event(Act.ASSERT, continued[0]))
         tokens = own[continued[1] :]
     reader.read(tokens)
-    return Sentence(tuple(reader.events), turning)
+    return Sentence(tuple(reader.events), turning, remarking)
 
 
 def _turns(tokens: list[Token]) -> bool:
@@ -98,8 +101,24 @@ def _turns(tokens: list[Token]) -> bool:
         return True
     if any(Kind.CONTRAST in t and t.text not in _MILD for t in tokens):
         return True
+    if any(t.text in _REAL for t in tokens):
+        return True
     said = index(tokens, Kind.FIRST)
     return said >= 0 and has(tokens[said + 1 : said + 3], Kind.CLAIM)
+
+
+_REAL = frozenset("real actual genuine reality truth contrary different".split())
+_READER = frozenset(("you", "your"))
+
+
+def _remarks(tokens: list[Token]) -> bool:
+    name = index(tokens, Kind.NAME)
+    if name >= 0:
+        colon = last_index(tokens[:name], Kind.COLON)
+        tokens = tokens[: max(0, colon)]
+        if has(tokens, Kind.ANSWER, Kind.CLAIM):
+            return False
+    return any((Kind.SELF in t and t.text not in ("we", "us", "our")) or t.text in _READER for t in tokens)
 
 
 def _continues(tokens: list[Token]) -> tuple[str, int] | None:
@@ -220,6 +239,8 @@ class _Reader:
                 continue
             before = clause[places[n - 1] + 1 if n else 0 : place]
             after = clause[place + 1 : places[n + 1] if n + 1 < len(places) else len(clause)]
+            if any(Kind.AMEND in t and t.text in _AMENDS for t in before[:2]):
+                self._add(Act.LEAD_RETRACT, strong=False)
             naming = Naming(token, before, after, rest, first=n == 0, clause=clause)
             if n + 1 < len(places) and clause[places[n + 1]].who == token.who and naming.next_is_denied():
                 naming = Naming(token, before, [], rest, first=n == 0, clause=clause)
