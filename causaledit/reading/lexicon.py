@@ -122,7 +122,7 @@ LEXICON: dict[Kind, str] = {
         mix-up | mixup | a lie | myth* | misconception* | confusion | misstatement* | falsehood* | hallucination*
         invention | made up | made-up | bogus | rubbish | nonsense | untenable | unsound | fictional | fiction | fictitious
         fabricated | fabrication | wide of the mark | beside the point | out of date | outdated | impossible | in error
-        backwards | invalid | flawed | imaginary | unsupported | debunked | disproved | disproven | absurd | misguided
+        backwards | invalid | flawed | imaginary | unsupported | debunked | disproved | disproven | absurd | misguided | unreliable | implausible | improbable | unsubstantiated | unverified | misnomer
         is off | way off | was off | seems off | no good | a stretch | garbage | misinformation | misunderstanding*
         typo* | glitch* | fake | hypothetical | counterfactual | upside down | muddle* | contrary to fact | contrary to fact*
     """,
@@ -131,7 +131,7 @@ LEXICON: dict[Kind, str] = {
         falls apart | falls through | fails | breaks down | speaks against | speak against | argues against | has to go
         must go | is out | can not stand | will not do | says otherwise | say otherwise | tells otherwise | tell otherwise
         me otherwise | us otherwise | you otherwise | shows otherwise | suggests otherwise | suggest otherwise | show otherwise
-        proves otherwise | prove otherwise | is otherwise | flies in the face | goes against | runs counter | run counter
+        proves otherwise | prove otherwise | knows better | know better | is otherwise | flies in the face | goes against | runs counter | run counter
         needs correcting | needs to be corrected | needs correction | needs revision | needs fixing | must be corrected
         should be corrected | needs to be revised | need to be corrected | does not hold | is not so | runs into
     """,
@@ -155,7 +155,7 @@ LEXICON: dict[Kind, str] = {
     Kind.VOUCH: """
         confirm | verify | support | endorse | vouch | back up | back that up | back this up | back it up | stand behind
         stand by | square | reconcile | justify | substantiate | corroborate | uphold | find | recall | name | think of
-        defend | accept | back | see | locate | prove | believe | agree | think | keep
+        trust | rely | defend | accept | back | see | locate | prove | believe | agree | think | keep
     """,
     Kind.EVIDENCE: """
         evidence | record* | proof | sign | signs | trace | traces | basis | source | sources | indication* | confirmation
@@ -171,7 +171,7 @@ LEXICON: dict[Kind, str] = {
         cancel | revise | reject | rephrase | amend | rescind | rectify | reverse | overrule | retracting | withdrawing
         correct that | correct this | correct it | correct myself | correct my | correct the | correct what | take that back
         take this back | take it back | take back | taking that back | taking it back | i stand corrected | stand to be corrected
-        make that | fix that | fix this | fix my | delete what | dismiss | cross out | strike out | remove | dropping
+        make that | fix that | fix this | fix my | delete what | dismiss | cross | cross out | strike out | remove | dropping
         rule out | exclude | eliminate | abandon | rules out | ruled out | rule him out | rules him out | rules her out
         rule her out | rules it out | ruled it out | rules them out | caution against | switch my answer | change my answer
         changing my answer | rejecting | crossing out
@@ -184,7 +184,7 @@ LEXICON: dict[Kind, str] = {
         do not know why i said | do not know why i wrote | why i said | why i wrote | regret | apologi* | lost track | hallucinated | said by mistake
         confess to a mistake | got that wrong | got this wrong | got it wrong | messed that up | mixed that up | mixed this up
         no longer believe that | no longer stand by | no longer believe it | should have said | should have written | did not mean
-        meant to say | was wrong | was mistaken | was confused | had it wrong | got it backwards | rather say | got ahead
+        meant to say | was wrong | was mistaken | was confused | had it wrong | got it backwards | rather say | got ahead | was lying | lied
     """,
     Kind.JOKE: """
         kidding | joking | haha* | gotcha | fooling | what am i saying | what was i saying | just a joke | teasing | april fool* | jest | only a joke | a joke | jk

@@ -41,7 +41,11 @@ def mode_of(clause: list[Token], before: Mode) -> Mode:
     """
     if supposes(clause):
         return Mode.SUPPOSED
-    return Mode.REPORTED if reports(clause) else before
+    if reports(clause):
+        return Mode.REPORTED
+    if before is Mode.REPORTED and clause[0].text in ("and", "so") and has(clause, Kind.NOW):
+        return Mode.CLAIMED
+    return before
 
 
 def supposes(clause: list[Token]) -> bool:
@@ -88,7 +92,7 @@ def _reports_from(clause: list[Token], i: int) -> bool:
         return _self_said(rest)
     if token.text in ("that", "which", "who"):
         return (following[1] if nxt == "still" and len(rest) > 1 else nxt) in _SAYS_SO
-    if Kind.URGED in token and not has(clause[max(0, i - 1) : i], Kind.THIS):
+    if Kind.URGED in token and has(clause, Kind.NAME) and not has(clause[max(0, i - 1) : i], Kind.THIS):
         return nxt in ("to", "as") or (len(rest) > 1 and nxt in ("me", "him", "her", "us", "them") and following[1] in ("to", "as"))
     if Kind.UNABLE in token or (Kind.NEGATION in token and i and clause[i - 1].text in ("would", "will", "do")):
         return nxt in _UNSURE_OF and has(clause[:i], Kind.SELF)

@@ -43,9 +43,15 @@ class Naming:
     first: bool
     clause: list[Token]
 
-    def next_is_denied(self) -> bool:
-        """ "a citizen of X is not a citizen of X": the negation is the second name's."""
-        return negated_before(self.after)
+    def next_is_denied(self, *, same: bool) -> bool:
+        """ "a citizen of X is not a citizen of X", "X, not Y": the negation is the second name's."""
+        at = last_index(self.after, Kind.NEGATION)
+        return negated_before(self.after) and (same or only(self.after[:at], Kind.AUX))
+
+    def is_told_apart(self, *, same: bool) -> bool:
+        """ "X is not Y": says what X is not, and not what it is."""
+        at = index(self.after, Kind.NEGATION)
+        return not same and at > 0 and has(self.after[:at], Kind.IS, Kind.WAS) and only(self.after[at + 1 :], Kind.FILL)
 
 
 def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) -> tuple[Event, ...]:
@@ -75,7 +81,11 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.MENTION, who),)
     if _former(before, after):
         return (Event(Act.ASSERT, who, strong=False),)
-    if (has(rest, Kind.PAST) or was) and not has(rest, Kind.NOW):
+    past = any(Kind.PAST in t and Kind.ASKED not in t for t in rest)
+    concedes = naming.clause[0].text in ("while", "although", "though", "even though")
+    if concedes and not question.past and has(after[:1], Kind.WAS):
+        return (Event(Act.HISTORY, who),)
+    if (past or was) and not has(rest, Kind.NOW):
         return (Event(Act.HISTORY, who),)
     if not claimed:
         return (Event(Act.REPORT, who),)
@@ -260,7 +270,7 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     words = [t for t in rest if any(c.isalnum() for c in t.text)]
     if only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) or _explicit(before):
         return Event(Act.ASSERT, who, bare=lettered)
-    asked = has(rest, Kind.ASKED) or any(t.text in POSTS for t in rest)
+    asked = has((*before, *after), Kind.ASKED) or any(t.text in POSTS for t in rest)
     if any(t.text.startswith(("speak", "spoke", "use")) for t in rest) and any(t.text in _FEW for t in rest):
         return Event(Act.MENTION, who)
     concerned = asked or has(rest, Kind.SUBJECT) or Kind.ADJECTIVE in naming.token
@@ -284,13 +294,24 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         return Event(Act.QUALIFY, who)
     if _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
         return Event(Act.MENTION, who)
-    if concerned or has(lead, Kind.PERSON, Kind.SELF, Kind.THIS, Kind.ANSWER, Kind.PEOPLE) or any(t.text in _PRONOUNS for t in lead):
+    if concerned or has(lead, Kind.PERSON, Kind.SELF, Kind.THIS, Kind.ANSWER, Kind.PEOPLE) or _of_a_pronoun(lead):
         return Event(Act.ASSERT, who)
     return Event(Act.ASSERT, who, strong=False)
 
 
 _FEW = frozenset("few many some several others also".split())
-_PRONOUNS = frozenset("his her their here called known what who most its".split())
+_PRONOUNS = frozenset("here called known what who most".split())
+_POSSESSIVES = frozenset("his her their its".split())
+
+
+def _of_a_pronoun(lead: list[Token]) -> bool:
+    """ "here X", "his is X"; but "her books sell in X" is said of the books."""
+    for token, following in zip(lead, [*lead[1:], None], strict=True):
+        if token.text in _PRONOUNS:
+            return True
+        if token.text in _POSSESSIVES and (following is None or following.kinds & {Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM}):
+            return True
+    return False
 
 
 def _limited(after: list[Token]) -> bool:

@@ -145,7 +145,8 @@ def _found_false(body: list[Token]) -> bool:
     if Kind.VOUCH in body[at] and not body[at].kinds & {Kind.FALSE, Kind.CLASH, Kind.TRUE}:
         if _of_what_was_said(head) and has(body[negation:at], Kind.SELF):
             return True  # "that is not something I can stand behind"
-        return (has(head, Kind.SELF) or not head) and (
+        imperative = bool(head) and head[-1].text == "do" and only(head[:-1], Kind.LINK, Kind.FILL)
+        return (has(head, Kind.SELF) or not head or imperative) and (
             _of_what_was_said(head) or not tail or any(t.text in _IT for t in tail[:3]) or has(tail[:4], Kind.CLAIM)
         )
     if _of_what_was_said(head):

@@ -165,6 +165,8 @@ class _Reader:
             elif taken_back:
                 self._add(Act.RETRACT)
             mode = mode_of(clause, mode)
+            if any(t.text in ("if that", "if this", "if it") for t in clause):
+                self._add(Act.DOUBT)
             if has(clause, Kind.NAME):
                 if not reinstated:
                     self._named(pairs, mode)
@@ -242,7 +244,10 @@ class _Reader:
             if any(Kind.AMEND in t and t.text in _AMENDS for t in before[:2]):
                 self._add(Act.LEAD_RETRACT, strong=False)
             naming = Naming(token, before, after, rest, first=n == 0, clause=clause)
-            if n + 1 < len(places) and clause[places[n + 1]].who == token.who and naming.next_is_denied():
+            if n + 1 < len(places) and naming.next_is_denied(same=clause[places[n + 1]].who == token.who):
+                if naming.is_told_apart(same=clause[places[n + 1]].who == token.who):
+                    self._add(Act.MENTION, token.who)
+                    continue
                 naming = Naming(token, before, [], rest, first=n == 0, clause=clause)
             self.events += stance_of(naming, self.question, mode, self.lettered)
 
