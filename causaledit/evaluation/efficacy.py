@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from causaledit.evaluation.answers import commits_to, mentions
 from causaledit.evaluation.probes import MAX_NEW_TOKENS, Probe
 from causaledit.models.chat import prepare_tokenizer, render_for, user
 from causaledit.models.generation import generate_texts
+from causaledit.reading.commitment import gives_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,14 +32,8 @@ class Answered:
 
 
 def is_hit(probe: Probe, response: str) -> bool:
-    """Whether a response answers a probe.
-
-    Locality asks whether the right answer is given at all; the others, whether the response commits to
-    the new answer rather than to the old one.
-    """
-    if probe.family == "locality":
-        return mentions(response, probe.answers)
-    return commits_to(response, probe.answers, probe.rivals)
+    """Whether a response ends committed to a probe's answer, and not to its rival."""
+    return gives_answer(response, probe.answers, probe.rivals, question=probe.prompt, prompt=probe.prompt)
 
 
 def ask(

@@ -239,14 +239,14 @@ def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Edit, 
                 place = {"case": case, "case_id": case_id, "probe": probe, "hop": hop, "slot": slot}
                 path = (case, "post", key, hop, slot)
                 if probe == "hop_wise":
-                    yield _answer_item(prediction, path, owners, place)
+                    yield _answer_item(prediction, path, [[edit.target_old] for edit in owners], place)
                 for edit in owners:
                     yield _edit_item("refutation", prediction, path, edit, place)
                     if probe == "hop_wise" and slot == WHY_SLOT and edit.narrative:
                         yield _edit_item("rationale", prediction, path, edit, place)
     for slot, prediction in _present(_list(post.get("accuracy_pred"))):
         place = {"case": case, "case_id": case_id, "probe": "multi_hop", "slot": slot}
-        yield _answer_item(prediction, (case, "post", "accuracy_pred", slot), [], place)
+        yield _answer_item(prediction, (case, "post", "accuracy_pred", slot), _chain_rival(prediction, edits), place)
     for probe, key in CONFLICT_KEYS.items():
         predictions = _list(post.get(key))
         if predictions and len(predictions) != CONFLICT_PROBES * len(edits):
@@ -263,28 +263,47 @@ def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Edit, 
         index = prediction.get("edit") if isinstance(prediction, Mapping) else None
         place = {"case": case, "case_id": case_id, "probe": "locality", "slot": slot, "edit": index}
         path = (case, "post", "locality_probe", slot)
-        yield _answer_item(prediction, path, [], place)
-        yield _answer_item(prediction, path, [], {**place, "before": True}, key="pred_before")
+        rivals = [[edit.target_new, *edit.aliases] for edit in edits if edit.index == index]
+        yield _answer_item(prediction, path, rivals, place)
+        yield _answer_item(prediction, path, rivals, {**place, "before": True}, key="pred_before")
 
 
 def _answer_item(
-    prediction: Any, path: tuple[int | str, ...], owners: list[Edit], place: dict[str, Any], key: str = "pred"
+    prediction: Any,
+    path: tuple[int | str, ...],
+    rivals: Sequence[Sequence[str | None]],
+    place: dict[str, Any],
+    key: str = "pred",
 ) -> Item:
-    """Is the answer one of the references? The old answer is known where the hop is an edit's own."""
+    """Is the answer one of the references, and not its rival?
+
+    `rivals` holds the answers it may compete with, each with its aliases; the first that is no reference counts. For a
+    hop it is the old answer of the edit that made it, for multi-hop the old chain's, for locality the edit's new one.
+    """
     response, references = _response(prediction, key), _references(prediction)
     if response is None or not references:
         return Item("answer", path=path, **place, problem=_why_not(response, references))
     folded = {normalise(r) for r in references}
-    old = next((e.target_old for e in owners if e.target_old and normalise(e.target_old) not in folded), None)
+    distinct = (names for names in rivals if names and names[0] and normalise(names[0]) not in folded)
+    rival = [name for name in next(distinct, []) if name and normalise(name) not in folded]
     judged = JudgedResponse(
         question=_question(prediction),
         prompt=_prompt(prediction),
         response=response,
         target_new=references[0],
         aliases=tuple(references[1:]),
-        target_old=old,
+        target_old=rival[0] if rival else None,
+        old_aliases=tuple(rival[1:]),
     )
     return Item("answer", path=path, **place, response=judged)
+
+
+def _chain_rival(prediction: Any, edits: Sequence[Edit]) -> list[Sequence[str | None]]:
+    """The old chain's answer: as the run noted it or, in files without it, the old one of an edit of the last hop."""
+    noted = prediction.get("rival") if isinstance(prediction, Mapping) else None
+    rivals: list[Sequence[str | None]] = [[_answer(value) for value in _list(noted)]]
+    references = {normalise(name) for name in _references(prediction)}
+    return rivals + [[edit.target_old] for edit in edits if normalise(edit.target_new) in references]
 
 
 def _edit_item(task: Task, prediction: Any, path: tuple[int | str, ...], edit: Edit, place: dict[str, Any]) -> Item:

@@ -99,6 +99,7 @@ class CaseProbe:
         edit: Which edit of the case it is about (conflict, old knowledge, locality).
         open_book: The narrative is put before the question.
         prefix: What the assistant's turn is made to open with (pilot study).
+        rival: What `ref` competes with (multi-hop: the old chain's answer and its aliases).
     """
 
     kind: Kind
@@ -110,6 +111,7 @@ class CaseProbe:
     edit: int | None = None
     open_book: bool = False
     prefix: str = ""
+    rival: tuple[str, ...] = ()
 
 
 def parse_kinds(value: str) -> tuple[Kind, ...]:
@@ -152,7 +154,8 @@ def _hop(case: Case) -> Iterator[CaseProbe]:
 def _multi_hop(case: Case) -> Iterator[CaseProbe]:
     for slot, question in enumerate(case.questions):
         prompt = MULTI_HOP.text.format(now_question=behind_now(question))
-        yield CaseProbe("multi_hop", question, prompt, (case.new_answer, *case.new_answer_alias), slot)
+        ref, rival = (case.new_answer, *case.new_answer_alias), (case.answer, *case.answer_alias)
+        yield CaseProbe("multi_hop", question, prompt, ref, slot, rival=rival)
 
 
 def _of_edit(

@@ -1,7 +1,7 @@
 """The closed-book probes of an edit, as data: what is asked before and after.
 
 Their wording is held out: no training prompt of the method is one of them (a test compares them).
-A change raises `PROBE_VERSION`; figures compare only within one version.
+A change of wording, or of what is a hit, raises `PROBE_VERSION`; figures compare only within one version.
 """
 
 from __future__ import annotations
@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from causaledit.evaluation.answers import normalise
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from causaledit.requests import EditRequest
 
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 
 Family = Literal["direct", "reasoning", "multi_hop", "locality"]
 MAX_NEW_TOKENS: dict[Family, int] = {"direct": 48, "reasoning": 96, "multi_hop": 48, "locality": 48}
@@ -32,7 +34,7 @@ class Probe:
         kind: What it is within the family (question, cloze, paraphrase, step by step, why, …).
         prompt: The user message.
         answers: The answer that counts as right, with aliases.
-        rivals: The old answer with aliases, which it must not fall back to; empty for locality.
+        rivals: What it must not be answered with: the old answer with aliases, for locality the edit's new answer.
     """
 
     family: Family
@@ -63,7 +65,9 @@ def edit_probes(
         Probe("reasoning", "step by step", STEP_BY_STEP.format(question=lowered), new, old),
         Probe("reasoning", "why", WHY.format(question=lowered), new, old),
     ]
-    probes += [Probe("locality", "locality", pair.question, (pair.answer,)) for pair in request.locality]
+    for pair in request.locality:
+        other = () if normalise(pair.answer) in map(normalise, new) else new
+        probes.append(Probe("locality", "locality", pair.question, (pair.answer,), other))
     return list(dict.fromkeys(probes))
 
 

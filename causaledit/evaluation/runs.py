@@ -484,6 +484,8 @@ def assemble_post(
         entry: dict[str, Any] = {"q": probe.q, "prompt": probe.prompt, "ref": list(probe.ref), "pred": text}
         if probe.edit is not None:
             entry["edit"] = probe.edit
+        if probe.rival:
+            entry["rival"] = list(probe.rival)
         if probe.prefix:
             entry["forced_prefix"] = probe.prefix
         if probe.kind == "hop" and probe.open_book:

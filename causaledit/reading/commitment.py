@@ -14,7 +14,7 @@ from causaledit.reading.stance import Sentence, read_sentence
 from causaledit.reading.text import plain, sentences, spell_out
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from causaledit.reading.names import Names
 
@@ -41,6 +41,28 @@ class Reading:
     denied: str
     final: str
     ends_on: str
+
+
+def gives_answer(
+    response: str, answer: Sequence[str], rival: Sequence[str] = (), *, question: str = "", prompt: str = ""
+) -> bool:
+    """Whether a response ends committed to an answer, and not to another one: the reading that every check shares.
+
+    Args:
+        response: The model's text.
+        answer: The answer and its aliases.
+        rival: The answer it must not fall back to and its aliases; a name that both carry is the answer's.
+        question: What is asked; without it, what a sentence is about cannot be told, and fewer namings count.
+        prompt: The full user message, for option letters and for a sentence that the response continues.
+    """
+    wanted, other = _named(answer), _named(rival)
+    if not wanted:
+        return False
+    return read(response, new=wanted, old=other, question=question, prompt=prompt).ends_on == NEW
+
+
+def _named(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if name and name.strip())
 
 
 @lru_cache(maxsize=16)  # one response is often judged for several tasks in a row

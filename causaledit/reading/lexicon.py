@@ -182,9 +182,9 @@ LEXICON: dict[Kind, str] = {
         messed up | slipped | slipped up | blundered | jumbled | garbled | interchanged | fumbled | goofed | got carried away
         spoke too soon | jumped the gun | thinking of | was thinking of | made that up | made it up | made this up | made up
         do not know why i said | do not know why i wrote | why i said | why i wrote | regret | apologi* | lost track | hallucinated | said by mistake
-        confess to a mistake | got that wrong | got this wrong | got it wrong | messed that up | mixed that up | mixed this up
+ messed that up | mixed that up | mixed this up
         no longer believe that | no longer stand by | no longer believe it | should have said | should have written | did not mean
-        meant to say | was wrong | was mistaken | was confused | had it wrong | got it backwards | rather say | got ahead | was lying | lied
+        meant to say | was confused | rather say | got ahead | was lying | lied
     """,
     Kind.JOKE: """
         kidding | joking | haha* | gotcha | fooling | what am i saying | what was i saying | just a joke | teasing | april fool* | jest | only a joke | a joke | jk

@@ -294,20 +294,20 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         return Event(Act.QUALIFY, who)
     if _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
         return Event(Act.MENTION, who)
-    if concerned or has(lead, Kind.PERSON, Kind.SELF, Kind.THIS, Kind.ANSWER, Kind.PEOPLE) or _of_a_pronoun(lead):
+    if concerned or has(lead, Kind.SELF, Kind.THIS, Kind.ANSWER) or _of_a_pronoun(lead):
         return Event(Act.ASSERT, who)
     return Event(Act.ASSERT, who, strong=False)
 
 
 _FEW = frozenset("few many some several others also".split())
-_PRONOUNS = frozenset("here called known what who most".split())
+_PRONOUNS = frozenset("here called known what who most people they you everyone we".split())
 _POSSESSIVES = frozenset("his her their its".split())
 
 
 def _of_a_pronoun(lead: list[Token]) -> bool:
     """ "here X", "his is X"; but "her books sell in X" is said of the books."""
     for token, following in zip(lead, [*lead[1:], None], strict=True):
-        if token.text in _PRONOUNS:
+        if token.text in _PRONOUNS or (Kind.PERSON in token and token.text not in _POSSESSIVES):
             return True
         if token.text in _POSSESSIVES and (following is None or following.kinds & {Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM}):
             return True

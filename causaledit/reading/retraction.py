@@ -170,6 +170,8 @@ def _verdict(body: list[Token]) -> tuple[int, int]:
     """Where a clause finds something false, and where the negation stands that makes it so (-1 for none)."""
     for i, token in enumerate(body):
         if token.kinds & {Kind.FALSE, Kind.CLASH}:
+            if any(Kind.NEGATION in a and b.text == "that" for a, b in zip(body[:i], body[1:i], strict=False)):
+                return -1, -1  # "it is not that the old answer was wrong"
             return i, -1
         if token.kinds & {Kind.TRUE, Kind.VOUCH, Kind.EVIDENCE}:
             reach = body[max(0, i - _NEGATION_REACH) : i]
