@@ -33,6 +33,8 @@ class Event:
     Attributes:
         who: A mark, or empty where the event needs its context.
         strong: Whether the wording leaves no doubt that the event is about what was asked.
+        aside: Whether it is said of somebody or something else than what was asked about, as far as the words go: it
+            then replaces no answer that stands.
         bare: Whether an option is picked without a sentence ("(B)"): a choice, which corrects nothing.
     """
 
@@ -40,3 +42,4 @@ class Event:
     who: str = ""
     strong: bool = True
     bare: bool = False
+    aside: bool = False

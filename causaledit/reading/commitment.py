@@ -138,11 +138,13 @@ class _Fold:
         self.old_asserted = False
         self.doubt = ""  # a sentence that thinks again, or qualifies the new answer, since it was given
 
+        self.hinted = False  # whether there was any such hint before the sentence
         self.remark = ""  # a sentence about the speaker since then: another answer behind it is a correction
 
     def take(self, sentence: str, read_as: Sentence) -> None:
         """One more sentence."""
         events = read_as.events
+        self.hinted = bool(self.doubt or self.remark)
         if self.held == NEW and read_as.turns:
             self.doubt = self.doubt or sentence
         if self.held == NEW and read_as.remarks:
@@ -176,7 +178,9 @@ class _Fold:
             elif event.act is Act.UNDECIDED:
                 self.held, self.final = "", sentence
             elif event.act is Act.ASSERT:
-                self._assert(event.who, sentence, event.strong, doubted, event.bare)
+                rivalled = event.aside and self.held not in ("", event.who) and not (doubted or self.hinted)
+                if not rivalled:
+                    self._assert(event.who, sentence, event.strong, doubted, event.bare)
             elif event.act is Act.DENY:
                 self._deny(event.who, sentence)
             elif event.act is Act.ASK:

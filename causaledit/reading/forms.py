@@ -10,7 +10,7 @@ import re
 from causaledit.reading.wording import pairs
 
 _COUNTRY_ASKED = re.compile(
-    r"\b(?:country|countries|nation|nationality|citizen\w*|citizenship|where .*\bfrom|origin\w*)\b", re.I
+    r"\b(?:country|countries|continent|nation|nationality|citizen\w*|citizenship|where .*\bfrom|origin\w*)\b", re.I
 )
 _RELIGION_ASKED = re.compile(r"\b(?:religio\w+|faith|belief\w*|denomination|church)\b", re.I)
 _PLAYED = re.compile(r"\b(?:sports?|instruments?|plays?|played|athlete)\b", re.I)
@@ -42,6 +42,7 @@ _DEMONYMS = pairs(
     Sweden: Swedish, Swede | Switzerland: Swiss | Syria: Syrian | Taiwan: Taiwanese | Tanzania: Tanzanian | Thailand: Thai
     Tunisia: Tunisian | Turkey: Turkish, Turk | Türkiye: Turkish | Uganda: Ugandan | Ukraine: Ukrainian | United Kingdom: British, Briton, Brit
     United States: American | United States of America: American | Uruguay: Uruguayan | Uzbekistan: Uzbek
+    Africa: African | Asia: Asian | Europe: European | South America: South American | North America: North American
     Venezuela: Venezuelan | Vietnam: Vietnamese | Wales: Welsh, Welshman | Yemen: Yemeni | Zambia: Zambian | Zimbabwe: Zimbabwean
     """
 )

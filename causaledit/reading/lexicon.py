@@ -94,7 +94,7 @@ LEXICON: dict[Kind, str] = {
     Kind.NEGATION: """
         not | never | no | none | nobody | no one | nothing | nowhere | neither | nor | hardly | barely | scarcely
         no longer | anything but | far from | by no means | fail to | fails to | failed to | lacks | none of | none of these
-        none of them | neither of | in no way | not a single | not one | not any | zero | can not | could not | am not able to
+        none of them | neither of | in no way | not a single | not one | no such thing | not any | zero | can not | could not | am not able to
         am unable to | will not | would not want to | do not want to | would rather not | prefer not to | unable to
         not able to | and not | certainly not | rather than | instead of | as opposed to | contrary to | in place of | let alone | other than
     """,
@@ -136,7 +136,7 @@ LEXICON: dict[Kind, str] = {
         should be corrected | needs to be revised | need to be corrected | does not hold | is not so | runs into
     """,
     Kind.OUT: """
-        nothing to do with | no connection | no link | no role | no part | no relation | no share | is nothing | was nothing
+        nothing to do with | no connection | no link | no role | no part | no relation | no share 
         ruled out | excluded | eliminated | drops out | falls out | falls away | out of the question | off the table
         belongs elsewhere | has to go | must go | out of the running | not in the running | no ties | no known ties
         no such | no official status | no place | rules out | rule out | has been struck | be struck
@@ -307,10 +307,10 @@ LEXICON: dict[Kind, str] = {
     Kind.PAST: """
         used to | formerly | former | previously | previous | once | until | till | up to | originally | in the past | back then
         before | ended | stopped | ceased | abdicat* | resign* | stepped down | retired | had that role | was long
-        historically | old answer | old entry | old name | old capital | earlier times | older times | former times
+        historically | old answer | old entry | old name | earlier times | older times | former times
         ancient times | colonial times | medieval times | at that time | at the time | no longer | centuries ago | century ago
         years ago | any more | anymore | any longer | out of date | outdated | for decades | for centuries | for a long time
-        for many years | for years | in earlier days | times | era | had been | gave up | was returned
+        for many years | for years | not last | lapsed | expired | is over | divorced | in earlier days | times | era | had been | gave up | was returned
     """,
     Kind.WAS: "was | were | had",
     Kind.IS: "is | are | has",

@@ -57,7 +57,7 @@ def supposes(clause: list[Token]) -> bool:
         return True
     if start < len(clause) and Kind.IF in clause[start]:
         return True
-    return any(t.text.startswith("if ") and Kind.IF in t for t in clause)
+    return any(t.text.split()[0] == "if" for t in clause)
 
 
 def reports(clause: list[Token]) -> bool:

@@ -18,7 +18,7 @@ _BEFORE_RELATION = frozenset(
     "as called named considered regarded become for to".split()
 )
 _BACK = frozenset("it this that the there here of a him in at them".split())
-_THEM = frozenset("there him her them it".split())
+_NOBODY = frozenset(("no", "nothing", "nobody", "none", "no one", "zero", "none of", "not one"))
 _NOT_IT = frozenset("there him her them that it".split())
 
 
@@ -37,7 +37,7 @@ def denies_it(clause: list[Token], question: Question, negated_before: bool) -> 
         if len(tail) == 1 or tail[1].text in ("city", "country", "man", "woman", "person", "one"):
             return True
     head = body[:at]
-    speaks_of = (not head and body[at].text != "no") or has(head, Kind.PERSON, Kind.THIS) or only(head, Kind.AUX) or body[at].text in ("nor", "never")
+    speaks_of = (not head and body[at].text not in _NOBODY) or has(head, Kind.PERSON, Kind.THIS) or only(head, Kind.AUX) or body[at].text in ("nor", "never")
     if has(head, Kind.SELF) or not speaks_of or len(head) > 5:
         return False
     return _denies_relation(tail, question)

@@ -65,6 +65,8 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     if _denied_to_have_left(before):
         return (Event(Act.ASSERT, who), Event(Act.QUALIFY, OLD if who == NEW else NEW))
     if _denied(before, after, question):
+        if len(after) > 1 and after[0].text in ("in", "of") and Kind.PROPER in after[1]:
+            return (Event(Act.MENTION, who),)  # "not the X in Y": another one of the name
         return (Event(Act.DENY, who),)
     if _right(after) and claimed:
         return (Event(Act.ASSERT, who),)
@@ -81,6 +83,8 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.MENTION, who),)
     if _former(before, after):
         return (Event(Act.ASSERT, who, strong=False),)
+    if who == OLD and old_one(before):
+        return (Event(Act.HISTORY, who),)
     past = any(Kind.PAST in t and Kind.ASKED not in t for t in rest)
     concedes = naming.clause[0].text in ("while", "although", "though", "even though")
     if concedes and not question.past and has(after[:1], Kind.WAS):
@@ -99,6 +103,25 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
 def _former(before: list[Token], after: list[Token]) -> bool:
     """ "he is a former basketball player": what has passed is his playing, not his sport."""
     return bool(before) and before[-1].text in ("former", "retired") and has(before, Kind.IS) and has(after[:1], Kind.ASKED)
+
+
+def in_apposition(before: list[Token]) -> Act | None:
+    """What a clause that opens with a name owes to the clause before it: "the old capital, X", "in Y, X"."""
+    if has(before, Kind.NAME):
+        return None
+    if old_one(before) and before[-1].kinds & {Kind.ASKED}:
+        return Act.HISTORY
+    if Kind.PROPER in before[-1] and FOREIGN.search(" ".join(t.text for t in before)) and not has(before, Kind.ASKED):
+        return Act.MENTION
+    return None
+
+
+def old_one(tokens: list[Token]) -> bool:
+    """ "the old capital", "the former chief executive"."""
+    return any(
+        t.text in ("old", "former", "previous", "earlier", "original") and Kind.ASKED in following
+        for t, following in zip(tokens, tokens[1:], strict=False)
+    )
 
 
 def _predicated(before: list[Token], after: list[Token]) -> bool:
@@ -185,7 +208,7 @@ def negated_before(before: list[Token]) -> bool:
     if at < 0:
         return False
     between = before[at + 1 :]
-    if before[at].text == "nothing" and not has(between, Kind.EVIDENCE, Kind.ASKED):
+    if before[at].text == "nothing" and between and not has(between, Kind.EVIDENCE, Kind.ASKED):
         return False
     found = has(between, Kind.EVIDENCE) or has(before[:at], Kind.PERSON) and any(t.text == "there" for t in before[:at])
     if found or (has(before[:at], Kind.SELF) and has(between, Kind.VOUCH)):
@@ -254,6 +277,8 @@ def _in_passing(before: list[Token], question: Question) -> bool:
     if not i:
         return False
     beside = before[i - 1]
+    if beside.text == "as" and any(t.text == "as" for t in before[: i - 1]):  # "as large as X"
+        return True
     if beside.text in ("from", "with") and (
         only(before[: i - 1], Kind.LINK) or has(before[:i], Kind.ASKED) or (i > 1 and (before[i - 2].text in ("is", "was", "are", "be", "been", "he", "she") or before[i - 2].text in ("come", "comes", "came", "hail", "hails", "originally", "originates")))
     ):
@@ -286,6 +311,9 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         if negation >= 0 and not has(after[:negation], Kind.ASKED):
             return Event(Act.QUALIFY, who)
         if has(after, Kind.PARTIAL) or has(after[:1], Kind.WOULD):
+            return Event(Act.MENTION, who)
+        lies = after[:1] and after[0].text.startswith(("lie", "border", "stretch", "sits", "stand"))
+        if lies and not has(rest, Kind.SUBJECT):  # "X lies across the sea": where X is, not what lies in it
             return Event(Act.MENTION, who)
         if concerned and not _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
             return Event(Act.ASSERT, who)

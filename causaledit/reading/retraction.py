@@ -132,6 +132,9 @@ def _found_false(body: list[Token]) -> bool:
         return False
     first = min(at, negation) if negation >= 0 else at
     head, tail = body[:first], body[at + 1 :]
+    said = index(tail, Kind.SAY)
+    if Kind.CLASH in body[at] and said > 0 and has(tail[:said], Kind.PEOPLE, Kind.FILL) and not has(tail[:said], Kind.SELF):
+        return False  # "this contradicts what older books say"
     if head and head[-1].text == "to" and not has(head, Kind.SELF, Kind.CLAIM):
         return False
     if tail[:1] and tail[0].text == "to" and len(tail) > 1 and tail[1].text in _TO_CALL and negation < 0:

@@ -7,7 +7,7 @@ remembers. What needs the sentences before it ("that is wrong") is left to `comm
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from causaledit.reading.acts import Act, Event
@@ -15,7 +15,7 @@ from causaledit.reading.clauses import clauses, settle
 from causaledit.reading.foreign import foreign_events
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode, mode_of
-from causaledit.reading.naming import Naming, stance_of
+from causaledit.reading.naming import Naming, in_apposition, stance_of
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
 from causaledit.reading.nameless import gives_it, denies_it, other_answer, qualifies
 from causaledit.reading.retraction import cancelled, denies_person, takes_back
@@ -134,8 +134,11 @@ def _continues(tokens: list[Token]) -> tuple[str, int] | None:
 def _proper_words(marked: str, question: Question) -> frozenset[str]:
     """Capitalised words inside a sentence that are neither answer nor subject: names of something else."""
     words = re.findall(r"(?<=[\w,;)'\"] )(?!I\b)[A-Z][\w'-]+", marked)
+    first = re.match(r"\W*([A-Z][\w'-]*[a-rt-z])(?= (?:is|was|has|had|lies|lives|comes|plays|holds)\b)", marked)
+    if first and not has(tokens_of(spell_out(first[1]), question), *Kind):
+        words.append(first[1])
     folded = (w.casefold().removesuffix("'s") for w in words)
-    return frozenset(w for w in folded if not question.subject.fullmatch(w) and w not in MARKS)
+    return frozenset(w for w in folded if not question.about(w) and w not in MARKS)
 
 
 class _Reader:
@@ -152,9 +155,11 @@ class _Reader:
         tokens = cancelled(self._leads(tokens))
         behind = Mode.REPORTED if _reported_behind(tokens) else Mode.CLAIMED
         mode = behind
-        negated_before = False
+        negated_before = other = False
+        before_it: list[Token] = []
         for pairs in clauses(tokens, settle(tokens)):
             clause = [token for token, _ in pairs]
+            other = _of_another(clause, other)
             if Kind.CONTRAST in clause[0] and clause[0].text != "despite":
                 mode = mode if clause[0].text == "then" else behind
                 self._add(Act.DOUBT)
@@ -169,10 +174,11 @@ class _Reader:
                 self._add(Act.DOUBT)
             if has(clause, Kind.NAME):
                 if not reinstated:
-                    self._named(pairs, mode)
+                    self._named(pairs, mode, other, before_it)
                 mode = behind if mode is Mode.REPORTED else mode
             elif not taken_back and not reinstated:
                 self._nameless(clause, mode, negated_before)
+            before_it = clause
             negated_before = negated_before or has(clause, Kind.NEGATION)
             if has(clause, Kind.AGAIN, Kind.UNREAL, Kind.JOKE, Kind.ERR):
                 self._add(Act.DOUBT)
@@ -215,7 +221,9 @@ class _Reader:
 
     def _nameless(self, clause: list[Token], mode: Mode, negated_before: bool) -> None:
         """A clause without either answer may still deny or give: "he did not write it", "so she is the president"."""
-        if len(clause) <= 3 and Kind.NO in clause[-1] or (Kind.NO in clause[0] and len(clause) == 2):
+        if Kind.NO in clause[-1] and len(clause) <= 3 or (
+            Kind.NO in clause[0] and len(clause) == 2 and clause[1].kinds & {Kind.AGAIN, Kind.AMEND}
+        ):
             self._add(Act.LEAD_RETRACT)
         elif denies_person(clause):
             self._add(Act.DENY_IT)
@@ -230,7 +238,7 @@ class _Reader:
         elif qualifies(clause):
             self._add(Act.QUALIFY)
 
-    def _named(self, pairs: list[tuple[Token, Act | None]], mode: Mode) -> None:
+    def _named(self, pairs: list[tuple[Token, Act | None]], mode: Mode, other: bool, before_it: list[Token]) -> None:
         clause = [token for token, _ in pairs]
         places = [i for i, token in enumerate(clause) if Kind.NAME in token]
         rest = [token for token in clause if Kind.NAME not in token]
@@ -249,7 +257,11 @@ class _Reader:
                     self._add(Act.MENTION, token.who)
                     continue
                 naming = Naming(token, before, [], rest, first=n == 0, clause=clause)
-            self.events += stance_of(naming, self.question, mode, self.lettered)
+            if place == 0 and before_it and (act := in_apposition(before_it)):
+                self._add(act, token.who)
+                continue
+            events = stance_of(naming, self.question, mode, self.lettered)
+            self.events += [replace(e, aside=other) if e.act is Act.ASSERT else e for e in events]
 
 
 def _reported_behind(tokens: list[Token]) -> bool:
@@ -283,6 +295,22 @@ def _reinstates(clause: list[Token]) -> bool:
     return bool(rest) and bool(has(rest[:1], Kind.CLAIM, Kind.TRUE) or rest[0].text in _STANDS | {"version", "one", "instinct"}) and bool(
         set(texts[first + 1 :]) & _STANDS or set(texts[:first]) & {"back", "return", "stick", "stay", "by", "keep"}
     )
+
+
+def _of_another(clause: list[Token], before: bool) -> bool:
+    """Whether a clause, or the one it goes on from, is about a name that nobody asked about: "Y was born in …"."""
+    name = index(clause, Kind.NAME)
+    head = clause[: name if name >= 0 else None]
+    if has(clause, Kind.SUBJECT) or (clause[0].text in ("he", "she", "it", "so", "therefore") and not has(head, Kind.PROPER)):
+        return False
+    if clause[0].text in ("which", "who", "whose") and not has(clause, Kind.PROPER):
+        return True
+    if any(token.kinds == _PROPER_ONLY for token in head):
+        return True
+    return before and Kind.CONTRAST not in clause[0]
+
+
+_PROPER_ONLY = frozenset((Kind.PROPER,))
 
 
 def _undecided(clause: list[Token]) -> bool:
