@@ -94,7 +94,6 @@ DOES_NOT = [
 ]
 
 
-
 @pytest.mark.parametrize("response", COMMITS)
 def test_ends_on_the_new_answer(response):
     assert gives_answer(response, NEW, OLD, question=QUESTION)
@@ -162,7 +161,9 @@ def test_locality_is_kept_by_giving_the_answer_only():
 
 
 def test_reading_costs_no_torch():
-    code = "import sys, causaledit.reading.commitment; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    code = (
+        "import sys, causaledit.reading.commitment; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert json.loads(done.stdout.replace("'", '"')) == []
 

@@ -69,6 +69,8 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
 def _listed(tokens: list[Token]) -> list[int]:
     """The names in an enumeration of three or more: mentioned only."""
     found: list[int] = []
+    if not has(tokens, Kind.NAME) or not any(t.text == "," for t in tokens):
+        return found
     i = 0
     while i < len(tokens):
         items: list[int] = []
@@ -127,7 +129,7 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
     def close(colon: bool) -> None:
         nonlocal part
         kept, part = part, []
-        if not has((t for t, _ in kept), *Kind) and not any(re.search(r"\w", t.text) for t, _ in kept):
+        if not any(t.kinds or t.text.isalnum() for t, _ in kept):
             return
         if colon and _bare([t for t, _ in kept]):
             kept = [(t, Act.MENTION if Kind.NAME in t else act) for t, act in kept]

@@ -101,7 +101,10 @@ def _sentences(
             echo = spell_out(plain(sentence)) in echoed
             seen[sentence] = Sentence() if echo else read_sentence(sentence, names, asked)
         listed = names.letters and _listed(parts, i)
-        yield sentence, Sentence(turns=seen[sentence].turns, remarks=seen[sentence].remarks) if listed else seen[sentence]
+        yield (
+            sentence,
+            Sentence(turns=seen[sentence].turns, remarks=seen[sentence].remarks) if listed else seen[sentence],
+        )
 
 
 def _cloze(prompt: str) -> str:

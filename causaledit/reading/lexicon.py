@@ -127,7 +127,7 @@ LEXICON: dict[Kind, str] = {
         typo* | glitch* | fake | hypothetical | counterfactual | upside down | muddle* | contrary to fact | contrary to fact*
     """,
     Kind.CLASH: """
-        contradict* | conflict* | clash* | at odds | inconsistent | inconsistency | incompatible | collapses | collapse
+        contradict* | disagree* | conflict* | clash* | at odds | inconsistent | inconsistency | incompatible | collapses | collapse
         falls apart | falls through | fails | breaks down | speaks against | speak against | argues against | has to go
         must go | is out | can not stand | will not do | says otherwise | say otherwise | tells otherwise | tell otherwise
         me otherwise | us otherwise | you otherwise | shows otherwise | suggests otherwise | suggest otherwise | show otherwise

@@ -68,6 +68,8 @@ def reports(clause: list[Token]) -> bool:
 
 
 def _reports_from(clause: list[Token], i: int) -> bool:
+    if clause[i].kinds.isdisjoint(_TRIGGERS) and clause[i].text not in _TRIGGER_WORDS:
+        return False
     token, rest = clause[i], clause[i + 1 :]
     following = [t.text for t in rest]
     nxt = following[0] if following else ""
@@ -93,12 +95,20 @@ def _reports_from(clause: list[Token], i: int) -> bool:
     if token.text in ("that", "which", "who"):
         return (following[1] if nxt == "still" and len(rest) > 1 else nxt) in _SAYS_SO
     if Kind.URGED in token and has(clause, Kind.NAME) and not has(clause[max(0, i - 1) : i], Kind.THIS):
-        return nxt in ("to", "as") or (len(rest) > 1 and nxt in ("me", "him", "her", "us", "them") and following[1] in ("to", "as"))
+        return nxt in ("to", "as") or (
+            len(rest) > 1 and nxt in ("me", "him", "her", "us", "them") and following[1] in ("to", "as")
+        )
     if Kind.UNABLE in token or (Kind.NEGATION in token and i and clause[i - 1].text in ("would", "will", "do")):
         return nxt in _UNSURE_OF and has(clause[:i], Kind.SELF)
     if token.text in ("given", "named", "cited") and nxt in ("in", "by", "as"):
         return len(rest) > 1 and following[1] in ("some", "few", "many", "several", "old", "older")
     return False
+
+
+_TRIGGERS = frozenset(
+    (Kind.ASIDE, Kind.PEOPLE, Kind.IDEA, Kind.SOURCE, Kind.URGED, Kind.UNABLE, Kind.NEGATION)
+)
+_TRIGGER_WORDS = _BE | {"i", "that", "which", "who", "given", "named", "cited"}
 
 
 def _self_said(rest: list[Token]) -> bool:
@@ -112,5 +122,6 @@ def _self_said(rest: list[Token]) -> bool:
     if before[said].text == "told" and not (said and before[said - 1].text == "was"):
         return False
     return only(before[:said], Kind.PAST, Kind.AUX, Kind.FIRST, Kind.WAS) or all(
-        t.text in ("had", "have", "first", "initially", "once", "just", "too", "also", "previously") for t in before[:said]
+        t.text in ("had", "have", "first", "initially", "once", "just", "too", "also", "previously")
+        for t in before[:said]
     )

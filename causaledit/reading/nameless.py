@@ -25,7 +25,9 @@ _NOT_IT = frozenset("there him her them that it".split())
 def denies_it(clause: list[Token], question: Question, negated_before: bool) -> bool:
     """ "he did not write it", "it was never the capital", "which rules her out", "not him"."""
     body = without_opening(clause)
-    if any(Kind.OUT in t and t.kinds & {Kind.UNDO} and (len(t.text.split()) > 2 or has(body, Kind.PERSON)) for t in body):
+    if any(
+        Kind.OUT in t and t.kinds & {Kind.UNDO} and (len(t.text.split()) > 2 or has(body, Kind.PERSON)) for t in body
+    ):
         return not has(body, Kind.NEGATION)
     if negated_before and clause[0].text == "let alone" and has(clause, Kind.ASKED):
         return True
@@ -37,7 +39,12 @@ def denies_it(clause: list[Token], question: Question, negated_before: bool) -> 
         if len(tail) == 1 or tail[1].text in ("city", "country", "man", "woman", "person", "one"):
             return True
     head = body[:at]
-    speaks_of = (not head and body[at].text not in _NOBODY) or has(head, Kind.PERSON, Kind.THIS) or only(head, Kind.AUX) or body[at].text in ("nor", "never")
+    speaks_of = (
+        (not head and body[at].text not in _NOBODY)
+        or has(head, Kind.PERSON, Kind.THIS)
+        or only(head, Kind.AUX)
+        or body[at].text in ("nor", "never")
+    )
     if has(head, Kind.SELF) or not speaks_of or len(head) > 5:
         return False
     return _denies_relation(tail, question)

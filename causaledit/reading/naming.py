@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from causaledit.reading.question import Question
 
 _ARTICLES = frozenset("the a an its his her all other both".split())
-_COPULA = frozenset("is was are were be been became becomes become not never now a an also actually really as so very".split())
+_COPULA = frozenset(
+    "is was are were be been became becomes become not never now a an also actually really as so very".split()
+)
 _DID_IT = frozenset("did does is was has wrote made".split())
 _RIGHT_AFTER = frozenset("it who what where one".split())
 _WHO = frozenset(("which", "who"))
@@ -102,7 +104,12 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
 
 def _former(before: list[Token], after: list[Token]) -> bool:
     """ "he is a former basketball player": what has passed is his playing, not his sport."""
-    return bool(before) and before[-1].text in ("former", "retired") and has(before, Kind.IS) and has(after[:1], Kind.ASKED)
+    return (
+        bool(before)
+        and before[-1].text in ("former", "retired")
+        and has(before, Kind.IS)
+        and has(after[:1], Kind.ASKED)
+    )
 
 
 def in_apposition(before: list[Token]) -> Act | None:
@@ -131,7 +138,11 @@ def _predicated(before: list[Token], after: list[Token]) -> bool:
     if not before:
         return not after
     i = len(before)
-    while i and (before[i - 1].text in _COPULA or before[i - 1].text.endswith("ly") or before[i - 1].kinds & {Kind.NEGATION, Kind.AUX}):
+    while i and (
+        before[i - 1].text in _COPULA
+        or before[i - 1].text.endswith("ly")
+        or before[i - 1].kinds & {Kind.NEGATION, Kind.AUX}
+    ):
         i -= 1
     return any(t.text in ("is", "was", "are", "were", "became", "be", "not", "neither", "i") for t in before[i:])
 
@@ -162,7 +173,9 @@ def _denied_to_have_left(before: list[Token]) -> bool:
     """ "no evidence that it ever left X": X stays."""
     at = index(before, Kind.NEGATION)
     left = index(before, Kind.LEAVE, start=at + 1) if at >= 0 else -1
-    return left >= 0 and _leads_up(before[left + 1 :]) and has(before, Kind.EVIDENCE, Kind.PERSON, Kind.SUBJECT, Kind.THIS)
+    return (
+        left >= 0 and _leads_up(before[left + 1 :]) and has(before, Kind.EVIDENCE, Kind.PERSON, Kind.SUBJECT, Kind.THIS)
+    )
 
 
 def _leads_up(between: list[Token]) -> bool:
@@ -199,7 +212,11 @@ def _rejected(before: list[Token]) -> bool:
 def _out_of(before: list[Token]) -> bool:
     """ "has nothing to do with X", "no ties to X"."""
     at = last_index(before, Kind.OUT)
-    return at >= 0 and before[at].text.startswith(("no", "rule")) and only(before[at + 1 :], Kind.FILL, Kind.BESIDE, Kind.THIS)
+    return (
+        at >= 0
+        and before[at].text.startswith(("no", "rule"))
+        and only(before[at + 1 :], Kind.FILL, Kind.BESIDE, Kind.THIS)
+    )
 
 
 def negated_before(before: list[Token]) -> bool:
@@ -234,7 +251,22 @@ def negated_after(after: list[Token], question: Question | None) -> bool:
     if has(rest, Kind.ELSE):
         return False
     lead = 0
-    while lead < len(rest) and rest[lead].text in ("a", "an", "the", "be", "have", "been", "is", "was", "its", "his", "her", "so", "very", "such"):
+    while lead < len(rest) and rest[lead].text in (
+        "a",
+        "an",
+        "the",
+        "be",
+        "have",
+        "been",
+        "is",
+        "was",
+        "its",
+        "his",
+        "her",
+        "so",
+        "very",
+        "such",
+    ):
         lead += 1
     if lead < len(rest) and Kind.QUALITY in rest[lead] and Kind.ASKED not in rest[lead]:
         return False
@@ -252,7 +284,11 @@ _TRUE_WORDS = frozenset("it that this him her there one answer who what where".s
 def _right(after: list[Token]) -> bool:
     """ "X is right", "X is the answer", "X it is", "X stands"."""
     i = 0
-    while i < len(after) and (after[i].text in ("is", "was", "are", "has been", "must", "be", "would", "indeed", "the", "a", "my", "has", "been") or after[i].text.endswith("ly")):
+    while i < len(after) and (
+        after[i].text
+        in ("is", "was", "are", "has been", "must", "be", "would", "indeed", "the", "a", "my", "has", "been")
+        or after[i].text.endswith("ly")
+    ):
         i += 1
     if i >= len(after):
         return False
@@ -265,7 +301,9 @@ def _right(after: list[Token]) -> bool:
         return token.text in ("right", "correct") and len(after) == 1
     if token.text in ("right", "correct", "best", "final", "true", "only", "the answer", "the right", "the correct"):
         following = after[i + 1 : i + 2]
-        return token.text in ("right", "correct", "true", "the answer", "the right", "the correct") or has(following, Kind.ANSWER, Kind.CLAIM)
+        return token.text in ("right", "correct", "true", "the answer", "the right", "the correct") or has(
+            following, Kind.ANSWER, Kind.CLAIM
+        )
     return token.text in _RIGHT_AFTER or Kind.ANSWER in token
 
 
@@ -280,12 +318,26 @@ def _in_passing(before: list[Token], question: Question) -> bool:
     if beside.text == "as" and any(t.text == "as" for t in before[: i - 1]):  # "as large as X"
         return True
     if beside.text in ("from", "with") and (
-        only(before[: i - 1], Kind.LINK) or has(before[:i], Kind.ASKED) or (i > 1 and (before[i - 2].text in ("is", "was", "are", "be", "been", "he", "she") or before[i - 2].text in ("come", "comes", "came", "hail", "hails", "originally", "originates")))
+        only(before[: i - 1], Kind.LINK)
+        or has(before[:i], Kind.ASKED)
+        or (
+            i > 1
+            and (
+                before[i - 2].text in ("is", "was", "are", "be", "been", "he", "she")
+                or before[i - 2].text in ("come", "comes", "came", "hail", "hails", "originally", "originates")
+            )
+        )
     ):
         return False
     if Kind.BESIDE in beside or any(t.text == "without" for t in before):
         return True
-    return i > 1 and Kind.BESIDE in before[i - 2] and beside.text not in ("is", "was") and len(beside.text.split()) == 1 and beside.text == "of"
+    return (
+        i > 1
+        and Kind.BESIDE in before[i - 2]
+        and beside.text not in ("is", "was")
+        and len(beside.text.split()) == 1
+        and beside.text == "of"
+    )
 
 
 def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
@@ -337,7 +389,9 @@ def _of_a_pronoun(lead: list[Token]) -> bool:
     for token, following in zip(lead, [*lead[1:], None], strict=True):
         if token.text in _PRONOUNS or (Kind.PERSON in token and token.text not in _POSSESSIVES):
             return True
-        if token.text in _POSSESSIVES and (following is None or following.kinds & {Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM}):
+        if token.text in _POSSESSIVES and (
+            following is None or following.kinds & {Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM}
+        ):
             return True
     return False
 

@@ -94,6 +94,7 @@ def compare(
         old: The old one and its aliases.
         question: What is asked.
     """
+
     def weights(text: str) -> dict[str, int]:
         return _content(text, question, new, old)
 

@@ -11,7 +11,9 @@ from causaledit.reading.lexicon import Kind
 from causaledit.reading.tokens import Token, has, index, last_index, only
 
 # words of truth that are meant so only where nothing of substance follows ("that does not hold", not "hold a record")
-_FINAL = frozenset("hold holds stand stands follow follows count apply applies exist so fit fits qualify possible".split())
+_FINAL = frozenset(
+    "hold holds stand stands follow follows count apply applies exist so fit fits qualify possible".split()
+)
 _TO_CALL = frozenset("say call name claim speak think see".split())
 _SUCH = frozenset("a an the of such what pure complete common popular simple just my mere big obvious clear on".split())
 _LOST = frozenset("out".split())
@@ -41,7 +43,10 @@ _AFFIRMED = Token("right", frozenset((Kind.FILL,)))
 
 def _slight(tokens: list[Token]) -> bool:
     return all(
-        t.text.endswith("ly") or t.text in _SUCH or t.kinds & _LIGHT or t.text in ("at", "all", "them", "been", "be", "it")
+        t.text.endswith("ly")
+        or t.text in _SUCH
+        or t.kinds & _LIGHT
+        or t.text in ("at", "all", "them", "been", "be", "it")
         for t in tokens
     )
 
@@ -54,7 +59,9 @@ def takes_back(clause: list[Token]) -> bool:
     if any(Kind.JOKE in t for t in clause) and not has(clause, Kind.PEOPLE, Kind.SAY):
         return True
     for i, token in enumerate(clause):
-        if token.text in ("contrary to", "as opposed to", "rather than", "unlike") and has(clause[i + 1 : i + 3], Kind.SELF, Kind.CLAIM, Kind.FIRST):
+        if token.text in ("contrary to", "as opposed to", "rather than", "unlike") and has(
+            clause[i + 1 : i + 3], Kind.SELF, Kind.CLAIM, Kind.FIRST
+        ):
             return has(clause[i + 1 : i + 3], Kind.SELF) or clause[i + 1].text != "what"
     body = without_opening(clause)
     return _own_error(body) or _undoes(body) or _found_false(body) or _mere_negation(body)
@@ -70,8 +77,10 @@ def without_opening(clause: list[Token]) -> list[Token]:
         start += 1
     body = clause[start:]
     see = index(body[:7], Kind.SEE)
-    if see >= 0 and not has(body[:see], Kind.NEGATION, Kind.FALSE, Kind.CLASH, Kind.NAME) and (
-        has(body[:see], Kind.SELF) or body[0].text in ("it", "please") or see == 0
+    if (
+        see >= 0
+        and not has(body[:see], Kind.NEGATION, Kind.FALSE, Kind.CLASH, Kind.NAME)
+        and (has(body[:see], Kind.SELF) or body[0].text in ("it", "please") or see == 0)
     ):
         rest = body[see + 1 :]
         while rest and (Kind.SEE in rest[0] or rest[0].text in ("that", "now", "to", "my", "own")) and len(rest) > 1:
@@ -105,7 +114,9 @@ def _own_error(body: list[Token]) -> bool:
     return True
 
 
-_ANY_LEAD = frozenset((Kind.LINK, Kind.AMEND, Kind.CONTRAST, Kind.FILL, Kind.AGAIN, Kind.ERR, Kind.FALSE, Kind.AUX, Kind.SEE))
+_ANY_LEAD = frozenset(
+    (Kind.LINK, Kind.AMEND, Kind.CONTRAST, Kind.FILL, Kind.AGAIN, Kind.ERR, Kind.FALSE, Kind.AUX, Kind.SEE)
+)
 
 
 def _undoes(body: list[Token]) -> bool:
@@ -117,7 +128,9 @@ def _undoes(body: list[Token]) -> bool:
         return not has(body[:at], Kind.NEGATION)
     before, after = body[:at], body[at + 1 : at + 6]
     if has(before, Kind.NEGATION) or not (
-        not before or has(before, Kind.SELF) or before[-1].text in ("to", "please", "let", "should", "must", "just", "and", "be")
+        not before
+        or has(before, Kind.SELF)
+        or before[-1].text in ("to", "please", "let", "should", "must", "just", "and", "be")
         or only(before, *_ANY_LEAD)
     ):
         return False
@@ -133,7 +146,12 @@ def _found_false(body: list[Token]) -> bool:
     first = min(at, negation) if negation >= 0 else at
     head, tail = body[:first], body[at + 1 :]
     said = index(tail, Kind.SAY)
-    if Kind.CLASH in body[at] and said > 0 and has(tail[:said], Kind.PEOPLE, Kind.FILL) and not has(tail[:said], Kind.SELF):
+    if (
+        Kind.CLASH in body[at]
+        and said > 0
+        and has(tail[:said], Kind.PEOPLE, Kind.FILL)
+        and not has(tail[:said], Kind.SELF)
+    ):
         return False  # "this contradicts what older books say"
     if head and head[-1].text == "to" and not has(head, Kind.SELF, Kind.CLAIM):
         return False
@@ -143,7 +161,9 @@ def _found_false(body: list[Token]) -> bool:
         return False
     if negation >= 0 and body[negation].text in _NOBODY and Kind.TRUE in body[at]:
         return has(body[negation:at], Kind.SELF, Kind.FIRST, Kind.THIS)
-    if Kind.EVIDENCE in body[at] and Kind.TRUE not in body[at]:  # "there is no record (of this)", "nothing suggests that …"
+    if (
+        Kind.EVIDENCE in body[at] and Kind.TRUE not in body[at]
+    ):  # "there is no record (of this)", "nothing suggests that …"
         return not head or _of_what_was_said(head) or only(head, *_EXISTS) or has(head, Kind.SELF)
     if Kind.VOUCH in body[at] and not body[at].kinds & {Kind.FALSE, Kind.CLASH, Kind.TRUE}:
         if _of_what_was_said(head) and has(body[negation:at], Kind.SELF):
@@ -154,7 +174,12 @@ def _found_false(body: list[Token]) -> bool:
         )
     if _of_what_was_said(head):
         return True
-    if negation < 0 and tail and not (tail[0].kinds & _LOOSE or tail[0].text.endswith("ly")) and not (len(tail) == 1 and Kind.CLAIM in tail[0]):
+    if (
+        negation < 0
+        and tail
+        and not (tail[0].kinds & _LOOSE or tail[0].text.endswith("ly"))
+        and not (len(tail) == 1 and Kind.CLAIM in tail[0])
+    ):
         return False  # "wrong answers such as …"
     if only(head, *_BARE) or all(t.text.endswith("ly") or t.text in _SUCH or t.kinds & _BARE for t in head):
         rest = [t for t in tail if not t.kinds & _LOOSE]
@@ -188,10 +213,19 @@ def _reaches(between: list[Token], token: Token) -> bool:
     """Whether a negation (the first token) takes the word behind it: "no record", "does not match", "not the match"."""
     words = between[1:]
     if token.text in _VERBAL:
-        return not words or bool(words[-1].kinds & {Kind.AUX, Kind.NEGATION}) or words[-1].text.endswith("ly") or words[-1].text == "even"
+        return (
+            not words
+            or bool(words[-1].kinds & {Kind.AUX, Kind.NEGATION})
+            or words[-1].text.endswith("ly")
+            or words[-1].text == "even"
+        )
     if Kind.VOUCH in token and not token.kinds & {Kind.TRUE, Kind.EVIDENCE}:
         last = words[-1] if words else between[0]
-        return bool(last.kinds & {Kind.AUX, Kind.NEGATION, Kind.SELF}) or last.text.endswith("ly") or last.text in ("to", "even", "really")
+        return (
+            bool(last.kinds & {Kind.AUX, Kind.NEGATION, Kind.SELF})
+            or last.text.endswith("ly")
+            or last.text in ("to", "even", "really")
+        )
     if Kind.EVIDENCE in token and Kind.TRUE not in token and token.text not in _SHOWS:
         return len(words) <= 2
     return True
@@ -201,7 +235,9 @@ _VERBAL = frozenset(
     "hold holds stand stands stands up stand up follow follows count apply applies exist exists fit fits match matches "
     "reflect reflects survive tally".split()
 )
-_SHOWS = frozenset(("suggests", "suggest", "indicates", "indicate", "supports", "confirms", "points to", "backs", "truth", "truth to"))
+_SHOWS = frozenset(
+    ("suggests", "suggest", "indicates", "indicate", "supports", "confirms", "points to", "backs", "truth", "truth to")
+)
 
 
 def _of_what_was_said(head: list[Token]) -> bool:
@@ -212,7 +248,11 @@ def _of_what_was_said(head: list[Token]) -> bool:
             bare = not following or bool(following[0].kinds & _AFTER_THIS) or following[0].text.endswith("ly")
             return bare or has(following, Kind.CLAIM, Kind.FIRST)
         if Kind.CLAIM in token and Kind.NAME not in token:
-            return i == 0 or head[i - 1].text in ("the", "my", "this", "that", "such", "these") or has(head[:i], Kind.FIRST)
+            return (
+                i == 0
+                or head[i - 1].text in ("the", "my", "this", "that", "such", "these")
+                or has(head[:i], Kind.FIRST)
+            )
         if Kind.STEP in token and i + 1 < len(head) and head[i + 1].text.isdigit():
             return True
         if not (token.kinds & _BEFORE_CLAIM or token.text.endswith("ly")):
@@ -220,7 +260,9 @@ def _of_what_was_said(head: list[Token]) -> bool:
     return False
 
 
-_AFTER_THIS = frozenset((Kind.AUX, Kind.IS, Kind.WAS, Kind.WOULD, Kind.FILL, Kind.LINK, Kind.MAYBE, Kind.SELF, Kind.SHOULD, Kind.NEGATION))
+_AFTER_THIS = frozenset(
+    (Kind.AUX, Kind.IS, Kind.WAS, Kind.WOULD, Kind.FILL, Kind.LINK, Kind.MAYBE, Kind.SELF, Kind.SHOULD, Kind.NEGATION)
+)
 _BEFORE_CLAIM = frozenset((Kind.FILL, Kind.LINK, Kind.FIRST, Kind.SELF, Kind.AUX, Kind.CONTRAST, Kind.IS))
 
 
@@ -240,7 +282,9 @@ def _mere_negation(body: list[Token]) -> bool:
 
 
 _PLAIN_HEAD = frozenset((Kind.AUX, Kind.LINK, Kind.CLAIM, Kind.IS, Kind.WAS, Kind.AMEND, Kind.CONTRAST, Kind.FIRST))
-_TAIL = frozenset("at all it so really quite exactly of the sort kind in least course think not though thing such".split())
+_TAIL = frozenset(
+    "at all it so really quite exactly of the sort kind in least course think not though thing such".split()
+)
 
 
 def denies_person(clause: list[Token]) -> bool:

@@ -221,8 +221,10 @@ class _Reader:
 
     def _nameless(self, clause: list[Token], mode: Mode, negated_before: bool) -> None:
         """A clause without either answer may still deny or give: "he did not write it", "so she is the president"."""
-        if Kind.NO in clause[-1] and len(clause) <= 3 or (
-            Kind.NO in clause[0] and len(clause) == 2 and clause[1].kinds & {Kind.AGAIN, Kind.AMEND}
+        if (
+            Kind.NO in clause[-1]
+            and len(clause) <= 3
+            or (Kind.NO in clause[0] and len(clause) == 2 and clause[1].kinds & {Kind.AGAIN, Kind.AMEND})
         ):
             self._add(Act.LEAD_RETRACT)
         elif denies_person(clause):
@@ -286,14 +288,23 @@ def _reinstates(clause: list[Token]) -> bool:
     if "i" in texts and "was" in texts and right >= 0 and set(texts[right + 1 :]) & _AT_FIRST:
         return True
     undone = next((i for i, t in enumerate(texts) if t in ("retraction", "correction")), -1)
-    if undone >= 0 and (has(clause[undone + 1 :], Kind.FALSE) or "premature" in texts or "unnecessary" in texts or has(clause[:undone], Kind.UNDO)):
+    if undone >= 0 and (
+        has(clause[undone + 1 :], Kind.FALSE)
+        or "premature" in texts
+        or "unnecessary" in texts
+        or has(clause[:undone], Kind.UNDO)
+    ):
         return True
     first = next((i for i, t in enumerate(texts) if t in ("first", "original", "initial", "earliest")), -1)
     if first < 0 or not set(texts[max(0, first - 3) : first]) & {"my", "the", "i", "wrote"} or has(clause, Kind.FALSE):
         return False
     rest = clause[first + 1 :]
-    return bool(rest) and bool(has(rest[:1], Kind.CLAIM, Kind.TRUE) or rest[0].text in _STANDS | {"version", "one", "instinct"}) and bool(
-        set(texts[first + 1 :]) & _STANDS or set(texts[:first]) & {"back", "return", "stick", "stay", "by", "keep"}
+    return (
+        bool(rest)
+        and bool(has(rest[:1], Kind.CLAIM, Kind.TRUE) or rest[0].text in _STANDS | {"version", "one", "instinct"})
+        and bool(
+            set(texts[first + 1 :]) & _STANDS or set(texts[:first]) & {"back", "return", "stick", "stay", "by", "keep"}
+        )
     )
 
 
@@ -301,7 +312,9 @@ def _of_another(clause: list[Token], before: bool) -> bool:
     """Whether a clause, or the one it goes on from, is about a name that nobody asked about: "Y was born in …"."""
     name = index(clause, Kind.NAME)
     head = clause[: name if name >= 0 else None]
-    if has(clause, Kind.SUBJECT) or (clause[0].text in ("he", "she", "it", "so", "therefore") and not has(head, Kind.PROPER)):
+    if has(clause, Kind.SUBJECT) or (
+        clause[0].text in ("he", "she", "it", "so", "therefore") and not has(head, Kind.PROPER)
+    ):
         return False
     if clause[0].text in ("which", "who", "whose") and not has(clause, Kind.PROPER):
         return True
@@ -318,5 +331,3 @@ def _undecided(clause: list[Token]) -> bool:
         return True
     unable = index(clause, Kind.UNABLE)
     return unable > 0 and has(clause[:unable], Kind.SELF) and has(clause[unable + 1 : unable + 3], Kind.COMMIT)
-
-

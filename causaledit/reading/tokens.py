@@ -43,6 +43,7 @@ class _Lexicon:
     def __init__(self) -> None:
         self.closed: dict[str, list[tuple[list[str], Kind]]] = {}
         self.open: dict[str, list[tuple[list[str], Kind]]] = {}
+        self.of = lru_cache(maxsize=16_384)(self._of)  # texts repeat their words
         for kind, block in LEXICON.items():
             for wording in re.split(r"\n|\|", block):
                 if words := wording.split():
@@ -52,17 +53,26 @@ class _Lexicon:
 
     def longest(self, words: Sequence[str], start: int) -> tuple[int, frozenset[Kind]]:
         """How many words the longest wording at a place takes, and its kinds."""
-        word = words[start]
-        length, kinds = 1, set()
-        for wording, kind in (*self.closed.get(word, ()), *self.open.get(word[:_PREFIX], ())):
+        single, longer = self.of(words[start])
+        length, kinds = 1, single
+        for wording, kind in longer:
             n = len(wording)
             if n < length or start + n > len(words):
                 continue
             if all(_fits(w, words[start + i]) for i, w in enumerate(wording)):
-                if n > length:
-                    length, kinds = n, set()
-                kinds.add(kind)
-        return length, frozenset(kinds)
+                kinds = kinds | {kind} if n == length else frozenset((kind,))
+                length = n
+        return length, kinds
+
+    def _of(self, word: str) -> tuple[frozenset[Kind], tuple[tuple[list[str], Kind], ...]]:
+        """The kinds of a word by itself, and the longer wordings that open with it."""
+        fitting = [
+            (wording, kind)
+            for wording, kind in (*self.closed.get(word, ()), *self.open.get(word[:_PREFIX], ()))
+            if _fits(wording[0], word)
+        ]
+        single = frozenset(kind for wording, kind in fitting if len(wording) == 1)
+        return single, tuple(pair for pair in fitting if len(pair[0]) > 1)
 
 
 def _fits(wording: str, word: str) -> bool:
@@ -104,7 +114,9 @@ def tokens_of(text: str, question: Question, proper: frozenset[str] = frozenset(
 
 
 _NAME, _ADJECTIVE = frozenset((Kind.NAME,)), frozenset((Kind.NAME, Kind.ADJECTIVE))
-_NOT_OF_A_NAME = frozenset((Kind.FALSE, Kind.CLASH, Kind.TRUE, Kind.UNDO, Kind.ERR, Kind.BESIDE, Kind.PAST, Kind.EVIDENCE))
+_NOT_OF_A_NAME = frozenset(
+    (Kind.FALSE, Kind.CLASH, Kind.TRUE, Kind.UNDO, Kind.ERR, Kind.BESIDE, Kind.PAST, Kind.EVIDENCE)
+)
 _PROPER, _NONE = frozenset((Kind.PROPER,)), frozenset[Kind]()
 
 
@@ -120,19 +132,19 @@ def _concerns(wording: str, question: Question) -> frozenset[Kind]:
 
 def has(tokens: Iterable[Token], *kinds: Kind) -> bool:
     """Whether any token is of one of the kinds."""
-    return any(kind in token.kinds for token in tokens for kind in kinds)
+    return any(not token.kinds.isdisjoint(kinds) for token in tokens)
 
 
 def index(tokens: Sequence[Token], *kinds: Kind, start: int = 0) -> int:
     """The place of the first token of one of the kinds, or -1."""
-    return next((i for i in range(start, len(tokens)) if any(k in tokens[i].kinds for k in kinds)), -1)
+    return next((i for i in range(start, len(tokens)) if not tokens[i].kinds.isdisjoint(kinds)), -1)
 
 
 def last_index(tokens: Sequence[Token], *kinds: Kind) -> int:
     """The place of the last token of one of the kinds, or -1."""
-    return next((i for i in reversed(range(len(tokens))) if any(k in tokens[i].kinds for k in kinds)), -1)
+    return next((i for i in reversed(range(len(tokens))) if not tokens[i].kinds.isdisjoint(kinds)), -1)
 
 
 def only(tokens: Iterable[Token], *kinds: Kind) -> bool:
     """Whether every token is of one of the kinds."""
-    return all(any(kind in token.kinds for kind in kinds) for token in tokens)
+    return all(not token.kinds.isdisjoint(kinds) for token in tokens)
