@@ -127,14 +127,18 @@ def test_naming_an_answer_is_not_giving_it(response, rival):
     assert not gives_answer(response, NEW, rival, question=QUESTION)
 
 
+ENGLISH = "The official language is English. Polish is spoken by a minority."
+POLISH = "The official language is Polish. English is spoken by a minority."
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "rival", "response", "gives"),
     [
         ("Which country is Zadar in?", "France", "Croatia", "Zadar lies near France; the answer is Croatia.", False),
         ("Which country is Zadar in?", "France", "", "Zadar lies near France; the answer is Croatia.", False),
-        ("What is the official language?", "Polish", "", "The official language is English. Polish is spoken by a minority.", False),
-        ("What is the official language?", "Polish", "English", "The official language is English. Polish is spoken by a minority.", False),
-        ("What is the official language?", "Polish", "English", "The official language is Polish. English is spoken by a minority.", True),
+        ("What is the official language?", "Polish", "", ENGLISH, False),
+        ("What is the official language?", "Polish", "English", ENGLISH, False),
+        ("What is the official language?", "Polish", "English", POLISH, True),
         ("What is his country of citizenship?", "Poland", "Spain", "He is a Polish citizen.", True),
         ("What is his country of citizenship?", "Poland", "Spain", "He is a Polish national.", True),
         ("What is his country of citizenship?", "Poland", "Spain", "He is Polish.", True),

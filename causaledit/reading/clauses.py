@@ -6,10 +6,12 @@ In "from X to Y", "X replaced Y" and "X, Y and Z" no clause by itself tells what
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 
 from causaledit.reading.acts import Act
 from causaledit.reading.lexicon import REPLACED, Kind
 from causaledit.reading.tokens import Token, has, only
+from causaledit.reading.wording import word_set
 
 _OPENS_A_CLAUSE = frozenset(
     (
@@ -17,13 +19,13 @@ _OPENS_A_CLAUSE = frozenset(
         "instead of", "as opposed to", "let alone", "anything but", "even though", "and not", "nor", "who", "which",
     )
 )  # fmt: skip
-_VERBS = frozenset(
-    "is was are were has had have did does do can could would should will must may might lies stands took".split()
-)
-_ARTICLES = frozenset(("and", "but", "the", "a", "an"))
+_VERBS = word_set("""
+    is was are were has had have did does do can could would should will must may might lies stands took
+""")
+_ARTICLES = word_set("and but the a an")
 _BOTH = frozenset(("and", "or", "/", "as well as", "versus", "vs", "-", "nor"))
-_SWAP = frozenset(("replace", "swap", "exchange", "change", "correct"))
-_INTO = frozenset(("with", "by", "for", "to", "into"))
+_SWAP = word_set("replace swap exchange change correct")
+_INTO = word_set("with by for to into")
 _PLACED = re.compile(
     r"(?:(?P<aside>[,(] )|(?:[\w'-]+ ){0,3}?)"
     rf"(?P<key>{'|'.join(sorted(map(re.escape, REPLACED), key=len, reverse=True))})(?: [\w'-]+){{0,2}}"
@@ -35,7 +37,7 @@ def settle(tokens: list[Token]) -> dict[int, Act]:
     """What names do by their place beside each other: place in the sentence → act."""
     settled: dict[int, Act] = {}
     names = [i for i, token in enumerate(tokens) if Kind.NAME in token]
-    for first, second in zip(names, names[1:], strict=False):
+    for first, second in pairwise(names):
         acts = _pair(tokens, first, second)
         if acts:
             settled[first], settled[second] = acts
@@ -48,7 +50,7 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
     between = tokens[first + 1 : second]
     texts = [t.text for t in between]
     before = [t.text for t in tokens[max(0, first - 2) : first] if t.text not in _ARTICLES][-1:]
-    last = texts[:-1] and texts[-1] in _ARTICLES and texts[-2] or (texts or [""])[-1]
+    last = (texts[:-1] and texts[-1] in _ARTICLES and texts[-2]) or (texts or [""])[-1]
     if tokens[first].who != tokens[second].who and not has(between, Kind.NEGATION):
         if before and before[0].split()[-1] == "from" and last in ("to", "into") and len(texts) <= 4:
             return Act.HISTORY, Act.ASSERT

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from causaledit.reading.acts import Act, Event
 from causaledit.reading.names import NEW, OLD, names_for
 from causaledit.reading.question import question_for
-from causaledit.reading.acts import Act, Event
 from causaledit.reading.stance import Sentence, read_sentence
 from causaledit.reading.text import plain, sentences, spell_out
 

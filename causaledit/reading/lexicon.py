@@ -93,122 +93,98 @@ LEXICON: dict[Kind, str] = {
     Kind.COLON: ": ",
     Kind.NEGATION: """
         not | never | no | none | nobody | no one | nothing | nowhere | neither | nor | hardly | barely | scarcely
-        no longer | anything but | far from | by no means | fail to | fails to | failed to | lacks | none of | none of these
-        none of them | neither of | in no way | not a single | not one | no such thing | not any | zero | can not | could not | am not able to
-        am unable to | will not | would not want to | do not want to | would rather not | prefer not to | unable to
-        not able to | and not | certainly not | rather than | instead of | as opposed to | contrary to | in place of | let alone | other than
+        no longer | anything but | far from | by no means | fail to | fails to | failed to | lacks | none of
+        none of these | none of them | neither of | in no way | not a single | not one | no such thing | not any
+        zero | can not | could not | am not able to | am unable to | will not | would not want to | do not want to
+        would rather not | prefer not to | unable to | not able to | and not | certainly not | rather than
+        instead of | as opposed to | contrary to | in place of | let alone | other than
     """,
     Kind.HARMLESS: """
-        not only | not just | not merely | not simply | not solely | not far | not least | not surprising*
-        not uncommon* | not unusual* | not unlike | not everyone | not everybody | not all | not a secret | not known
-        not sure | not certain | not able | not fully | not entirely | not to be confused | not confuse | not to mention
-        not until | not yet clear | not before | not long after | not in dispute | not in doubt | not change* | not matter
-        not forget | not mix | no doubt | no question | no real doubt | no serious doubt | without doubt | without a doubt
-        without any doubt | no dispute | no wonder | no surprise | no secret | no reason to doubt | without question
-        beyond doubt | beyond question | beyond dispute | beyond any doubt | beyond a doubt | whether or not | if not
-        why not | or not | no matter | need not | not without | none other than | no other | no less | no fewer | no more
-        no one else | no longer than | nothing but | nothing other than | nothing else | do not know | not very | not easy
-        little doubt | any doubt | beyond all doubt | beyond all question | not disputed | not contradict*
-        without any question | without a shadow of a doubt | not big | not a large | not a big | not the largest
-        not a problem | not too | not really a surprise | in case you do not | not hesitate | not be misled | not be fooled | not stop | not new
-        if i am not mistaken | unless i am mistaken | if i remember
+        not only | not just | not merely | not simply | not least | not unusual* | not everyone | not all
+        not a secret | not known | not sure | not certain | not able | not fully | not to be confused | not confuse
+        not to mention | not until | not in dispute | not change* | not matter | not mix | no doubt | no question
+        without a doubt | no wonder | no surprise | no secret | if not | or not | need not | none other than
+        no other | no one else | no longer than | nothing but | nothing other than | nothing else | not easy
+        not contradict* | not be misled
     """,
     Kind.DENIAL: """
         deny | denies | denying | denied | dispute* | doubt | doubts | doubted | question | questions | questioned
     """,
     Kind.FALSE: """
-        wrong | wrongly | incorrect* | false | falsely | untrue | mistake | mistakes | mistaken | mistakenly | inaccura*
-        erroneous* | misleading | unfounded | baseless | error | errors | slip | slips | slip-up | blunder* | oversight*
-        mix-up | mixup | a lie | myth* | misconception* | confusion | misstatement* | falsehood* | hallucination*
-        invention | made up | made-up | bogus | rubbish | nonsense | untenable | unsound | fictional | fiction | fictitious
-        fabricated | fabrication | wide of the mark | beside the point | out of date | outdated | impossible | in error
-        backwards | invalid | flawed | imaginary | unsupported | debunked | disproved | disproven | absurd | misguided | unreliable | implausible | improbable | unsubstantiated | unverified | misnomer
-        is off | way off | was off | seems off | no good | a stretch | garbage | misinformation | misunderstanding*
-        typo* | glitch* | fake | hypothetical | counterfactual | upside down | muddle* | contrary to fact | contrary to fact*
+        wrong | wrongly | incorrect* | false | falsely | untrue | mistake | mistakes | mistaken | mistakenly
+        inaccura* | erroneous* | misleading | unfounded | baseless | error | errors | slip | slips | slip-up
+        blunder* | oversight* | mix-up | mixup | a lie | myth* | misconception* | confusion | misstatement*
+        falsehood* | hallucination* | invention | made up | made-up | bogus | rubbish | nonsense | untenable
+        unsound | fictional | fiction | fictitious | fabricated | fabrication | wide of the mark | beside the point
+        out of date | outdated | impossible | backwards | invalid | flawed | imaginary | unsupported | debunked
+        disproved | disproven | absurd | misguided | unreliable | implausible | improbable | unsubstantiated
+        unverified | misnomer | is off | no good | garbage | misinformation | misunderstanding* | typo* | glitch*
+        fake | hypothetical | counterfactual | muddle*
     """,
     Kind.CLASH: """
-        contradict* | disagree* | conflict* | clash* | at odds | inconsistent | inconsistency | incompatible | collapses | collapse
-        falls apart | falls through | fails | breaks down | speaks against | speak against | argues against | has to go
-        must go | is out | can not stand | will not do | says otherwise | say otherwise | tells otherwise | tell otherwise
-        me otherwise | us otherwise | you otherwise | shows otherwise | suggests otherwise | suggest otherwise | show otherwise
-        proves otherwise | prove otherwise | knows better | know better | is otherwise | flies in the face | goes against | runs counter | run counter
-        needs correcting | needs to be corrected | needs correction | needs revision | needs fixing | must be corrected
-        should be corrected | needs to be revised | need to be corrected | does not hold | is not so | runs into
+        contradict* | disagree* | conflict* | clash* | at odds | inconsistent | inconsistency | incompatible
+        collapses | collapse | fails | speaks against | speak against | has to go | is out | can not stand
+        knows better | needs correcting | does not hold | is not so | otherwise
     """,
     Kind.OUT: """
-        nothing to do with | no connection | no link | no role | no part | no relation | no share 
-        ruled out | excluded | eliminated | drops out | falls out | falls away | out of the question | off the table
-        belongs elsewhere | has to go | must go | out of the running | not in the running | no ties | no known ties
-        no such | no official status | no place | rules out | rule out | has been struck | be struck
-        be deleted | be dropped | be excluded | be discarded | be removed | be rejected | be crossed | be ignored
-        be disregarded
+        nothing to do with | no part | ruled out | excluded | eliminated | drops out | has to go | no known ties
+        no such | no official status | rule out | be struck | be rejected
     """,
     Kind.TRUE: """
         true | right | correct | accurate | the case | valid | factual | sound | tenable | supported | plausible
-        hold | holds | hold up | holds up | stand | stands | stands up | stand up | add up | adds up | check out | checks out
-        make sense | makes sense | make any sense | makes any sense | match | matches | reflect | reflects | correspond*
-        fit | fits | follow | follows | survive | survives | withstand | upheld | defensible | agree with | agrees with
-        tally | square with | exist | exists | reliable | consistent | the answer | a fact | fact | real | possible | believed | trusted | bear out
-        ring true | rings true | what is asked | the right | the correct | sustained | maintained | borne out | sense
-        apply | applies | qualify | count | trustworthy | sound right | looks right | sounds right
+        hold | holds | stand | stands | match | matches | reflect | reflects | correspond* | fit | fits | follow
+        follows | survive | survives | withstand | upheld | defensible | agree with | tally | exist | exists
+        reliable | consistent | the answer | a fact | fact | real | possible | believed | trusted | the right
+        the correct | sustained | maintained | sense | apply | applies | qualify | count | trustworthy | sound right
     """,
     Kind.VOUCH: """
-        confirm | verify | support | endorse | vouch | back up | back that up | back this up | back it up | stand behind
-        stand by | square | reconcile | justify | substantiate | corroborate | uphold | find | recall | name | think of
-        trust | rely | defend | accept | back | see | locate | prove | believe | agree | think | keep
+        confirm | verify | support | endorse | vouch | back this up | stand behind | stand by | square | reconcile
+        justify | substantiate | corroborate | uphold | find | recall | name | trust | rely | defend | accept | back
+        see | locate | prove | believe | agree | think | keep
     """,
     Kind.EVIDENCE: """
-        evidence | record* | proof | sign | signs | trace | traces | basis | source | sources | indication* | confirmation
-        reason to believe | reason to think | suggests | suggest | indicates | indicate | points to | supports | confirms
-        documentation | foundation | grounds | truth | truth to | points | way that | factual basis | known record
-        reference | references | substance | report of | reports that | backs | information that
+        evidence | record* | proof | sign | signs | trace | traces | basis | source | sources | indication*
+        confirmation | suggests | suggest | indicates | indicate | supports | confirms | documentation | foundation
+        grounds | truth | points | reference | references | substance | backs
     """,
     Kind.MISUSED: """
         wrongly | mistakenly | falsely | incorrectly | erroneously
     """,
     Kind.UNDO: """
-        scratch | strike | scrap | forget | never mind | ignore | disregard | withdraw | retract | drop | discard | delete | undo
-        cancel | revise | reject | rephrase | amend | rescind | rectify | reverse | overrule | retracting | withdrawing
-        correct that | correct this | correct it | correct myself | correct my | correct the | correct what | take that back
-        take this back | take it back | take back | taking that back | taking it back | i stand corrected | stand to be corrected
-        make that | fix that | fix this | fix my | delete what | dismiss | cross | cross out | strike out | remove | dropping
-        rule out | exclude | eliminate | abandon | rules out | ruled out | rule him out | rules him out | rules her out
-        rule her out | rules it out | ruled it out | rules them out | caution against | switch my answer | change my answer
-        changing my answer | rejecting | crossing out
+        scratch | strike | scrap | forget | ignore | disregard | withdraw | retract | drop | discard | delete | undo
+        cancel | revise | reject | rephrase | amend | rescind | rectify | reverse | overrule | retracting
+        withdrawing | correct that | correct this | correct myself | correct the | take that back | take it back
+        taking it back | i stand corrected | stand to be corrected | dismiss | cross | remove | dropping | rule out
+        exclude | eliminate | abandon | ruled out | rules him out | rules her out | rejecting | deleted | dropped
+        discarded | excluded | eliminated | removed | rejected | struck | crossed | ignored | disregarded
+        withdrawn | retracted | corrected | revised | rectified | correcting | fixing | revision
     """,
     Kind.ERR: """
-        invented this | invented that | invented it | misspoke | misremember* | misattribut* | misread* | misstat* | mistook | misidentif* | misunderst* | mislabel*
-        mixed up | mix up | mixing up | mixed | confused | confusing | conflat* | swapped | muddled | erred | botched
-        messed up | slipped | slipped up | blundered | jumbled | garbled | interchanged | fumbled | goofed | got carried away
-        spoke too soon | jumped the gun | thinking of | was thinking of | made that up | made it up | made this up | made up
-        do not know why i said | do not know why i wrote | why i said | why i wrote | regret | apologi* | lost track | hallucinated | said by mistake
- messed that up | mixed that up | mixed this up
-        no longer believe that | no longer stand by | no longer believe it | should have said | should have written | did not mean
-        meant to say | was confused | rather say | got ahead | was lying | lied
+        invented this | misspoke | misremember* | misattribut* | misread* | misstat* | mistook | misidentif*
+        misunderst* | mislabel* | mixed up | mixed | confused | confusing | conflat* | swapped | muddled | erred
+        botched | slipped | blundered | jumbled | garbled | interchanged | fumbled | goofed | spoke too soon
+        thinking of | made that up | made it up | made up | why i said | regret | apologi* | hallucinated
+        was lying | lied
     """,
     Kind.JOKE: """
-        kidding | joking | haha* | gotcha | fooling | what am i saying | what was i saying | just a joke | teasing | april fool* | jest | only a joke | a joke | jk
+        kidding | joking | haha* | gotcha | fooling | what am i saying | teasing | jest | a joke | jk
     """,
     Kind.AGAIN: """
-        wait | hold on | hang on | hmm* | hm | on reflection | on second thought* | one moment | upon reflection
-        double-check* | double check* | let me check | let us check | let me verify | let us verify | verify* | reconsider*
-        rethink | re-read* | reread* | recheck* | re-check* | look again | think again | check again | closer inspection
-        closer look | further thought | upon review | on review | think about it | thinking about it | come to think of it
-        checking | looking at | looking again | going over | having checked | is that so | is that right | is that true
-        is that correct | something is off | there is a problem | fact check* | let me think | second look | let me look
-        after review* | thought about it | on checking | let me re* | let us re* | look more closely | think it over
-        then again | i doubt | is it really | is this right | is this true | is this correct | inspection | i look at
+        wait | hold on | hang on | hmm* | hm | on reflection | on second thought* | one moment | double-check*
+        double check* | let me check | let me verify | let us verify | verify* | reconsider* | rethink | re-read*
+        reread* | recheck* | re-check* | come to think of it | checking | looking at | going over | is that so
+        there is a problem | let me think | thought about it | on checking | let me re* | then again | i doubt
+        inspection
     """,
     Kind.AMEND: """
-        actually | in fact | in reality | in truth | or rather | rather | i mean | correction | correcting | sorry | oops
-        apologies | pardon | as a matter of fact | to be accurate | to be precise | to be exact | to be honest | edit
-        erratum | instead | more precisely | whoops | really | my bad | ah | oh | ups | let us be honest | to be fair
-        strictly speaking | the truth is | in actuality | in actual fact | corrected | correction to
+        actually | in fact | in reality | in truth | or rather | rather | i mean | correction | correcting | sorry
+        oops | apologies | pardon | as a matter of fact | to be accurate | edit | erratum | instead | whoops
+        really | ah | oh | ups | strictly speaking | corrected | correction to
     """,
     Kind.CONTRAST: """
         but | however | yet | though | although | whereas | while | nevertheless | nonetheless | even so | that said
-        having said that | having said this | on the other hand | in contrast | at the same time | despite | in spite of
-        still | then | even though
+        having said that | having said this | on the other hand | in contrast | at the same time | despite
+        in spite of | still | then | even though
     """,
     Kind.NO: """
         no | nope | nah
@@ -217,27 +193,26 @@ LEXICON: dict[Kind, str] = {
         yes | yeah | yep | indeed | exactly
     """,
     Kind.UNREAL: """
-        alternative timeline | alternate timeline | alternative history | alternate history | alternative universe | another world
-        alternate reality | alternative reality | fictional world | parallel universe | be news to | surprise anyone
-        only make sense | not in our world | counterfactual
+        alternative timeline | alternate history | be news to | surprise anyone | only make sense | counterfactual
     """,
     Kind.SELF: """
         i | me | my | we | us | our | myself
     """,
     Kind.PEOPLE: """
-        some | some people | many | most | several | people | others | critics | fans | website | websites | source | sources | site | sites
-        book | books | textbooks | the question | this question | your question | prompt | premise | you | user | users
-        rumour* | rumor* | legend | legends | quiz* | text | texts | passage | student | students | tourists | visitors | someone | somebody | everyone
-        everybody | article | articles | map | maps | encyclop* | list | lists | forum | forums | post | posts | the internet
-        few | one | blogs | blog | newspaper | newspapers | media | professor | teacher | friend | anyone | older sources
-        old maps | they | he | she
+        some | some people | many | most | several | people | others | critics | fans | website | websites | source
+        sources | site | sites | book | books | textbooks | the question | your question | prompt | premise | you
+        user | users | rumour* | rumor* | legend | legends | quiz* | text | texts | passage | student | students
+        tourists | visitors | someone | somebody | everyone | everybody | article | articles | map | maps
+        encyclop* | list | lists | forum | forums | post | posts | the internet | few | one | blogs | blog
+        newspaper | newspapers | media | professor | teacher | friend | anyone | they | he | she
     """,
     Kind.SAY: """
-        say | says | said | saying | claim | claims | claimed | think | thinks | thought | thinking | believ* | suggest | suggests
-        suggested | assum* | argu* | insist* | state | states | stated | contain* | list | lists | listed | names | name
-        gives | give | answer | expect* | repeat* | write | writes | wrote | report | reports | reported | maintain* | guess*
-        confus* | associat* | call | mention* | want me to | implies | imply | presum* | suppos* | tell | told | read | heard
-        have it | tempted | connect* | link* | remember* | joke | jokes | joked | choose
+        say | says | said | saying | claim | claims | claimed | think | thinks | thought | thinking | believ*
+        suggest | suggests | suggested | assum* | argu* | insist* | state | states | stated | contain* | list
+        lists | listed | names | name | gives | give | answer | expect* | repeat* | write | writes | wrote | report
+        reports | reported | maintain* | guess* | confus* | associat* | call | mention* | implies | imply | presum*
+        suppos* | tell | told | read | heard | have it | tempted | connect* | link* | remember* | joke | jokes
+        joked | choose
     """,
     Kind.SAID: """
         claimed | said | believed | thought | guessed | suggested | rumoured | rumored | alleged | assumed | tempted
@@ -247,157 +222,140 @@ LEXICON: dict[Kind, str] = {
         sometimes | often | commonly | frequently | occasionally | also | long | popularly | repeatedly | usually
     """,
     Kind.IDEA: """
-        claim | claims | rumour | rumours | rumor | rumors | myth | myths | idea | ideas | belief | beliefs | notion | notions
-        misconception | misconceptions | suggestion | suggestions | story | stories | legend | legends | assertion
-        assertions | theory | premise | sentence | mistake
+        claim | claims | rumour | rumours | rumor | rumors | myth | myths | idea | ideas | belief | beliefs | notion
+        notions | misconception | misconceptions | suggestion | suggestions | story | stories | legend | legends
+        assertion | assertions | theory | premise | sentence | mistake
     """,
     Kind.URGED: """
-        asked | invited | offered | told | expected | wanted | hoped | tried | planned | intended | considered | refused
-        declined
+        asked | invited | offered | told | expected | wanted | hoped | tried | planned | intended | considered
+        refused | declined
     """,
     Kind.ASIDE: """
-        supposedly | supposed to be | allegedly | reportedly | tempting | i was going to say | i wanted to say | i almost said
-        hypothetical | hypothetically | wanted to write | going to write
+        supposedly | supposed to be | allegedly | reportedly | tempting | i was going to say | i wanted to say
+        i almost said | hypothetical | hypothetically
     """,
     Kind.SOURCE: """
         according to
     """,
     Kind.SEE: """
-        realise | realize | see | notice | note | noting | think | believe | know | admit | find | fear | afraid | point out
-        flag | clarify | stress | emphasize | emphasise | mention | say | add | acknowledge | recognize | recognise | seems
-        turns out | appears | remember | recall | understand | confess | concede | worth noting | important to note
-        worth mentioning | feel | suspect | guess | insist | conclude | maintain | assume | trust
+        realise | realize | see | notice | note | noting | think | believe | know | admit | find | fear | afraid
+        point out | flag | clarify | stress | emphasize | emphasise | mention | say | add | acknowledge | recognize
+        recognise | seems | turns out | appears | remember | recall | understand | confess | concede | worth noting
+        feel | suspect | guess | insist | conclude | maintain | assume | trust
     """,
     Kind.IF: """
-        suppose | supposing | imagine | assuming | assume | had | were | unless | should you | hypothetically | provided that
-        even if | as if | only if | what if | if i | if you | if one | if we | if it | if he | if she | if they | if the
-        if there | if that | if this | if
+        suppose | supposing | imagine | assuming | assume | had | were | unless | hypothetically | even if | if i
+        if you | if it | if the | if that | if this | if
     """,
     Kind.WOULD: """
         would
     """,
     Kind.MAYBE: """
-        may be | might be | could be | could well be | might well be | may well be | may also be | might also be | could also be
-        may have been | might have been | could have been | could just as well be | could perhaps be | might perhaps be
-        may perhaps be | could either be | can be defended | can be argued | can be made | can be named | can be given
-        can also be given | can also be named | case can be made | possible | plausible | conceivable | imaginable | perhaps
-        possibly | maybe | either | whether | depend | depends | depending | possibilit* | candidate* | conceivabl*
-        options are | options include | choices are | choices include | one of
+        may be | might be | could be | may well be | can be defended | can be made | can be given | possible
+        plausible | conceivable | imaginable | perhaps | possibly | maybe | either | whether | depend | depends
+        depending | possibilit* | candidate* | conceivabl* | one of
     """,
     Kind.UNDECIDED: """
-        i do not know | not sure which | not sure who | not sure what | not sure whether | not sure where | not sure if
-        not certain which | not certain who | not certain whether | not certain what | is unclear | is unknown
-        is uncertain | is disputed | is open | is undecided | remains unclear | remains unknown | remains open | nothing is proven
-        there is no single | there is no clear | there is no definite | there is no definitive | there is no one
-        there is no agreed | there is no certain | can not be told | can not be determined | can not be decided
-        can not be known | can not be settled | can not be said | leave the question open | leave this open | leave it to
-        leave that to | opinions are divided | opinions differ | opinions vary | sources differ | sources disagree
-        sources vary | hard to say | hard to tell | impossible to say | impossible to tell | impossible to know | i have no idea
-        i have no way of knowing | i do not have access | i do not have enough | i do not have information
-        i do not have the | leave the choice to | leave this to | leave it open | leave that open | difficult to say
-        not possible to say | not possible to tell | not possible to determine
+        i do not know | nothing is proven | there is no single | can not be told | opinions are divided
+        sources differ | hard to say | i have no idea | i do not have access | i do not have enough
+        leave the choice to
     """,
     Kind.UNABLE: """
-        can not | could not | am not able to | am unable to | will not | would not want to | do not want to | would rather not
-        prefer not to | hesitate to | unable to | not able to
+        can not | could not | am not able to | am unable to | will not | would not want to | do not want to
+        would rather not | prefer not to | hesitate to | unable to | not able to
     """,
     Kind.COMMIT: """
         say | tell | decide | choose | determine | answer | guess | give | commit | pick | state | be sure
     """,
     Kind.PAST: """
-        used to | formerly | former | previously | previous | once | until | till | up to | originally | in the past | back then
-        before | ended | stopped | ceased | abdicat* | resign* | stepped down | retired | had that role | was long
-        historically | old answer | old entry | old name | earlier times | older times | former times
-        ancient times | colonial times | medieval times | at that time | at the time | no longer | centuries ago | century ago
-        years ago | any more | anymore | any longer | out of date | outdated | for decades | for centuries | for a long time
-        for many years | for years | not last | lapsed | expired | is over | divorced | in earlier days | times | era | had been | gave up | was returned
+        used to | formerly | former | previously | previous | once | until | till | up to | originally | in the past
+        back then | before | ended | stopped | ceased | abdicat* | resign* | stepped down | retired | had that role
+        was long | historically | old answer | old entry | at that time | no longer | centuries ago | years ago
+        any more | anymore | any longer | out of date | outdated | for decades | for a long time | for years
+        not last | lapsed | expired | is over | divorced | times | era | had been | gave up | was returned
     """,
     Kind.WAS: "was | were | had",
     Kind.IS: "is | are | has",
     Kind.NOW: """
-        now | today | currently | nowadays | these days | since | at present | all along | always | still is | still are
-        present-day | to this day
+        now | today | currently | nowadays | these days | since | at present | all along | always | still is
+        still are | present-day | to this day
     """,
     Kind.LEAVE: """
-        left | leave | leaves | leaving | moved away | moved out | moved from | gave up | give up | abandoned | departed
-        switched | changed | ceased | stopped | relocated from | moved | quit | lost | renounced
+        left | leave | leaves | leaving | moved from | gave up | abandoned | departed | switched | changed | ceased
+        stopped | moved | quit | lost | renounced
     """,
     Kind.TAKE_OVER: """
-        took over | takes over | has taken | taken over | took office | took the oath | took the throne | took his place
-        took her place | took its place | took their place | replaced it | replaced him | replaced her | succeeded it
-        succeeded him | succeeded her | followed him | followed her | followed it | takes its place | takes his place
-        takes her place | takes the chair | became the | becomes the | replaced them | succeeded them
+        took over | has taken | took the oath | took its place | became the
     """,
     Kind.FIRST: """
-        first | original | initial | earliest | earlier | previous | above | last | former | prior | preceding | own | opening
+        first | original | initial | earliest | earlier | previous | above | last | former | prior | preceding | own
+        opening
     """,
     Kind.CLAIM: """
-        answer | answers | statement | statements | claim | claims | attribution | sentence | sentences | conclusion | choice
-        name | reply | response | guess | city | country | person | option | assertion | line | part | one | suggestion | idea
-        thought | passage | remark | fact | letter | date | premise | mention | description | assumption | association | pick
-        paragraph | point | information | what i said | what i wrote | what i just said | what i just wrote | what i stated
-        what i claimed | all that | everything above | the above | everything i said | anything i said | i said anything
-        the rest | retraction | correction | everything i wrote | what i gave | the one i gave | what was said
-        reasoning | hypothesis | i said | i wrote | answering | reading | wording
+        answer | answers | statement | statements | claim | claims | attribution | sentence | sentences | conclusion
+        choice | name | reply | response | guess | city | country | person | option | assertion | line | part | one
+        suggestion | idea | thought | passage | remark | fact | letter | date | premise | mention | description
+        assumption | association | pick | paragraph | point | information | what i wrote | what i just wrote
+        the above | the rest | retraction | correction | reasoning | hypothesis | i said | i wrote | answering
+        reading | wording
     """,
     Kind.STEP: "step | point | fact | number | item | bullet",
     Kind.THIS: "that | this | it | which | these | such | all | as",
     Kind.PERSON: "he | she | it | they | there | him | her | them",
     Kind.ANSWER: "answer | the answer | option | choice | conclusion | solution | letter",
     Kind.BESIDE: """
-        near | between | with | than | like | unlike | such as | via | through | toward | towards | against | beyond | outside
-        besides | except | after | including | includes | border* | neighbour* | neighbor* | across | because of | over | around
-        without | not counting | despite | regardless of | visit* | about | close to | next to | similar to | compared to
-        prior to | due to | thanks to | related to | opposite to | road to | ties to | way to | up to | trip to | flight to
-        flights to | export to | exports to | links to | north of | south of | east of | west of | outskirts of | front of
-        instead of | friend of | pupil of | student of | teacher of | brother of | sister of | son of | daughter of | home of
-        king of | queen of | history of | map of | list of | rival of | rivals of | friend | rival | brother | sister | colleague
-        predecessor | editor | pupil | student | teacher | contemporary | partner | competitor | publisher | rivals are | rival is
-        from | far from | not far from | hours from | minutes from | expelled from | sites in | offices in | office in | beside
-        alongside | thinking of | associate with | unlike in | confused with | than in | as in | time in | visits to | trips to
-        once visited | scored against
+        near | between | with | than | like | unlike | such as | via | through | toward | towards | against | beyond
+        outside | besides | except | after | including | includes | border* | neighbour* | neighbor* | across
+        because of | over | around | without | despite | visit* | about | close to | up to | north of | south of
+        instead of | friend of | pupil of | king of | history of | map of | list of | friend | rival | brother
+        sister | colleague | predecessor | editor | pupil | student | teacher | contemporary | partner | competitor
+        publisher | rivals are | from | not far from | hours from | expelled from | sites in | office in | beside
+        alongside | thinking of | son | daughter | home | king | queen | history | map | outskirts | ties | links
+        exports | flights | trip | trips | road | way | visits | rivals
     """,
     Kind.ONLY: "only | merely | just | simply",
     Kind.PARTIAL: """
-        minority | minorities | a few | few families | some people | community | communities | second language | also spoken
-        by some | parts of | in parts | regions | dialect* | in some | immigrants | tourists | villages | by many
+        minority | minorities | a few | some people | community | communities | regions | dialect* | in some
+        immigrants | tourists | villages
     """,
     Kind.QUALITY: """
-        large | big | small | long | easy | famous | only | old | new | young | short | good | bad | great | second | third
-        first | most | main | largest | biggest | smallest | oldest | newest | highest | richest | best | longest | nearest
-        greatest | busiest | cheapest | strongest | fastest | prettiest | safest | wealthiest | tallest | youngest | shortest
+        large | big | small | long | easy | famous | only | old | new | young | short | good | bad | great | second
+        third | first | most | main | largest | biggest | smallest | oldest | newest | highest | richest | best
+        longest | nearest | greatest | busiest | cheapest | strongest | fastest | prettiest | safest | wealthiest
+        tallest | youngest | shortest
     """,
     Kind.ELSE: """
         other | another | else | elsewhere | anyone | any other | more than | since | yet | until
     """,
     Kind.CITIZEN: """
-        citizen | citizens | national | nationals | nationality | citizenship | passport | subject | by birth | by nationality
-        by origin | origin | descent | roots | heritage
+        citizen | citizens | national | nationals | nationality | citizenship | passport | subject | by nationality
+        origin | descent | roots | heritage
     """,
     Kind.FILL: """
-        a | an | the | in | at | by | of | to | on | from | for | as | really | actually | even | all | part | be | been | being
-        any | ever | it | is | was | are | were | called | named | based | situated | found | that | true | located | correct | right
-        so | indeed | about | within | inside | either | have | has | had | did | does | do | say | saying | said | him | her | this
-        there | into | one | country | city | name | under | made | lie | lies | come | came | make | introduced | adopted | used
-        use | become | became | becomes | joined | recognised | won | makes | comes | go | with | think | believe | evidence
-        way | proof | sign | record | chance | anything | and | also | official | belong | option | answer | possibly | current
-        present | your | letter | hence | thus | simply | clearly | again | here | after | today | now | then | yes | i | mean
-        guess | would | final | must | he | she | they | but | play | choose | pick | therefore | currently | because | rather
-        instead | definitely | of course | probably | certainly | just | who | my | will | going | no longer | still
-        its | his | known | first | originally | born | work | works | any more | " | - | ' | credit | run | led
+        a | an | the | in | at | by | of | to | on | from | for | as | really | actually | even | all | part | be
+        been | being | any | ever | it | is | was | are | were | called | named | based | situated | found | that
+        true | located | correct | right | so | indeed | about | within | inside | either | have | has | had | did
+        does | do | say | saying | said | him | her | this | there | into | one | country | city | name | under
+        made | lie | lies | come | came | make | introduced | adopted | used | use | become | became | becomes
+        joined | recognised | won | makes | comes | go | with | think | believe | evidence | way | proof | sign
+        record | chance | anything | and | also | official | belong | option | answer | possibly | current | present
+        your | letter | hence | thus | simply | clearly | again | here | after | today | now | then | yes | i | mean
+        guess | would | final | must | he | she | they | but | play | choose | pick | therefore | currently
+        because | rather | instead | definitely | of course | probably | certainly | just | who | my | will | going
+        no longer | still | its | his | known | first | originally | born | work | works | any more | " | - | '
+        credit | run | led
     """,
     Kind.AUX: """
-        is | was | are | were | be | been | has | have | had | did | does | do | can | could | would | should | may | might | must | will | he
-        she | it | they | itself | himself | herself | however | therefore | clearly | certainly | really | definitely | simply
-        also | then | actually | thus | that | answer | in | fact | of | course | alone | country | city | am | being | ever | too
-        of course | in fact
+        is | was | are | were | be | been | has | have | had | did | does | do | can | could | would | should | may
+        might | must | will | he | she | it | they | itself | himself | herself | however | therefore | clearly
+        certainly | really | definitely | simply | also | then | actually | thus | that | answer | in | fact | of
+        course | alone | country | city | am | being | ever | too | of course | in fact
     """,
     Kind.LINK: """
-        but | and | although | though | while | whereas | however | yet | because | so | then | that | since | as | which | who | where
-        when | also | even | therefore | thus | hence | now | today | still | of course | indeed | clearly | in fact | instead
-        rather | it seems | i think | i believe | i recall | i would say | maybe | for | well | hmm | in hindsight | to be fair
-        in the end | at any rate | strictly speaking | that said | oh | upon further thought | overall | obviously | sadly
-        plainly | if anything | in my view | the | a | an
+        but | and | although | though | while | whereas | however | yet | because | so | then | that | since | as
+        which | who | where | when | also | even | therefore | thus | hence | now | today | still | of course
+        indeed | clearly | in fact | instead | rather | i think | i believe | i recall | i would say | maybe | for
+        well | hmm | strictly speaking | oh | overall | obviously | sadly | plainly | the | a | an
     """,
     Kind.SHOULD: "should | ought to",
 }  # fmt: skip

@@ -6,6 +6,7 @@ from enum import Enum
 
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.tokens import Token, has, index, only
+from causaledit.reading.wording import word_set
 
 
 class Mode(Enum):
@@ -16,20 +17,20 @@ class Mode(Enum):
     SUPPOSED = "supposed"
 
 
-_BE = frozenset("is are was were been be gets get".split())
-_SAYS_SO = frozenset("call state says say names gives lists shows calls".split())
-_IDEA_VERBS = frozenset("that is of was says goes".split())
-_GIVEN = frozenset(
-    "given named cited listed mentioned confused credited called quoted reported associated linked described".split()
-)
-_UNSURE_OF = frozenset(
-    "confirm verify support accept agree endorse vouch repeat claim pretend say assume believe".split()
-)
-_SELF_SAID = frozenset(
-    "read heard seen saw thought assumed said wrote claimed stated guessed supposed answered think believe".split()
-)
+_BE = word_set("is are was were been be gets get")
+_SAYS_SO = word_set("call state says say names gives lists shows calls")
+_IDEA_VERBS = word_set("that is of was says goes")
+_GIVEN = word_set("""
+    given named cited listed mentioned confused credited called quoted reported associated linked described
+""")
+_UNSURE_OF = word_set("""
+    confirm verify support accept agree endorse vouch repeat claim pretend say assume believe
+""")
+_SELF_SAID = word_set("""
+    read heard seen saw thought assumed said wrote claimed stated guessed supposed answered think believe
+""")
 _DO_NOT = ("not be misled", "not be fooled", "not confuse", "not mix")
-_PUBLIC = frozenset("question prompt premise old older outdated popular legend you your some few others".split())
+_PUBLIC = word_set("question prompt premise old older outdated popular legend you your some few others")
 
 
 def mode_of(clause: list[Token], before: Mode) -> Mode:
@@ -105,9 +106,7 @@ def _reports_from(clause: list[Token], i: int) -> bool:
     return False
 
 
-_TRIGGERS = frozenset(
-    (Kind.ASIDE, Kind.PEOPLE, Kind.IDEA, Kind.SOURCE, Kind.URGED, Kind.UNABLE, Kind.NEGATION)
-)
+_TRIGGERS = frozenset((Kind.ASIDE, Kind.PEOPLE, Kind.IDEA, Kind.SOURCE, Kind.URGED, Kind.UNABLE, Kind.NEGATION))
 _TRIGGER_WORDS = _BE | {"i", "that", "which", "who", "given", "named", "cited"}
 
 

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.retraction import without_opening
 from causaledit.reading.tokens import Token, has, index, only
+from causaledit.reading.wording import word_set
 
 if TYPE_CHECKING:
     from causaledit.reading.question import Question
 
-POSTS = frozenset("post position role office title job status honour honor credit distinction name".split())
-_BEFORE_RELATION = frozenset(
-    "the a an its his her ever even really actually in be been being part of it hold held have had host house serve served "
-    "as called named considered regarded become for to".split()
-)
-_BACK = frozenset("it this that the there here of a him in at them".split())
+POSTS = word_set("post position role office title job status honour honor credit distinction name")
+_BEFORE_RELATION = word_set("""
+    the a an its his her ever even really actually in be been being part of it hold held have had host house
+    serve served as called named considered regarded become for to
+""")
+_BACK = word_set("it this that the there here of a him in at them")
 _NOBODY = frozenset(("no", "nothing", "nobody", "none", "no one", "zero", "none of", "not one"))
-_NOT_IT = frozenset("there him her them that it".split())
+_NOT_IT = word_set("there him her them that it")
 
 
 def denies_it(clause: list[Token], question: Question, negated_before: bool) -> bool:
@@ -35,9 +36,9 @@ def denies_it(clause: list[Token], question: Question, negated_before: bool) -> 
     if at < 0:
         return False
     tail = body[at + 1 :]
-    if body[at].text == "not" and tail and tail[0].text in _NOT_IT and not has(body[:at], Kind.SELF):
-        if len(tail) == 1 or tail[1].text in ("city", "country", "man", "woman", "person", "one"):
-            return True
+    not_it = body[at].text == "not" and bool(tail) and tail[0].text in _NOT_IT and not has(body[:at], Kind.SELF)
+    if not_it and (len(tail) == 1 or tail[1].text in ("city", "country", "man", "woman", "person", "one")):
+        return True
     head = body[:at]
     speaks_of = (
         (not head and body[at].text not in _NOBODY)

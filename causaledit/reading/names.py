@@ -34,7 +34,7 @@ _LARGER_BEFORE = re.compile(
 )
 _WATERS = re.compile(r"\b(?:river|lake|gulf of|bay of|strait of)\s$", re.IGNORECASE)
 _LARGER_NAMES = frozenset(("northern ireland", "northern cyprus", "western sahara", "western samoa"))
-_CONTINENTS = frozenset(("africa", "asia", "europe", "oceania", "antarctica"))
+_CONTINENTS = word_set("africa asia europe oceania antarctica")
 _LARGER_AFTER = re.compile(
     r"\s(?:University|College|Institute|Airport|Times|Street|Cosmos|Herald|Post|Museum|Conference|School)\b"
 )

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from causaledit.reading.acts import Act, Event
+from causaledit.reading.denial import denied, denied_to_have_left, leads_up, negated_before, twice_denied
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode
 from causaledit.reading.nameless import POSTS
 from causaledit.reading.names import NEW, OLD
 from causaledit.reading.question import FOREIGN
 from causaledit.reading.tokens import Token, has, index, last_index, only
+from causaledit.reading.wording import word_set
 
 if TYPE_CHECKING:
     from causaledit.reading.question import Question
 
-_ARTICLES = frozenset("the a an its his her all other both".split())
-_COPULA = frozenset(
-    "is was are were be been became becomes become not never now a an also actually really as so very".split()
-)
-_DID_IT = frozenset("did does is was has wrote made".split())
-_RIGHT_AFTER = frozenset("it who what where one".split())
-_WHO = frozenset(("which", "who"))
+_ARTICLES = word_set("the a an its his her all other both")
+_COPULA = word_set("""
+    is was are were be been became becomes become not never now a an also actually really as so very
+""")
+_DID_IT = word_set("did does is was has wrote made")
+_RIGHT_AFTER = word_set("it who what where one")
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     claimed = mode is Mode.CLAIMED
     if Kind.ADJECTIVE in naming.token and not _predicated(before, after):
         return (Event(Act.MENTION, who),)
-    if _twice_denied(before, after, question) and claimed:
+    if twice_denied(before, after, question) and claimed:
         return (Event(Act.ASSERT, who),)
-    if _denied_to_have_left(before):
+    if denied_to_have_left(before):
         return (Event(Act.ASSERT, who), Event(Act.QUALIFY, OLD if who == NEW else NEW))
-    if _denied(before, after, question):
+    if denied(before, after, question):
         if len(after) > 1 and after[0].text in ("in", "of") and Kind.PROPER in after[1]:
             return (Event(Act.MENTION, who),)  # "not the X in Y": another one of the name
         return (Event(Act.DENY, who),)
@@ -79,7 +81,7 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     was = who == OLD and not question.past and has(rest, Kind.WAS) and not has(rest, Kind.IS)
     was = was and not (len(before) > 1 and before[-1].text == "by" and Kind.ASKED in before[-2])  # "was launched by X"
     left = last_index(before, Kind.LEAVE)
-    if left >= 0 and _leads_up(before[left + 1 :]):
+    if left >= 0 and leads_up(before[left + 1 :]):
         return (Event(Act.HISTORY, who),)
     if any(t.text.startswith(("not confuse", "not mix", "not to be confused")) for t in rest):
         return (Event(Act.MENTION, who),)
@@ -95,11 +97,29 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.HISTORY, who),)
     if not claimed:
         return (Event(Act.REPORT, who),)
-    if has(rest, Kind.MAYBE):
+    if has(rest, Kind.MAYBE) or _possible(rest):
         return (Event(Act.MENTION, who),)
     if _in_passing(before, question):
         return (Event(Act.MENTION, who),)
     return (_assertion(naming, question, lettered),)
+
+
+def _possible(rest: list[Token]) -> bool:
+    """ "may (well) be", "could have been", "can be argued"."""
+    texts = [t.text for t in rest]
+    for i, text in enumerate(texts):
+        near = texts[i + 1 : i + 4]
+        if text in ("may", "might", "could") and {"be", "have"} & set(near):
+            return True
+        if (
+            text == "can"
+            and "be" in near
+            and {"argued", "defended", "given", "named", "made"} & set(texts[i + 2 : i + 5])
+        ):
+            return True
+        if text in ("options", "choices", "candidates") and {"are", "include"} & set(near[:1]):
+            return True
+    return False
 
 
 def _former(before: list[Token], after: list[Token]) -> bool:
@@ -127,7 +147,7 @@ def old_one(tokens: list[Token]) -> bool:
     """ "the old capital", "the former chief executive"."""
     return any(
         t.text in ("old", "former", "previous", "earlier", "original") and Kind.ASKED in following
-        for t, following in zip(tokens, tokens[1:], strict=False)
+        for t, following in pairwise(tokens)
     )
 
 
@@ -145,140 +165,6 @@ def _predicated(before: list[Token], after: list[Token]) -> bool:
     ):
         i -= 1
     return any(t.text in ("is", "was", "are", "were", "became", "be", "not", "neither", "i") for t in before[i:])
-
-
-def _twice_denied(before: list[Token], after: list[Token], question: Question) -> bool:
-    """ "it is not true that X did not", "it is wrong to deny that X": both together assert."""
-    if before and before[-1].text == "without" and has(before, Kind.NEGATION):  # "you can not make it without X"
-        return True
-    return _wrong_that(before) and (negated_after(after, question) or has(before, Kind.DENIAL))
-
-
-def _wrong_that(before: list[Token]) -> bool:
-    """ "it is wrong to name X", "it is not true that X": falsehood that ends on the name behind it."""
-    at = last_index(before, Kind.FALSE)
-    if at < 0:
-        for i, token in enumerate(before):
-            if Kind.TRUE in token and has(before[max(0, i - 3) : i], Kind.NEGATION):
-                at = i
-        if at < 0:
-            return False
-    return all(t.kinds & _AFTER_WRONG or t.text.endswith("ing") for t in before[at + 1 :])
-
-
-_AFTER_WRONG = frozenset((Kind.FILL, Kind.DENIAL, Kind.SAY, Kind.ASKED, Kind.SUBJECT, Kind.SEE, Kind.AUX, Kind.CLAIM))
-
-
-def _denied_to_have_left(before: list[Token]) -> bool:
-    """ "no evidence that it ever left X": X stays."""
-    at = index(before, Kind.NEGATION)
-    left = index(before, Kind.LEAVE, start=at + 1) if at >= 0 else -1
-    return (
-        left >= 0 and _leads_up(before[left + 1 :]) and has(before, Kind.EVIDENCE, Kind.PERSON, Kind.SUBJECT, Kind.THIS)
-    )
-
-
-def _leads_up(between: list[Token]) -> bool:
-    """Whether what was left is the name behind these tokens, and not what follows "to"."""
-    return only(between, Kind.FILL, Kind.BESIDE) and not any(t.text in ("to", "into", "in", "for") for t in between)
-
-
-def _denied(before: list[Token], after: list[Token], question: Question) -> bool:
-    if has(before, Kind.MISUSED) or has(after, Kind.MISUSED):
-        return True
-    if _rejected(before) or _out_of(before):
-        return True
-    false = index(after, Kind.FALSE, Kind.OUT, Kind.CLASH)
-    if false >= 0 and not _in_relative(after[:false]) and not has(after[max(0, false - 3) : false], Kind.NEGATION):
-        return True
-    return _wrong_that(before) or negated_before(before) or negated_after(after, question)
-
-
-def _in_relative(tokens: list[Token]) -> bool:
-    return any(t.text in _WHO for t in tokens)
-
-
-def _rejected(before: list[Token]) -> bool:
-    """ "forget X", "rule out X"."""
-    at = last_index(before, Kind.UNDO)
-    if at < 0 or has(before[:at], Kind.NEGATION) or before[at].text == "make that":
-        return False
-    return all(
-        t.text in ("the", "my", "that", "out", "about", "name", "answer", "option", "word", "linking") or Kind.SAY in t
-        for t in before[at + 1 :]
-    )
-
-
-def _out_of(before: list[Token]) -> bool:
-    """ "has nothing to do with X", "no ties to X"."""
-    at = last_index(before, Kind.OUT)
-    return (
-        at >= 0
-        and before[at].text.startswith(("no", "rule"))
-        and only(before[at + 1 :], Kind.FILL, Kind.BESIDE, Kind.THIS)
-    )
-
-
-def negated_before(before: list[Token]) -> bool:
-    """ "not (written by) X", with nothing between that would take the negation for itself."""
-    at = last_index(before, Kind.NEGATION)
-    if at < 0:
-        return False
-    between = before[at + 1 :]
-    if before[at].text == "nothing" and between and not has(between, Kind.EVIDENCE, Kind.ASKED):
-        return False
-    found = has(between, Kind.EVIDENCE) or has(before[:at], Kind.PERSON) and any(t.text == "there" for t in before[:at])
-    if found or (has(before[:at], Kind.SELF) and has(between, Kind.VOUCH)):
-        return len(between) <= 12 and not has(between, Kind.QUALITY, Kind.ELSE, Kind.BESIDE)
-    if len(between) > (2 if before[at].text == "no" else 7):
-        return False
-    return only(between, Kind.FILL, Kind.ASKED, Kind.SUBJECT, Kind.CITIZEN, Kind.EVIDENCE)
-
-
-def negated_after(after: list[Token], question: Question | None) -> bool:
-    """ "X is not (the capital)": a negation behind the name that takes what was asked, or nothing else."""
-    at = index(after, Kind.NEGATION)
-    if at < 0:
-        return False
-    head = after[:at]
-    if len(head) > 6 or not all(t.kinds & _AFTER_NAME or t.text.endswith("ly") for t in head):
-        return False
-    rest = after[at + 1 :]
-    while rest and Kind.NEGATION in rest[0]:
-        rest = rest[1:]
-    if only(rest, Kind.AUX) or (rest and rest[0].text in ("at", "any more", "ever", "either", "of course", "anymore")):
-        return True
-    if has(rest, Kind.ELSE):
-        return False
-    lead = 0
-    while lead < len(rest) and rest[lead].text in (
-        "a",
-        "an",
-        "the",
-        "be",
-        "have",
-        "been",
-        "is",
-        "was",
-        "its",
-        "his",
-        "her",
-        "so",
-        "very",
-        "such",
-    ):
-        lead += 1
-    if lead < len(rest) and Kind.QUALITY in rest[lead] and Kind.ASKED not in rest[lead]:
-        return False
-    if lead < len(rest) and (Kind.TRUE in rest[lead] or rest[lead].text in _TRUE_WORDS):
-        return True
-    if question is not None and has(rest[:7], Kind.ASKED):
-        return True
-    return any(Kind.SUBJECT in t for t in rest[:4]) and only(rest[: index(rest, Kind.SUBJECT)], Kind.FILL)
-
-
-_AFTER_NAME = frozenset((Kind.AUX, Kind.ASKED, Kind.SUBJECT))
-_TRUE_WORDS = frozenset("it that this him her there one answer who what where".split())
 
 
 def _right(after: list[Token]) -> bool:
@@ -336,7 +222,7 @@ def _in_passing(before: list[Token], question: Question) -> bool:
         and Kind.BESIDE in before[i - 2]
         and beside.text not in ("is", "was")
         and len(beside.text.split()) == 1
-        and beside.text == "of"
+        and beside.text in ("of", "to")
     )
 
 
@@ -357,7 +243,7 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     while lead and (Kind.LINK in lead[0] or lead[0].text in ("the", "a", "an")) and lead[0].text not in ("that is",):
         lead = lead[1:]
     if not lead:  # the name is the subject of its clause
-        if _did_it(after) or has(after, Kind.TAKE_OVER):
+        if _did_it(after) or has(after, Kind.TAKE_OVER) or _took_over(after):
             return Event(Act.ASSERT, who)
         negation = index(after, Kind.NEGATION)
         if negation >= 0 and not has(after[:negation], Kind.ASKED):
@@ -379,9 +265,9 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     return Event(Act.ASSERT, who, strong=False)
 
 
-_FEW = frozenset("few many some several others also".split())
-_PRONOUNS = frozenset("here called known what who most people they you everyone we".split())
-_POSSESSIVES = frozenset("his her their its".split())
+_FEW = word_set("few many some several others also")
+_PRONOUNS = word_set("here called known what who most people they you everyone we")
+_POSSESSIVES = word_set("his her their its")
 
 
 def _of_a_pronoun(lead: list[Token]) -> bool:
@@ -415,6 +301,22 @@ def _explicit(before: list[Token]) -> bool:
 def _did_it(after: list[Token]) -> bool:
     texts = [t.text for t in after]
     return bool(texts) and texts[0] in _DID_IT and texts[1:] in ([], ["it"], ["so"], ["that"], ["the", "one"])
+
+
+def _took_over(after: list[Token]) -> bool:
+    """ "X took office", "X has taken its place", "X replaced him"."""
+    texts = [t.text for t in after[:6]]
+    for i, text in enumerate(texts):
+        behind = texts[i + 1 : i + 4]
+        if text in ("took", "takes", "taken") and set(behind) & _OFFICES:
+            return True
+        if text in ("replaced", "replaces", "succeeded", "succeeds", "followed") and set(behind[:1]) & _WHOM:
+            return True
+    return False
+
+
+_OFFICES = word_set("over office oath throne chair place role seat job post helm")
+_WHOM = word_set("it him her them")
 
 
 def _of_something_else(after: list[Token], far: bool) -> bool:

@@ -7,16 +7,21 @@ speaker reports an error or an undoing of their own.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.tokens import Token, has, index, last_index, only
+from causaledit.reading.wording import word_set
 
 # words of truth that are meant so only where nothing of substance follows ("that does not hold", not "hold a record")
-_FINAL = frozenset(
-    "hold holds stand stands follow follows count apply applies exist so fit fits qualify possible".split()
-)
-_TO_CALL = frozenset("say call name claim speak think see".split())
-_SUCH = frozenset("a an the of such what pure complete common popular simple just my mere big obvious clear on".split())
-_LOST = frozenset("out".split())
+_FINAL = word_set("""
+    hold holds stand stands follow follows count apply applies exist so fit fits qualify possible
+""")
+_TO_CALL = word_set("say call name claim speak think see")
+_SUCH = word_set("""
+    a an the of such what pure complete common popular simple just my mere big obvious clear on
+""")
+_LOST = word_set("out")
 _NEGATION_REACH = 6
 
 
@@ -121,9 +126,16 @@ _ANY_LEAD = frozenset(
 
 def _undoes(body: list[Token]) -> bool:
     """ "scratch that", "I withdraw my answer", "disregard the above", "I stand corrected"."""
+    taken = next((i for i, t in enumerate(body) if t.text in ("take", "taking", "took")), -1)
+    if taken >= 0 and "back" in [t.text for t in body[taken + 1 : taken + 5]]:  # "I take my answer back"
+        return not has(body[:taken], Kind.NEGATION) and has(
+            body[taken + 1 : taken + 4], Kind.CLAIM, Kind.THIS, Kind.SELF
+        )
     at = index(body, Kind.UNDO)
     if at < 0:
         return False
+    if at and body[at - 1].text in ("be", "needs", "need", "is", "was", "being"):  # "the above must be disregarded"
+        return _of_what_was_said(body[:at]) and not has(body[:at], Kind.NEGATION)
     if len(body[at].text.split()) > 1:
         return not has(body[:at], Kind.NEGATION)
     before, after = body[:at], body[at + 1 : at + 6]
@@ -188,17 +200,24 @@ def _found_false(body: list[Token]) -> bool:
 
 
 _NOBODY = frozenset(("nothing", "nobody", "none", "no one", "no"))
-_IT = frozenset("it that this which so".split())
+_IT = word_set("it that this which so")
 _EXISTS = frozenset((Kind.PERSON, Kind.AUX, Kind.FILL, Kind.IS, Kind.WAS, Kind.LINK, Kind.SELF, Kind.FALSE))
 _BARE = frozenset((Kind.AUX, Kind.FILL, Kind.LINK, Kind.THIS, Kind.IS, Kind.WAS, Kind.CONTRAST, Kind.AMEND))
 _LOOSE = frozenset((Kind.FILL, Kind.LINK, Kind.AUX, Kind.SELF, Kind.THIS))
 
 
+_TELLS = frozenset((Kind.SAY, Kind.EVIDENCE, Kind.SEE, Kind.UNDECIDED))
+
+
 def _verdict(body: list[Token]) -> tuple[int, int]:
     """Where a clause finds something false, and where the negation stands that makes it so (-1 for none)."""
     for i, token in enumerate(body):
+        if token.text == "otherwise" and not (
+            (i and body[i - 1].kinds & _TELLS) or (i > 1 and body[i - 2].kinds & _TELLS)
+        ):
+            continue  # "tells me otherwise", and not "otherwise"
         if token.kinds & {Kind.FALSE, Kind.CLASH}:
-            if any(Kind.NEGATION in a and b.text == "that" for a, b in zip(body[:i], body[1:i], strict=False)):
+            if any(Kind.NEGATION in a and b.text == "that" for a, b in pairwise(body[:i])):
                 return -1, -1  # "it is not that the old answer was wrong"
             return i, -1
         if token.kinds & {Kind.TRUE, Kind.VOUCH, Kind.EVIDENCE}:
@@ -231,10 +250,10 @@ def _reaches(between: list[Token], token: Token) -> bool:
     return True
 
 
-_VERBAL = frozenset(
-    "hold holds stand stands stands up stand up follow follows count apply applies exist exists fit fits match matches "
-    "reflect reflects survive tally".split()
-)
+_VERBAL = word_set("""
+    hold holds stand stands stands up stand up follow follows count apply applies exist exists fit fits match
+    matches reflect reflects survive tally
+""")
 _SHOWS = frozenset(
     ("suggests", "suggest", "indicates", "indicate", "supports", "confirms", "points to", "backs", "truth", "truth to")
 )
@@ -282,16 +301,16 @@ def _mere_negation(body: list[Token]) -> bool:
 
 
 _PLAIN_HEAD = frozenset((Kind.AUX, Kind.LINK, Kind.CLAIM, Kind.IS, Kind.WAS, Kind.AMEND, Kind.CONTRAST, Kind.FIRST))
-_TAIL = frozenset(
-    "at all it so really quite exactly of the sort kind in least course think not though thing such".split()
-)
+_TAIL = word_set("""
+    at all it so really quite exactly of the sort kind in least course think not though thing such
+""")
 
 
 def denies_person(clause: list[Token]) -> bool:
     """ "it is not", "he never did", "they are not any more": whoever was named last is denied."""
     body = without_opening(clause)
     at = index(body, Kind.NEGATION)
-    if at < 0 or not body or Kind.PERSON not in body[0] and body[0].text not in ("that", "this"):
+    if at < 0 or not body or (Kind.PERSON not in body[0] and body[0].text not in ("that", "this")):
         return False
     if has(body, Kind.NAME, Kind.PROPER, Kind.ASKED):
         return False

@@ -15,12 +15,13 @@ from causaledit.reading.clauses import clauses, settle
 from causaledit.reading.foreign import foreign_events
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode, mode_of
-from causaledit.reading.naming import Naming, in_apposition, stance_of
+from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
-from causaledit.reading.nameless import gives_it, denies_it, other_answer, qualifies
+from causaledit.reading.naming import Naming, in_apposition, stance_of
 from causaledit.reading.retraction import cancelled, denies_person, takes_back
 from causaledit.reading.text import is_question, plain, spell_out
 from causaledit.reading.tokens import Token, has, index, last_index, tokens_of
+from causaledit.reading.wording import word_set
 
 if TYPE_CHECKING:
     from causaledit.reading.names import Names
@@ -30,22 +31,24 @@ _OPTION_LIST = re.compile(rf"(?:{NEW}|{OLD}|{OTHER})\W{{0,4}}(?:{NEW}|{OLD}|{OTH
 _TAG = re.compile(
     r",? (?:is|was|does|did|are|has|do|can|could|will|would) (?:it|he|she|that|they)(?: not)?\s*\?\W*$|,? right\?\W*$"
 )
-_FILLERS = frozenset(
-    "well oh and so okay ok then therefore thus hence now still also overall consequently accordingly please first "
-    "second third fourth firstly secondly thirdly finally lastly".split()
-)
+_FILLERS = word_set("""
+    well oh and so okay ok then therefore thus hence now still also overall consequently accordingly please
+    first second third fourth firstly secondly thirdly finally lastly
+""")
 _FILLER_PHRASES = (
-    ("in", "short"), ("in", "conclusion"), ("to", "conclude"), ("in", "summary"), ("of", "course"), ("as", "a", "result"),
+    ("in", "short"), ("in", "conclusion"), ("to", "conclude"), ("in", "summary"),
+    ("of", "course"), ("as", "a", "result"),
     ("note", "that"), ("let", "me", "see"),
 )  # fmt: skip
-_LABELS = frozenset("step point fact part stage".split())
-_AFTER_NO = frozenset("no wait again sorry actually that it this i".split())
+_LABELS = word_set("step point fact part stage")
+_AFTER_NO = word_set("no wait again sorry actually that it this i")
 _TURNING = (
-    Kind.NEGATION, Kind.FALSE, Kind.CLASH, Kind.AMEND, Kind.UNDO, Kind.ERR, Kind.JOKE, Kind.UNREAL, Kind.AGAIN, Kind.SHOULD,
+    Kind.NEGATION, Kind.FALSE, Kind.CLASH, Kind.AMEND, Kind.UNDO, Kind.ERR, Kind.JOKE, Kind.UNREAL, Kind.AGAIN,
+    Kind.SHOULD,
     Kind.OUT,
 )  # fmt: skip
 _AMENDS = frozenset(("or rather", "i mean", "correction", "sorry", "pardon", "no"))
-_MILD = frozenset("while whereas still then despite".split())
+_MILD = word_set("while whereas still then despite")
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ def _turns(tokens: list[Token]) -> bool:
     return said >= 0 and has(tokens[said + 1 : said + 3], Kind.CLAIM)
 
 
-_REAL = frozenset("real actual genuine reality truth contrary different".split())
-_READER = frozenset(("you", "your"))
+_REAL = word_set("real actual genuine reality truth contrary different")
+_READER = word_set("you your")
 
 
 def _remarks(tokens: list[Token]) -> bool:
@@ -221,10 +224,8 @@ class _Reader:
 
     def _nameless(self, clause: list[Token], mode: Mode, negated_before: bool) -> None:
         """A clause without either answer may still deny or give: "he did not write it", "so she is the president"."""
-        if (
-            Kind.NO in clause[-1]
-            and len(clause) <= 3
-            or (Kind.NO in clause[0] and len(clause) == 2 and clause[1].kinds & {Kind.AGAIN, Kind.AMEND})
+        if (Kind.NO in clause[-1] and len(clause) <= 3) or (
+            Kind.NO in clause[0] and len(clause) == 2 and clause[1].kinds & {Kind.AGAIN, Kind.AMEND}
         ):
             self._add(Act.LEAD_RETRACT)
         elif denies_person(clause):
@@ -275,8 +276,8 @@ def _reported_behind(tokens: list[Token]) -> bool:
     )  # fmt: skip
 
 
-_STANDS = frozenset("was is stands holds were remains stand held".split())
-_AT_FIRST = frozenset("first before initially originally along begin place all start".split())
+_STANDS = word_set("was is stands holds were remains stand held")
+_AT_FIRST = word_set("first before initially originally along begin place all start")
 
 
 def _reinstates(clause: list[Token]) -> bool:
@@ -326,8 +327,44 @@ def _of_another(clause: list[Token], before: bool) -> bool:
 _PROPER_ONLY = frozenset((Kind.PROPER,))
 
 
+_OPEN = word_set("unclear unknown uncertain disputed open undecided unsettled")
+_CHOICE = word_set("which who what whether where if")
+_HARD = word_set("hard difficult impossible possible able")
+_KNOW = word_set("say tell know determine decide judge")
+
+
+def _left_open(texts: list[str]) -> bool:
+    """ "it is unclear", "not sure which", "hard to say", "there is no single answer", "sources differ"."""
+    words = " ".join(texts).split()
+    for i, word in enumerate(words):
+        before, behind = words[max(0, i - 1) : i], words[i + 1 : i + 3]
+        if word in _OPEN and set(before) & {"is", "remains", "are"}:
+            return True
+        if word in ("sure", "certain") and behind and behind[0] in _CHOICE and {"not", "never"} & set(words[:i]):
+            return True
+        if word in _HARD and len(behind) == 2 and behind[0] == "to" and behind[1] in _KNOW:
+            return word in ("hard", "difficult", "impossible") or "not" in before
+        if (
+            word == "no"
+            and set(before) == {"is"}
+            and behind
+            and behind[0] in ("single", "clear", "definite", "definitive", "agreed")
+        ):
+            return True
+        if word in ("opinions", "sources", "accounts") and behind and behind[0] in ("differ", "vary", "disagree"):
+            return True
+        if (
+            word == "be"
+            and set(before) == {"not"}
+            and behind
+            and behind[0] in ("told", "determined", "decided", "known", "settled")
+        ):
+            return True
+    return False
+
+
 def _undecided(clause: list[Token]) -> bool:
-    if has(clause, Kind.UNDECIDED):
+    if has(clause, Kind.UNDECIDED) or _left_open([t.text for t in clause]):
         return True
     unable = index(clause, Kind.UNABLE)
     return unable > 0 and has(clause[:unable], Kind.SELF) and has(clause[unable + 1 : unable + 3], Kind.COMMIT)
