@@ -62,6 +62,8 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
         placed = _PLACED.fullmatch(" ".join(texts))
         if placed and bool(placed["aside"]) == (placed["key"] in _ASIDES):
             return (Act.ASSERT, Act.HISTORY) if REPLACED[placed["key"]] else (Act.HISTORY, Act.ASSERT)
+    if has(tokens[:first], Kind.NEGATION) and "between" in (t.text for t in tokens[:first]):
+        return None
     joints = [t for t in texts if t not in ("in", "by", "the", "it", "is", "that", "a", "of", ",")]
     if len(texts) <= 5 and len(joints) == 1 and joints[0] in _BOTH and texts[-1] != ",":
         return Act.MENTION, Act.MENTION
@@ -146,7 +148,13 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
         if Kind.BREAK in token or Kind.COLON in token:
             close(colon=Kind.COLON in token and i + 1 < len(tokens))
             continue
-        if part and token.text in _OPENS_A_CLAUSE and not (token.text in ("who", "which") and len(part) < 2):
+        between = token.text == "and" and any(t.text == "between" for t, _ in part)
+        if (
+            part
+            and token.text in _OPENS_A_CLAUSE
+            and not between
+            and not (token.text in ("who", "which") and len(part) < 2)
+        ):
             close(colon=False)
         part.append((token, settled.get(i)))
     close(colon=False)

@@ -168,7 +168,11 @@ class _Fold:
                 if asked or (denied and not any(e.act is Act.ASSERT for e in later)):
                     self._assert(asked or denied, sentence)
             elif event.act is Act.RETRACT:
-                self._retract(sentence)
+                given = {e.who for e in later if e.act is Act.ASSERT}
+                if self.asserted and given == {OLD} and self.claim == (True, OLD):
+                    self._deny(NEW, sentence)  # what is upheld in the same breath is not what is taken back
+                else:
+                    self._retract(sentence)
             elif event.act is Act.DENY_IT:
                 if asked or self.named:
                     self._deny(asked or self.named, sentence)

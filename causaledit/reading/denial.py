@@ -100,6 +100,8 @@ def negated_before(before: list[Token]) -> bool:
     )
     if found or (has(before[:at], Kind.SELF) and has(between, Kind.VOUCH)):
         return len(between) <= 12 and not has(between, Kind.QUALITY, Kind.ELSE, Kind.BESIDE)
+    if before[at].text == "no" and has(between[:2], Kind.ASKED):  # "no marriage between her and X"
+        return only(between, Kind.FILL, Kind.ASKED, Kind.SUBJECT, Kind.BESIDE, Kind.PERSON)
     if len(between) > (2 if before[at].text == "no" else 7):
         return False
     return only(between, Kind.FILL, Kind.ASKED, Kind.SUBJECT, Kind.CITIZEN, Kind.EVIDENCE)

@@ -50,6 +50,7 @@ _DEMONYMS = pairs(
     South America: South American | North America: North American | Venezuela: Venezuelan | Vietnam: Vietnamese
     Wales: Welsh, Welshman | Yemen: Yemeni | Zambia: Zambian | Zimbabwe: Zimbabwean
 
+
     """
 )
 _BELIEVERS = pairs("""
@@ -60,6 +61,7 @@ _BELIEVERS = pairs("""
     Taoism: Taoist | Shinto: Shintoist | atheism: atheist | Mormonism: Mormon | Methodism: Methodist
     Calvinism: Calvinist | Zoroastrianism: Zoroastrian | Eastern Orthodoxy: Orthodox | Sunni Islam: Sunni, Muslim
     Shia Islam: Shiite, Shia, Muslim | Scientology: Scientologist
+
 
 """)
 

@@ -119,16 +119,18 @@ LEXICON: dict[Kind, str] = {
         out of date | outdated | impossible | backwards | invalid | flawed | imaginary | unsupported | debunked
         disproved | disproven | absurd | misguided | unreliable | implausible | improbable | unsubstantiated
         unverified | misnomer | is off | no good | garbage | misinformation | misunderstanding* | typo* | glitch*
-        fake | hypothetical | counterfactual | muddle*
+        fake | hypothetical | counterfactual | muddle* | in error | way off
     """,
     Kind.CLASH: """
         contradict* | disagree* | conflict* | clash* | at odds | inconsistent | inconsistency | incompatible
         collapses | collapse | fails | speaks against | speak against | has to go | is out | can not stand
-        knows better | needs correcting | does not hold | is not so | otherwise
+        knows better | needs correcting | does not hold | is not so | otherwise | falls apart | breaks down
+        goes against | runs counter | departed from | depart from
     """,
     Kind.OUT: """
         nothing to do with | no part | ruled out | excluded | eliminated | drops out | has to go | no known ties
-        no such | no official status | rule out | be struck | be rejected
+        no such | no official status | rule out | be struck | be rejected | out of the question | off the table
+        no connection | no link | no relation
     """,
     Kind.TRUE: """
         true | right | correct | accurate | the case | valid | factual | sound | tenable | supported | plausible
@@ -136,6 +138,8 @@ LEXICON: dict[Kind, str] = {
         follows | survive | survives | withstand | upheld | defensible | agree with | tally | exist | exists
         reliable | consistent | the answer | a fact | fact | real | possible | believed | trusted | the right
         the correct | sustained | maintained | sense | apply | applies | qualify | count | trustworthy | sound right
+        add up | adds up | check out | checks out | make sense | makes sense | bear out | ring true | hold up
+        stand up
     """,
     Kind.VOUCH: """
         confirm | verify | support | endorse | vouch | back this up | stand behind | stand by | square | reconcile
@@ -157,14 +161,16 @@ LEXICON: dict[Kind, str] = {
         taking it back | i stand corrected | stand to be corrected | dismiss | cross | remove | dropping | rule out
         exclude | eliminate | abandon | ruled out | rules him out | rules her out | rejecting | deleted | dropped
         discarded | excluded | eliminated | removed | rejected | struck | crossed | ignored | disregarded
-        withdrawn | retracted | corrected | revised | rectified | correcting | fixing | revision
+        withdrawn | retracted | corrected | revised | rectified | correcting | fixing | revision | make that
+        make it
     """,
     Kind.ERR: """
         invented this | misspoke | misremember* | misattribut* | misread* | misstat* | mistook | misidentif*
         misunderst* | mislabel* | mixed up | mixed | confused | confusing | conflat* | swapped | muddled | erred
         botched | slipped | blundered | jumbled | garbled | interchanged | fumbled | goofed | spoke too soon
         thinking of | made that up | made it up | made up | why i said | regret | apologi* | hallucinated
-        was lying | lied
+        was lying | lied | should have said | should have written | meant to say | did not mean | got carried away
+        jumped the gun | no longer believe | no longer stand by
     """,
     Kind.JOKE: """
         kidding | joking | haha* | gotcha | fooling | what am i saying | teasing | jest | a joke | jk
@@ -179,7 +185,8 @@ LEXICON: dict[Kind, str] = {
     Kind.AMEND: """
         actually | in fact | in reality | in truth | or rather | rather | i mean | correction | correcting | sorry
         oops | apologies | pardon | as a matter of fact | to be accurate | edit | erratum | instead | whoops
-        really | ah | oh | ups | strictly speaking | corrected | correction to
+        really | ah | oh | ups | strictly speaking | corrected | correction to | erm | um | uh | er | to be precise
+        to be exact | the truth is | in point of fact
     """,
     Kind.CONTRAST: """
         but | however | yet | though | although | whereas | while | nevertheless | nonetheless | even so | that said
@@ -204,7 +211,7 @@ LEXICON: dict[Kind, str] = {
         user | users | rumour* | rumor* | legend | legends | quiz* | text | texts | passage | student | students
         tourists | visitors | someone | somebody | everyone | everybody | article | articles | map | maps
         encyclop* | list | lists | forum | forums | post | posts | the internet | few | one | blogs | blog
-        newspaper | newspapers | media | professor | teacher | friend | anyone | they | he | she
+        newspaper | newspapers | media | professor | teacher | friend | anyone | they | he | she | reader | readers
     """,
     Kind.SAY: """
         say | says | said | saying | claim | claims | claimed | think | thinks | thought | thinking | believ*
@@ -212,7 +219,7 @@ LEXICON: dict[Kind, str] = {
         lists | listed | names | name | gives | give | answer | expect* | repeat* | write | writes | wrote | report
         reports | reported | maintain* | guess* | confus* | associat* | call | mention* | implies | imply | presum*
         suppos* | tell | told | read | heard | have it | tempted | connect* | link* | remember* | joke | jokes
-        joked | choose
+        joked | choose | object | objects | protest | note | notes
     """,
     Kind.SAID: """
         claimed | said | believed | thought | guessed | suggested | rumoured | rumored | alleged | assumed | tempted
@@ -273,6 +280,7 @@ LEXICON: dict[Kind, str] = {
         was long | historically | old answer | old entry | at that time | no longer | centuries ago | years ago
         any more | anymore | any longer | out of date | outdated | for decades | for a long time | for years
         not last | lapsed | expired | is over | divorced | times | era | had been | gave up | was returned
+        early years | in his youth | in her youth | as a child | at first | initially
     """,
     Kind.WAS: "was | were | had",
     Kind.IS: "is | are | has",

@@ -40,7 +40,7 @@ RELATIONS = (
     "discover discoverer | found isolat detect",
     "represent | play plays race races compet flag citizen",
     "employ employer work works worked | job staff hired",
-    "educat educated attend attended university stud alma | graduat degree school college taught teach",
+    "educat educated attend attended university stud alma | went enrol studied graduat degree school college taught",
     "spouse married wife husband marri | wed wedding",
     "child children son daughter | parent father mother",
     "father mother parent parents | son daughter child",

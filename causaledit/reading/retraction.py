@@ -68,6 +68,13 @@ def takes_back(clause: list[Token]) -> bool:
             clause[i + 1 : i + 3], Kind.SELF, Kind.CLAIM, Kind.FIRST
         ):
             return has(clause[i + 1 : i + 3], Kind.SELF) or clause[i + 1].text != "what"
+    if (
+        len(clause) <= 4
+        and clause[0].text != "to"
+        and clause[-1].kinds & {Kind.FALSE, Kind.CLASH}
+        and not has(clause, Kind.PROPER, Kind.NEGATION, Kind.PEOPLE)
+    ):
+        return not any(t.text in _MODAL for t in clause)  # "Total nonsense."
     body = without_opening(clause)
     return _own_error(body) or _undoes(body) or _found_false(body) or _mere_negation(body)
 
@@ -155,6 +162,8 @@ def _found_false(body: list[Token]) -> bool:
     at, negation = _verdict(body)
     if at < 0:
         return False
+    if negation < 0 and any(t.text in _MODAL for t in body[:at]):
+        return False  # "that might sound wrong"
     first = min(at, negation) if negation >= 0 else at
     head, tail = body[:first], body[at + 1 :]
     said = index(tail, Kind.SAY)
@@ -199,6 +208,7 @@ def _found_false(body: list[Token]) -> bool:
     return any(t.text in ("it", "that", "this") for t in tail[:2]) and Kind.CLASH in body[at]
 
 
+_MODAL = word_set("may might could if")
 _NOBODY = frozenset(("nothing", "nobody", "none", "no one", "no"))
 _IT = word_set("it that this which so")
 _EXISTS = frozenset((Kind.PERSON, Kind.AUX, Kind.FILL, Kind.IS, Kind.WAS, Kind.LINK, Kind.SELF, Kind.FALSE))
@@ -312,7 +322,7 @@ def denies_person(clause: list[Token]) -> bool:
     at = index(body, Kind.NEGATION)
     if at < 0 or not body or (Kind.PERSON not in body[0] and body[0].text not in ("that", "this")):
         return False
-    if has(body, Kind.NAME, Kind.PROPER, Kind.ASKED):
+    if has(body, Kind.NAME, Kind.PROPER, Kind.ASKED) or body[at].text in _NOBODY:
         return False
     head, tail = body[1:at], body[at + 1 :]
     return only(head, Kind.AUX, Kind.LINK) and all(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from causaledit.reading.acts import Act, Event
@@ -106,20 +107,26 @@ def _turns(tokens: list[Token]) -> bool:
         return True
     if any(t.text in _REAL for t in tokens):
         return True
+    if any(
+        a.text in ("more", "better") and Kind.TRUE in b for a, b in pairwise(tokens)
+    ):  # "it would be more accurate to …"
+        return True
     said = index(tokens, Kind.FIRST)
     return said >= 0 and has(tokens[said + 1 : said + 3], Kind.CLAIM)
 
 
-_REAL = word_set("real actual genuine reality truth contrary different")
+_REAL = word_set("real actual genuine reality truth contrary different object objection")
 _READER = word_set("you your")
 
 
 def _remarks(tokens: list[Token]) -> bool:
     name = index(tokens, Kind.NAME)
     if name >= 0:
-        colon = last_index(tokens[:name], Kind.COLON)
-        tokens = tokens[: max(0, colon)]
-        if has(tokens, Kind.ANSWER, Kind.CLAIM):
+        end = last_index(tokens[:name], Kind.COLON, Kind.BREAK)
+        tokens = tokens[: max(0, end)]
+        if has(tokens, Kind.ANSWER, Kind.CLAIM, Kind.SEE) or any(
+            t.text in ("opinion", "view", "knowledge") for t in tokens
+        ):
             return False
     return any((Kind.SELF in t and t.text not in ("we", "us", "our")) or t.text in _READER for t in tokens)
 
@@ -286,7 +293,7 @@ def _reinstates(clause: list[Token]) -> bool:
     if has(clause, Kind.NAME, Kind.NEGATION):
         return False
     right = index(clause, Kind.TRUE)
-    if "i" in texts and "was" in texts and right >= 0 and set(texts[right + 1 :]) & _AT_FIRST:
+    if "i" in texts and "was" in texts and right >= 0 and set(" ".join(texts[right + 1 :]).split()) & _AT_FIRST:
         return True
     undone = next((i for i, t in enumerate(texts) if t in ("retraction", "correction")), -1)
     if undone >= 0 and (
