@@ -137,11 +137,24 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
             return
         if colon and _bare([t for t, _ in kept]):
             kept = [(t, Act.MENTION if Kind.NAME in t else act) for t, act in kept]
-        if kept[0][0].text in _VERBS:
+        if kept[0][0].text in _VERBS or (Kind.PAST in kept[0][0] and not has((t for t, _ in kept), Kind.NAME)):
             back = next((i for i in range(len(joined) - 1, max(-1, len(joined) - 4), -1) if _bare_of(joined[i])), None)
             if back is not None:
+                who = next(t.who for t, _ in joined[back] if t.who)
+                for i in range(max(0, back - 1), back):  # "option (A), X, stepped down": named twice, said once
+                    if _bare_of(joined[i]) and any(t.who == who for t, _ in joined[i]):
+                        joined[i] = [(t, Act.MENTION if t.who else act) for t, act in joined[i]]
                 joined[back] += kept
                 return
+            if (
+                len(joined) > 1
+                and len(joined[-1]) == 1
+                and not joined[-1][0][0].who
+                and Kind.CONTRAST in joined[-1][0][0]
+            ):
+                if not has((t for t, _ in joined[-2]), Kind.NAME, Kind.IS, Kind.WAS):  # "his grave, however, is in X"
+                    joined[-2] += kept
+                    return
         joined.append(kept)
 
     for i, token in enumerate(tokens):
@@ -164,7 +177,7 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
 def _bare(tokens: list[Token]) -> bool:
     names = [t for t in tokens if Kind.NAME in t]
     rest = [t for t in tokens if Kind.NAME not in t and re.search(r"\w", t.text)]
-    return len(names) == 1 and all(t.text in _ARTICLES for t in rest)
+    return len(names) == 1 and all(t.text in _ARTICLES or t.text in ("option", "answer", "choice") for t in rest)
 
 
 def _bare_of(clause: list[tuple[Token, Act | None]]) -> bool:

@@ -142,6 +142,7 @@ class _Fold:
         self.doubt = ""  # a sentence that thinks again, or qualifies the new answer, since it was given
 
         self.hinted = False  # whether there was any such hint before the sentence
+        self.hedged = False  # whether the last claim was said to seem wrong
         self.remark = ""  # a sentence about the speaker since then: another answer behind it is a correction
 
     def take(self, sentence: str, read_as: Sentence) -> None:
@@ -174,7 +175,9 @@ class _Fold:
                 else:
                     self._retract(sentence)
             elif event.act is Act.DENY_IT:
-                if asked or self.named:
+                if self.hedged:
+                    pass  # "it sounds wrong, but it is not"
+                elif asked or self.named:
                     self._deny(asked or self.named, sentence)
             elif event.act is Act.GIVE_IT:
                 if self.named and not self.held:
@@ -195,6 +198,7 @@ class _Fold:
                 if event.who == self.held == NEW:
                     self.doubt = self.doubt or sentence
             elif event.act is Act.DOUBT:
+                self.hedged = self.hedged or not event.strong
                 self.doubt = self.doubt or sentence
             elif event.act is Act.QUALIFY:
                 if NEW in (event.who, "" if event.who else self.named):
@@ -245,6 +249,7 @@ class _Fold:
             if self.held == NEW and (doubted or (hint and not bare)):
                 self.denied = self.denied or (sentence if doubted else hint)
         self.doubt = self.remark = ""
+        self.hedged = False
         self.held, self.final, self.claim = who, sentence, (True, who)
         self.first = self.first or who
 

@@ -139,7 +139,8 @@ LEXICON: dict[Kind, str] = {
         reliable | consistent | the answer | a fact | fact | real | possible | believed | trusted | the right
         the correct | sustained | maintained | sense | apply | applies | qualify | count | trustworthy | sound right
         add up | adds up | check out | checks out | make sense | makes sense | bear out | ring true | hold up
-        stand up
+        stand up |
+        to be accurate
     """,
     Kind.VOUCH: """
         confirm | verify | support | endorse | vouch | back this up | stand behind | stand by | square | reconcile
@@ -219,7 +220,8 @@ LEXICON: dict[Kind, str] = {
         lists | listed | names | name | gives | give | answer | expect* | repeat* | write | writes | wrote | report
         reports | reported | maintain* | guess* | confus* | associat* | call | mention* | implies | imply | presum*
         suppos* | tell | told | read | heard | have it | tempted | connect* | link* | remember* | joke | jokes
-        joked | choose | object | objects | protest | note | notes
+        joked | choose | object | objects | protest | note | notes |
+        presuppos*
     """,
     Kind.SAID: """
         claimed | said | believed | thought | guessed | suggested | rumoured | rumored | alleged | assumed | tempted
@@ -280,7 +282,8 @@ LEXICON: dict[Kind, str] = {
         was long | historically | old answer | old entry | at that time | no longer | centuries ago | years ago
         any more | anymore | any longer | out of date | outdated | for decades | for a long time | for years
         not last | lapsed | expired | is over | divorced | times | era | had been | gave up | was returned
-        early years | in his youth | in her youth | as a child | at first | initially
+        early years | in his youth | in her youth | as a child | at first | initially |
+        split up | separated | thing of the past
     """,
     Kind.WAS: "was | were | had",
     Kind.IS: "is | are | has",

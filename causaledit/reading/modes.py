@@ -56,6 +56,9 @@ def supposes(clause: list[Token]) -> bool:
         start += 1
     if has(clause, Kind.UNREAL) and clause[0].text == "in":
         return True
+    texts = {t.text for t in clause}
+    if clause[0].text == "in" and texts & _TOLD and texts & {"you", "your"}:  # "in the story you gave me"
+        return True
     if start < len(clause) and Kind.IF in clause[start]:
         return True
     return any(t.text.split()[0] == "if" for t in clause)
@@ -91,6 +94,8 @@ def _reports_from(clause: list[Token], i: int) -> bool:
     if Kind.SOURCE in token:
         near = rest[: max(0, index(rest, Kind.NAME)) or 5]
         return any(set(t.text.split()) & _PUBLIC or t.text.startswith(("rumo", "legend")) for t in near)
+    if token.text == "my" and rest and Kind.FIRST in rest[0]:  # "my first thought was X"
+        return len(rest) > 1 and following[1] in ("thought", "guess", "instinct", "assumption", "impulse", "idea")
     if token.text == "i":
         return _self_said(rest)
     if token.text in ("that", "which", "who"):
@@ -106,8 +111,9 @@ def _reports_from(clause: list[Token], i: int) -> bool:
     return False
 
 
+_TOLD = word_set("story scenario text passage article prompt question novel world narrative example")
 _TRIGGERS = frozenset((Kind.ASIDE, Kind.PEOPLE, Kind.IDEA, Kind.SOURCE, Kind.URGED, Kind.UNABLE, Kind.NEGATION))
-_TRIGGER_WORDS = _BE | {"i", "that", "which", "who", "given", "named", "cited"}
+_TRIGGER_WORDS = _BE | {"i", "my", "that", "which", "who", "given", "named", "cited"}
 
 
 def _self_said(rest: list[Token]) -> bool:
@@ -120,7 +126,7 @@ def _self_said(rest: list[Token]) -> bool:
         return said > 0 and Kind.PAST in before[said - 1]
     if before[said].text == "told" and not (said and before[said - 1].text == "was"):
         return False
-    return only(before[:said], Kind.PAST, Kind.AUX, Kind.FIRST, Kind.WAS) or all(
+    return only(before[:said], Kind.PAST, Kind.AUX, Kind.FIRST, Kind.WAS, Kind.NOW, Kind.WOULD) or all(
         t.text in ("had", "have", "first", "initially", "once", "just", "too", "also", "previously")
         for t in before[:said]
     )

@@ -72,7 +72,7 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         if len(after) > 1 and after[0].text in ("in", "of") and Kind.PROPER in after[1]:
             return (Event(Act.MENTION, who),)  # "not the X in Y": another one of the name
         return (Event(Act.DENY, who),)
-    if _right(after) and claimed:
+    if _right(after) and claimed and not has(after, Kind.PAST):
         return (Event(Act.ASSERT, who),)
     if not claimed and has(rest, Kind.SELF):
         return (Event(Act.REPORT, who),)
@@ -182,7 +182,7 @@ def _right(after: list[Token]) -> bool:
     if token.text in ("it", "this", "that") and not copula:
         return i + 1 < len(after) and after[i + 1].text == "is"
     if token.text in ("stands", "holds", "remains") and not copula:
-        return True
+        return i + 1 == len(after) or has(after[i + 1 :], Kind.ASKED, Kind.TRUE, Kind.ANSWER)
     if not copula:
         return token.text in ("right", "correct") and len(after) == 1
     if token.text in ("right", "correct", "best", "final", "true", "only", "the answer", "the right", "the correct"):
@@ -230,6 +230,8 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     who, before, after, rest = naming.token.who, naming.before, naming.after, naming.rest
     if _limited(after):
         return Event(Act.QUALIFY, who)
+    if any(t.text == "there" and f.text in ("is", "are") for t, f in pairwise(before)):
+        return Event(Act.ASSERT, who, aside=True)
     words = [t for t in rest if any(c.isalnum() for c in t.text)]
     if only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) or _explicit(before):
         return Event(Act.ASSERT, who, bare=lettered)
@@ -253,6 +255,10 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         lies = after[:1] and after[0].text.startswith(("lie", "border", "stretch", "sits", "stand"))
         if lies and not has(rest, Kind.SUBJECT):  # "X lies across the sea": where X is, not what lies in it
             return Event(Act.MENTION, who)
+        if _described(after):
+            return Event(Act.MENTION, who)
+        if concerned and _with_an_object(after):
+            return Event(Act.ASSERT, who, aside=True)
         if concerned and not _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
             return Event(Act.ASSERT, who)
         return Event(Act.MENTION, who)
@@ -260,11 +266,24 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         return Event(Act.QUALIFY, who)
     if _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
         return Event(Act.MENTION, who)
+    if not asked and _loosely(lead):
+        return Event(Act.ASSERT, who, aside=True)
     if concerned or has(lead, Kind.SELF, Kind.THIS, Kind.ANSWER) or _of_a_pronoun(lead):
         return Event(Act.ASSERT, who)
     return Event(Act.ASSERT, who, strong=False)
 
 
+def _loosely(lead: list[Token]) -> bool:
+    """ "he corresponded with people at X", "his grave is in X", "there is a X": by its words, about something else."""
+    if any(t.text in _POSSESSIVES and not f.kinds & _OF_THE_QUESTION for t, f in pairwise(lead)):
+        return True
+    if has(lead, Kind.ANSWER, Kind.SELF, Kind.THIS, Kind.SUBJECT):
+        return False
+    person = next((i for i, t in enumerate(lead) if t.text in ("he", "she", "they")), len(lead))
+    return any(not t.kinds and t.text.isalpha() for t in lead[person + 1 :])
+
+
+_OF_THE_QUESTION = frozenset((Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM, Kind.SUBJECT, Kind.ANSWER))
 _FEW = word_set("few many some several others also")
 _PRONOUNS = word_set("here called known what who most people they you everyone we")
 _POSSESSIVES = word_set("his her their its")
@@ -301,6 +320,24 @@ def _explicit(before: list[Token]) -> bool:
 def _did_it(after: list[Token]) -> bool:
     texts = [t.text for t in after]
     return bool(texts) and texts[0] in _DID_IT and texts[1:] in ([], ["it"], ["so"], ["that"], ["the", "one"])
+
+
+def _described(after: list[Token]) -> bool:
+    """ "X is an industrial city": says what X is, and gives it as no answer."""
+    if has(after, Kind.SUBJECT) or not has(after[:1], Kind.IS, Kind.WAS) or after[1:2] == []:
+        return False
+    asked = [t.text for t in after if Kind.ASKED in t]
+    return after[1].text in ("a", "an", "one") and bool(asked) and set(asked) <= _SORTS
+
+
+def _with_an_object(after: list[Token]) -> bool:
+    """ "X develops games": what was asked, but with an object of its own."""
+    if has(after, Kind.SUBJECT) or not after or Kind.ASKED not in after[0] or after[0].kinds & {Kind.IS, Kind.WAS}:
+        return False
+    return len(after) > 1 and not after[1].kinds and after[1].text.isalpha()
+
+
+_SORTS = word_set("city country continent language sport town region")
 
 
 def _took_over(after: list[Token]) -> bool:

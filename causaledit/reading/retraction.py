@@ -74,7 +74,7 @@ def takes_back(clause: list[Token]) -> bool:
         and clause[-1].kinds & {Kind.FALSE, Kind.CLASH}
         and not has(clause, Kind.PROPER, Kind.NEGATION, Kind.PEOPLE)
     ):
-        return not any(t.text in _MODAL for t in clause)  # "Total nonsense."
+        return not any(t.text in _MODAL or t.text in _SEEMS for t in clause)  # "Total nonsense."
     body = without_opening(clause)
     return _own_error(body) or _undoes(body) or _found_false(body) or _mere_negation(body)
 
@@ -119,6 +119,8 @@ def _own_error(body: list[Token]) -> bool:
         return False
     rest = body[me + 1 :]
     err = index(rest[:6], Kind.ERR, Kind.FALSE)
+    if any(t.text.split()[0] == "if" for t in rest):  # "I apologise if this is not …"
+        return False
     if err < 0 or has(rest[:err], Kind.NEGATION, Kind.NAME, Kind.HARMLESS):
         return False
     if body[me].text in ("my", "our"):
@@ -162,7 +164,7 @@ def _found_false(body: list[Token]) -> bool:
     at, negation = _verdict(body)
     if at < 0:
         return False
-    if negation < 0 and any(t.text in _MODAL for t in body[:at]):
+    if negation < 0 and any(t.text in _MODAL or t.text in _SEEMS for t in body[:at]):
         return False  # "that might sound wrong"
     first = min(at, negation) if negation >= 0 else at
     head, tail = body[:first], body[at + 1 :]
@@ -195,6 +197,8 @@ def _found_false(body: list[Token]) -> bool:
         )
     if _of_what_was_said(head):
         return True
+    if any(t.text in ("he", "she", "they") for t in head):  # "they are mistaken"
+        return False
     if (
         negation < 0
         and tail
@@ -208,6 +212,7 @@ def _found_false(body: list[Token]) -> bool:
     return any(t.text in ("it", "that", "this") for t in tail[:2]) and Kind.CLASH in body[at]
 
 
+_SEEMS = frozenset(("sounds", "seems", "looks", "appears", "sound", "seem", "look", "appear"))
 _MODAL = word_set("may might could if")
 _NOBODY = frozenset(("nothing", "nobody", "none", "no one", "no"))
 _IT = word_set("it that this which so")
@@ -328,3 +333,14 @@ def denies_person(clause: list[Token]) -> bool:
     return only(head, Kind.AUX, Kind.LINK) and all(
         t.kinds & {Kind.PAST, Kind.AUX} or t.text in _TAIL or t.text in ("either", "ever") for t in tail
     )
+
+
+def hedges(clause: list[Token]) -> bool:
+    """ "it sounds impossible": as good as wrong, but not said to be."""
+    at = index(clause, Kind.FALSE, Kind.CLASH)
+    return at > 0 and any(t.text in _SEEMS or t.text in _MODAL for t in clause[:at]) and has(clause[:at], Kind.THIS)
+
+
+def affirms(tokens: list[Token]) -> bool:
+    """ "that is not a typo": whether a double negation was cancelled."""
+    return any(t is _AFFIRMED for t in tokens)

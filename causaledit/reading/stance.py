@@ -19,7 +19,7 @@ from causaledit.reading.modes import Mode, mode_of
 from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
 from causaledit.reading.naming import Naming, in_apposition, stance_of
-from causaledit.reading.retraction import cancelled, denies_person, takes_back
+from causaledit.reading.retraction import affirms, cancelled, denies_person, hedges, takes_back
 from causaledit.reading.text import is_question, plain, spell_out
 from causaledit.reading.tokens import Token, has, index, last_index, tokens_of
 from causaledit.reading.wording import word_set
@@ -163,6 +163,8 @@ class _Reader:
     def read(self, tokens: list[Token]) -> None:
         """Read a sentence."""
         tokens = cancelled(self._leads(tokens))
+        if affirms(tokens) and not has(tokens, Kind.NAME):  # "no, that is not a typo" upholds what was said
+            self.events = [event for event in self.events if event.act is not Act.LEAD_RETRACT]
         behind = Mode.REPORTED if _reported_behind(tokens) else Mode.CLAIMED
         mode = behind
         negated_before = other = False
@@ -192,6 +194,8 @@ class _Reader:
             negated_before = negated_before or has(clause, Kind.NEGATION)
             if has(clause, Kind.AGAIN, Kind.UNREAL, Kind.JOKE, Kind.ERR):
                 self._add(Act.DOUBT)
+            if hedges(clause):
+                self._add(Act.DOUBT, strong=False)
             if _undecided(clause):
                 self._add(Act.UNDECIDED)
 
@@ -271,7 +275,7 @@ class _Reader:
                 self._add(act, token.who)
                 continue
             events = stance_of(naming, self.question, mode, self.lettered)
-            self.events += [replace(e, aside=other) if e.act is Act.ASSERT else e for e in events]
+            self.events += [replace(e, aside=other or e.aside) if e.act is Act.ASSERT else e for e in events]
 
 
 def _reported_behind(tokens: list[Token]) -> bool:
