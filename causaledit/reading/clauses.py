@@ -64,6 +64,8 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
             return (Act.ASSERT, Act.HISTORY) if REPLACED[placed["key"]] else (Act.HISTORY, Act.ASSERT)
     if has(tokens[:first], Kind.NEGATION) and "between" in (t.text for t in tokens[:first]):
         return None
+    if "and" in texts and "that" in texts:  # "that it is X and that Y …" are two statements
+        return None
     joints = [t for t in texts if t not in ("in", "by", "the", "it", "is", "that", "a", "of", ",")]
     if len(texts) <= 5 and len(joints) == 1 and joints[0] in _BOTH and texts[-1] != ",":
         return Act.MENTION, Act.MENTION
@@ -146,15 +148,9 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
                         joined[i] = [(t, Act.MENTION if t.who else act) for t, act in joined[i]]
                 joined[back] += kept
                 return
-            if (
-                len(joined) > 1
-                and len(joined[-1]) == 1
-                and not joined[-1][0][0].who
-                and Kind.CONTRAST in joined[-1][0][0]
-            ):
-                if not has((t for t, _ in joined[-2]), Kind.NAME, Kind.IS, Kind.WAS):  # "his grave, however, is in X"
-                    joined[-2] += kept
-                    return
+            if _interrupted(joined):  # "his grave, however, is in X"
+                joined[-2] += kept
+                return
         joined.append(kept)
 
     for i, token in enumerate(tokens):
@@ -172,6 +168,13 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
         part.append((token, settled.get(i)))
     close(colon=False)
     return joined
+
+
+def _interrupted(done: list[list[tuple[Token, Act | None]]]) -> bool:
+    """Whether the last two clauses are a subject without its verb and a mere "however"."""
+    if len(done) < 2 or len(done[-1]) != 1 or Kind.CONTRAST not in done[-1][0][0]:
+        return False
+    return not has((t for t, _ in done[-2]), Kind.NAME, Kind.IS, Kind.WAS)
 
 
 def _bare(tokens: list[Token]) -> bool:
