@@ -139,6 +139,8 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
             return
         if colon and _bare([t for t, _ in kept]):
             kept = [(t, Act.MENTION if Kind.NAME in t else act) for t, act in kept]
+        if joined and joined[-1][-1][0].who and _former_one([t for t, _ in kept]):  # "X, the former capital"
+            joined[-1][-1] = (joined[-1][-1][0], Act.HISTORY)
         if kept[0][0].text in _VERBS or (Kind.PAST in kept[0][0] and not has((t for t, _ in kept), Kind.NAME)):
             back = next((i for i in range(len(joined) - 1, max(-1, len(joined) - 4), -1) if _bare_of(joined[i])), None)
             if back is not None:
@@ -168,6 +170,12 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
         part.append((token, settled.get(i)))
     close(colon=False)
     return joined
+
+
+def _former_one(tokens: list[Token]) -> bool:
+    if has(tokens, Kind.NAME):
+        return False
+    return any(t.text in ("old", "former", "previous") and Kind.ASKED in f for t, f in pairwise(tokens[:4]))
 
 
 def _interrupted(done: list[list[tuple[Token, Act | None]]]) -> bool:

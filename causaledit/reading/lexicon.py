@@ -105,7 +105,8 @@ LEXICON: dict[Kind, str] = {
         not to mention | not until | not in dispute | not change* | not matter | not mix | no doubt | no question
         without a doubt | no wonder | no surprise | no secret | if not | or not | need not | none other than
         no other | no one else | no longer than | nothing but | nothing other than | nothing else | not easy
-        not contradict* | not be misled
+        not contradict* | not be misled |
+        not every | not everything
     """,
     Kind.DENIAL: """
         deny | denies | denying | denied | dispute* | doubt | doubts | doubted | question | questions | questioned
@@ -221,7 +222,8 @@ LEXICON: dict[Kind, str] = {
         reports | reported | maintain* | guess* | confus* | associat* | call | mention* | implies | imply | presum*
         suppos* | tell | told | read | heard | have it | tempted | connect* | link* | remember* | joke | jokes
         joked | choose | object | objects | protest | note | notes |
-        presuppos*
+        presuppos* |
+        show | shows | showed
     """,
     Kind.SAID: """
         claimed | said | believed | thought | guessed | suggested | rumoured | rumored | alleged | assumed | tempted
@@ -254,7 +256,8 @@ LEXICON: dict[Kind, str] = {
     """,
     Kind.IF: """
         suppose | supposing | imagine | assuming | assume | had | were | unless | hypothetically | even if | if i
-        if you | if it | if the | if that | if this | if
+        if you | if it | if the | if that | if this | if |
+        let us pretend | let us suppose | let us imagine | let us assume | pretend
     """,
     Kind.WOULD: """
         would
@@ -322,7 +325,8 @@ LEXICON: dict[Kind, str] = {
         sister | colleague | predecessor | editor | pupil | student | teacher | contemporary | partner | competitor
         publisher | rivals are | from | not far from | hours from | expelled from | sites in | office in | beside
         alongside | thinking of | son | daughter | home | king | queen | history | map | outskirts | ties | links
-        exports | flights | trip | trips | road | way | visits | rivals
+        exports | flights | trip | trips | road | way | visits | rivals |
+        translated into
     """,
     Kind.ONLY: "only | merely | just | simply",
     Kind.PARTIAL: """
@@ -354,7 +358,7 @@ LEXICON: dict[Kind, str] = {
         guess | would | final | must | he | she | they | but | play | choose | pick | therefore | currently
         because | rather | instead | definitely | of course | probably | certainly | just | who | my | will | going
         no longer | still | its | his | known | first | originally | born | work | works | any more | " | - | '
-        credit | run | led
+        credit | run | led | 's
     """,
     Kind.AUX: """
         is | was | are | were | be | been | has | have | had | did | does | do | can | could | would | should | may
@@ -375,7 +379,8 @@ LEXICON: dict[Kind, str] = {
 REPLACED: dict[str, int] = {
     "replaced": 1, "replaces": 1, "has replaced": 1, "succeeded": 1, "succeeds": 1, "took over from": 1, "followed": 1,
     "superseded": 1, "displaced": 1, "ousted": 1, "defeated": 1, "takes over from": 1,
-    "replaced by": 0, "succeeded by": 0, "superseded by": 0, "followed by": 0,
+    "replaced by": 0,
+    "replaced with": 0, "succeeded by": 0, "superseded by": 0, "followed by": 0,
     "gave way to": 0, "passed to": 0, "handed over to": 0, "moved to": 0, "changed to": 0, "changed into": 0,
     "switched to": 0, "moved into": 0, "turned into": 0,
     "formerly": 1, "previously": 1, "once": 1, "not any more": 1, "ex": 1,

@@ -80,7 +80,7 @@ def _reports_from(clause: list[Token], i: int) -> bool:
     if Kind.ASIDE in token:
         return True
     if Kind.PEOPLE in token and token.text not in ("he", "she", "they"):
-        said = index(rest[:5], Kind.SAY, Kind.ERR)
+        said = index(rest[:7], Kind.SAY, Kind.ERR)
         if said >= 0 and not has(rest[:said], Kind.NAME) and not has(clause[max(0, i - 1) : i], Kind.BESIDE):
             return True
     if Kind.IDEA in token and nxt in _IDEA_VERBS:

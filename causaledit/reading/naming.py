@@ -230,10 +230,14 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     who, before, after, rest = naming.token.who, naming.before, naming.after, naming.rest
     if _limited(after):
         return Event(Act.QUALIFY, who)
+    possessed = len(after) > 1 and after[0].text == "'s" and not has(before[-2:], Kind.IS, Kind.WAS)
+    if possessed and not after[1].kinds & _BEHIND_S:  # "X's status"
+        return Event(Act.MENTION, who)
     if any(t.text == "there" and f.text in ("is", "are") for t, f in pairwise(before)):
         return Event(Act.ASSERT, who, aside=True)
     words = [t for t in rest if any(c.isalnum() for c in t.text)]
-    if only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) or _explicit(before):
+    said_no = has(after, Kind.NO)  # "X said no"
+    if (only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) and not said_no) or _explicit(before):
         return Event(Act.ASSERT, who, bare=lettered)
     asked = has((*before, *after), Kind.ASKED) or any(t.text in POSTS for t in rest)
     if any(t.text.startswith(("speak", "spoke", "use")) for t in rest) and any(t.text in _FEW for t in rest):
@@ -255,6 +259,13 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         lies = after[:1] and after[0].text.startswith(("lie", "border", "stretch", "sits", "stand"))
         if lies and not has(rest, Kind.SUBJECT):  # "X lies across the sea": where X is, not what lies in it
             return Event(Act.MENTION, who)
+        if (
+            has(after[:1], Kind.IS, Kind.WAS)
+            and after[1:2]
+            and after[1].text in ("at", "on", "with")
+            and not has(rest, Kind.SUBJECT)
+        ):
+            return Event(Act.ASSERT, who, aside=True)
         if _described(after):
             return Event(Act.MENTION, who)
         if concerned and _with_an_object(after):
@@ -283,6 +294,9 @@ def _loosely(lead: list[Token]) -> bool:
     return any(not t.kinds and t.text.isalpha() for t in lead[person + 1 :])
 
 
+_BEHIND_S = frozenset(
+    (Kind.ASKED, Kind.SUBJECT, Kind.LINK, Kind.NOW, Kind.NEGATION, Kind.CONTRAST, Kind.TRUE, Kind.FILL)
+)
 _OF_THE_QUESTION = frozenset((Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM, Kind.SUBJECT, Kind.ANSWER))
 _FEW = word_set("few many some several others also")
 _PRONOUNS = word_set("here called known what who most people they you everyone we")

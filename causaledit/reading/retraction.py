@@ -166,6 +166,13 @@ def _found_false(body: list[Token]) -> bool:
         return False
     if negation < 0 and any(t.text in _MODAL or t.text in _SEEMS for t in body[:at]):
         return False  # "that might sound wrong"
+    if (
+        negation >= 0
+        and has(body[: at + 1], Kind.SELF)
+        and has(body[:at], Kind.WOULD)
+        and "have" in [t.text for t in body[:at]]
+    ):
+        return False  # "I would not have believed it"
     first = min(at, negation) if negation >= 0 else at
     head, tail = body[:first], body[at + 1 :]
     said = index(tail, Kind.SAY)
@@ -191,6 +198,8 @@ def _found_false(body: list[Token]) -> bool:
     if Kind.VOUCH in body[at] and not body[at].kinds & {Kind.FALSE, Kind.CLASH, Kind.TRUE}:
         if _of_what_was_said(head) and has(body[negation:at], Kind.SELF):
             return True  # "that is not something I can stand behind"
+        if has((*head, *body[negation:at]), Kind.WOULD):  # "I would not have believed it either"
+            return False
         imperative = bool(head) and head[-1].text == "do" and only(head[:-1], Kind.LINK, Kind.FILL)
         return (has(head, Kind.SELF) or not head or imperative) and (
             _of_what_was_said(head) or not tail or any(t.text in _IT for t in tail[:3]) or has(tail[:4], Kind.CLAIM)

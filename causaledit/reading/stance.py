@@ -165,6 +165,8 @@ class _Reader:
         tokens = cancelled(self._leads(tokens))
         if affirms(tokens) and not has(tokens, Kind.NAME):  # "no, that is not a typo" upholds what was said
             self.events = [event for event in self.events if event.act is not Act.LEAD_RETRACT]
+        if has(tokens, Kind.PAST) and not has(tokens, Kind.NAME):  # "yes, he was, until the divorce"
+            self.events = [event for event in self.events if event.act is not Act.CONFIRM]
         behind = Mode.REPORTED if _reported_behind(tokens) else Mode.CLAIMED
         mode = behind
         negated_before = other = False
@@ -332,7 +334,7 @@ def _of_another(clause: list[Token], before: bool) -> bool:
         return True
     if any(token.kinds == _PROPER_ONLY for token in head):
         return True
-    return before and Kind.CONTRAST not in clause[0]
+    return before and (len(clause) == 1 or Kind.CONTRAST not in clause[0])
 
 
 _PROPER_ONLY = frozenset((Kind.PROPER,))

@@ -44,6 +44,7 @@ _CONTRACTIONS = (
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(is|are|was|were|does|do|did|has|have|had|could|would|should)nt\b"), r"\1 not"),
     (re.compile(r"\b(it|that|he|she|there|what|who|here|which|this|where|answer)'s\b"), r"\1 is"),
+    (re.compile(r"\blet's\b"), "let us"),
     (re.compile(r"'re\b"), " are"),
     (re.compile(r"'m\b"), " am"),
     (re.compile(r"'ve\b"), " have"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from causaledit.reading.question import Question
 
-_WORD = re.compile(r"\.\.\.|[^\W_]+(?:['’-][^\W_]+)*(?:'(?=\s))?|[^\w\s]")
+_WORD = re.compile(r"'s(?!\w)|\.\.\.|[^\W_]+(?:['’-][^\W_]+)*(?:'(?=\s))?|[^\w\s]")
 _PREFIX = 3
 
 
