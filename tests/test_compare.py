@@ -22,6 +22,7 @@ from causaledit.evaluation.compare_tables import markdown, tables
 from causaledit.evaluation.metrics import compare_runs, evaluate_run
 from causaledit.evaluation.predictions import read_metrics
 from causaledit.evaluation.runs import RunArguments
+from causaledit.judges.recall import recall_note
 from causaledit.judges.registry import get_judge
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
@@ -140,6 +141,8 @@ def test_the_tables_hold_every_figure(workplace):
     cell = paired.rows[0][paired.columns.index("hop answers")]
     assert cell[0] == f"+{table['repaired']} −{table['harmed']}" and cell[1] == f"of {table['n']}"
     assert float(costs.rows[1][costs.columns.index("Seconds per edit")][0]) > 0
+    for table in (figures, paired):
+        assert recall_note(data["arguments"]["judge"]) in table.note
     assert costs.rows[2][costs.columns.index("Seconds per edit")] == ("–",)
 
     written = (plan.folder / "compare.md").read_text(encoding="utf-8")

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from causaledit.cli import judging
+from causaledit.judges.recall import recall_note
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -155,6 +156,8 @@ def figure_text(figure: Rate | Mean) -> str:
 
 
 def _text(file: Path, figures: RunMetrics, comparison: PairedComparison | None, other: str) -> str:
+    note = recall_note(figures.judge)
+    recall = [f"  {note}"] if note else []
     lines = [
         f"Analysis of {file.name}: {figures.cases} cases ({figures.failed_cases} without predictions), "
         f"{figures.edits} edits; judge {figures.judge}",
@@ -166,6 +169,7 @@ def _text(file: Path, figures: RunMetrics, comparison: PairedComparison | None, 
         "",
         "Self-refutation (SRR): edits with a self-refuting response, of those whose hop-wise answers assert the new "
         "answer",
+        *recall,
         f"  edits that assert the new answer    {figure_text(figures.asserting_edits)}",
         *_srr_lines(figures.self_refutation, "conditional"),
         "  over all edits:",
@@ -186,6 +190,7 @@ def _text(file: Path, figures: RunMetrics, comparison: PairedComparison | None, 
         f"  still right, of right before        {figure_text(figures.locality.still_right)}",
         "",
         "By length of the chain",
+        *recall,
     ]
     for hops, part in figures.by_hops.items():
         chain = f"{hops}-hop" if hops else "no hop-wise probes"

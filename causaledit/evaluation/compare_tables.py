@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causaledit.judges.recall import recall_note
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -36,11 +38,13 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
         data: The content of compare.json.
     """
     methods, reference = data["methods"], data["reference"]
+    recall = recall_note(data["arguments"]["judge"])
+    recall = f" SRR: {recall}." if recall else ""
     others = {name: row for name, row in methods.items() if name != reference}
-    made = [_table("Figures", _FIGURES, methods, _FIGURES_NOTE)]
+    made = [_table("Figures", _FIGURES, methods, _FIGURES_NOTE + recall)]
     if any(row["paired"] for row in others.values()):
         title = f"Against {reference}, on the cases that both have"
-        made.append(_table(title, _PAIRED, others, _PAIRED_NOTE.format(reference=reference)))
+        made.append(_table(title, _PAIRED, others, _PAIRED_NOTE.format(reference=reference) + recall))
     return [*made, _table("Costs", _COSTS, methods, _COSTS_NOTE)]
 
 

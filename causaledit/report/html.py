@@ -20,6 +20,7 @@ from causaledit.errors import JudgingStoppedError, MetricsError, SaveError
 from causaledit.evaluation.metrics import TASKS, evaluate_run
 from causaledit.evaluation.predictions import units_of
 from causaledit.files import check_writable, write_text
+from causaledit.judges.recall import recall_note
 from causaledit.judges.registry import get_judge
 from causaledit.judges.store import VerdictStore, analysis_folder, judge_responses, store_of
 from causaledit.progress import SilentProgress
@@ -134,6 +135,7 @@ def render_page(runs: Sequence[content.ReportedRun], judge: str) -> str:
         version=__version__,
         written=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         judge=judge,
+        recall=recall_note(judge),
         style=Markup(style),
         script=Markup(script),
         style_hash=_hash(style),
