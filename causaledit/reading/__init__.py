@@ -1,1 +1,1 @@
-"""The rule judge's parts: text → names marked → stance of each sentence → what the response commits to."""
+"""What a response says of an answer: text in, reading out; knows texts and answers only (docs/judging.md)."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from causaledit.reading.acts import Act
 from causaledit.reading.lexicon import REPLACED, Kind
-from causaledit.reading.tokens import Token, has, only
+from causaledit.reading.tokens import Token, has
 from causaledit.reading.wording import word_set
 
 _OPENS_A_CLAUSE = frozenset(
@@ -193,8 +193,3 @@ def _bare(tokens: list[Token]) -> bool:
 
 def _bare_of(clause: list[tuple[Token, Act | None]]) -> bool:
     return _bare([t for t, _ in clause])
-
-
-def fillers_only(tokens: list[Token]) -> bool:
-    """Whether tokens say nothing of their own."""
-    return only((t for t in tokens if re.search(r"\w", t.text)), Kind.FILL, Kind.HARMLESS)

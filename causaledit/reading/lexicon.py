@@ -41,7 +41,6 @@ class Kind(IntEnum):
     CONTRAST = auto()
     NO = auto()
     YES = auto()
-    REINSTATE = auto()
     UNREAL = auto()  # in another world
     # who says so, and how surely
     SELF = auto()

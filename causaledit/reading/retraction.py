@@ -21,7 +21,6 @@ _TO_CALL = word_set("say call name claim speak think see")
 _SUCH = word_set("""
     a an the of such what pure complete common popular simple just my mere big obvious clear on
 """)
-_LOST = word_set("out")
 _NEGATION_REACH = 6
 
 
