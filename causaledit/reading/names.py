@@ -10,10 +10,16 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from causaledit.judges.rules.text import plain
-from causaledit.judges.rules.wording import word_set
+from causaledit.reading.forms import other_forms
+from causaledit.reading.text import plain
+from causaledit.reading.wording import word_set
 
 NEW, OLD, OTHER = "xnewx", "xoldx", "xothx"
+# the same for an adjective or an agent noun that gives an answer in some wordings only ("a Polish citizen")
+ADJECTIVES = {"xanewx": NEW, "xaoldx": OLD}
+# a word of a marked text → the answer it stands for
+MARKS = {NEW: NEW, OLD: OLD, **ADJECTIVES}
+_ADJECTIVE_OF = {who: mark for mark, who in ADJECTIVES.items()}
 
 _PERSON = re.compile(
     r"\b(who|whom|whose|author|founder|head of|president|monarch|king|queen|minister|ceo|coach|spouse|composer|painter|"
@@ -28,7 +34,7 @@ _LARGER_BEFORE = re.compile(
 )
 _WATERS = re.compile(r"\b(?:river|lake|gulf of|bay of|strait of)\s$", re.IGNORECASE)
 _LARGER_NAMES = frozenset(("northern ireland", "northern cyprus", "western sahara", "western samoa"))
-_CONTINENTS = frozenset(("africa", "asia", "europe", "oceania", "antarctica"))
+_CONTINENTS = word_set("africa asia europe oceania antarctica")
 _LARGER_AFTER = re.compile(
     r"\s(?:University|College|Institute|Airport|Times|Street|Cosmos|Herald|Post|Museum|Conference|School)\b"
 )
@@ -141,6 +147,11 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
             if folded not in table:
                 table[folded] = mark
                 shapes[folded] = _shape(name, cased)
+    for mark, given in ((NEW, new), (OLD, old)):
+        for form in (form for name in given if name for form in other_forms(plain(name).strip(), question)):
+            if form.casefold() not in table:
+                table[form.casefold()] = _ADJECTIVE_OF[mark]
+                shapes[form.casefold()] = _shape(form, form[0].isupper())
     if not shapes:
         return Names(re.compile(r"(?!)"), {}, {})
     pattern = _alternatives(shapes)

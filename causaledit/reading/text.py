@@ -44,6 +44,7 @@ _CONTRACTIONS = (
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(is|are|was|were|does|do|did|has|have|had|could|would|should)nt\b"), r"\1 not"),
     (re.compile(r"\b(it|that|he|she|there|what|who|here|which|this|where|answer)'s\b"), r"\1 is"),
+    (re.compile(r"\blet's\b"), "let us"),
     (re.compile(r"'re\b"), " are"),
     (re.compile(r"'m\b"), " am"),
     (re.compile(r"'ve\b"), " have"),
@@ -65,6 +66,11 @@ def spell_out(text: str) -> str:
     for pattern, replacement in _CONTRACTIONS:
         text = pattern.sub(replacement, text)
     return text.strip()
+
+
+def is_question(text: str) -> bool:
+    """Whether a sentence ends with a question mark, inside quotation marks or not."""
+    return text.rstrip("\"') ").endswith(("?", "？"))
 
 
 def sentences(text: str, names: Iterable[str] = ()) -> list[str]:
