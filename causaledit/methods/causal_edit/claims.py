@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from causaledit.facts.answers import mentions
 from causaledit.facts.text import is_question, without_accents
-from causaledit.reading.commitment import gives_answer
+from causaledit.reading.commitment import gives_answer, read
 
 if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
@@ -82,7 +82,8 @@ def ends_on_old_answer(text: str, request: EditRequest) -> bool:
     if not conclusions or commits(conclusions[-1], request):
         return False
     last = conclusions[-1]
-    return mentions(last, new) or (commits(last, request, old=True) and not _PAST.search(last))
+    denied = read(last, new=tuple(new), old=tuple(filter(None, old)), question=request.question_form).denied
+    return bool(denied) or (commits(last, request, old=True) and not _PAST.search(last))
 
 
 def _without_own_words(text: str, request: EditRequest) -> str:
