@@ -12,6 +12,8 @@ rate (batch 32) measured in the same run, so that machines compare.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import functools
 import json
 import logging
 import statistics
@@ -29,23 +31,24 @@ from rich.table import Table
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.metrics.wording import worded_rate
 from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
 from causaledit.probes.asking import plain_rate
-from causaledit.probes.efficacy import PROBE_VERSION, ask, case_probes, pooled, rates
+from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, pooled, rates
+from causaledit.probes.trained import TrainedPrompts
 from causaledit.support.costs import peak_rss_mb
 from causaledit.support.files import load_json, write_json
 from causaledit.support.progress import SilentProgress
-
-FAMILIES = ("direct", "reasoning", "multi_hop", "locality")
 
 
 def run_case(model, tokenizer, case, hparams) -> dict:
     """Edit, probe, restore one case."""
     requests = requests_from_data(case["requested_rewrite"])
     probes = case_probes(case, requests)
-    pre = ask(model, tokenizer, probes)
+    asked = functools.partial(ask, tokenizer=tokenizer, probes=probes, template_kwargs=hparams.chat_template_kwargs)
+    pre = asked(model)
     report = EditReport()
     between: list = []
     spent = 0.0
@@ -55,7 +58,7 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         started = time.perf_counter()
         peft_model.eval()
         with merged_for_inference(peft_model):
-            between = ask(peft_model.get_base_model(), tokenizer, probes)
+            between = asked(peft_model.get_base_model())
         spent = time.perf_counter() - started
 
     began = time.perf_counter()
@@ -70,7 +73,9 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         after_bootstrap=look if 2 in hparams.stages else None,
     )
     seconds = time.perf_counter() - began - spent
-    post = ask(edited, tokenizer, probes)
+    trained = TrainedPrompts(report.trained_prompts)
+    post = asked(edited, trained=trained)
+    between = [dataclasses.replace(a, trained=a.probe.prompt in trained) for a in between]
     restore(model, originals)
     return {
         "case_id": case["case_id"],
@@ -91,7 +96,7 @@ def run_case(model, tokenizer, case, hparams) -> dict:
 
 
 def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
-    """The figures the benchmark prints."""
+    """What the benchmark prints."""
     seconds = sum(c["seconds"] for c in cases) / sum(c["edits"] for c in cases)
     single = [c["seconds"] for c in cases if c["edits"] == 1]
     return {
@@ -111,6 +116,11 @@ def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
         "command": " ".join(["python", "benchmarks/edit_efficacy.py", *args]),
         "hparams": hparams.to_dict(),
     }
+
+
+def words(score: dict) -> str:
+    """How long the answers are: who answers in a word reasons little."""
+    return f"{score['words_per_response']:.0f} words an answer" if score["responses"] else ""
 
 
 def main() -> None:
@@ -147,7 +157,8 @@ def main() -> None:
     done: list[dict] = []
     if out.is_file():
         previous = json.loads(out.read_text(encoding="utf-8"))
-        if previous["summary"]["hparams"] == hparams.to_dict():
+        summary = previous["summary"]
+        if summary["hparams"] == hparams.to_dict() and summary["probe_version"] == PROBE_VERSION:
             done = previous["per_case"]
     finished = {c["case_id"] for c in done}
     rate = max(plain_rate(model, tokenizer, new_tokens=48) for _ in range(2))
@@ -157,18 +168,20 @@ def main() -> None:
         done.append(run_case(model, tokenizer, case, hparams))
         summary = summarise(done, rate, hparams, sys.argv[1:])
         write_json(out, {"summary": summary, "per_case": done})
-        line = {f: f"{summary[f]['hits']}/{summary[f]['total']}" for f in FAMILIES}
+        line = {f: f"{summary[f]['hits']}/{summary[f]['total']}" for f in SCORES}
         print(f"case {case['case_id']}: {done[-1]['seconds']:.0f} s, so far {line}", flush=True)
 
     table = Table(title=f"{len(done)} cases, {summary['edits']} edits")
     columns = {"before": summary["before"], "stage 1": summary["stage_1"], "after": summary}
-    columns = {name: figures for name, figures in columns.items() if figures}
+    columns = {name: found for name, found in columns.items() if found}
     table.add_column("")
     for name in columns:
         table.add_column(name, justify="right")
-    for family in FAMILIES:
-        cells = [figures[family] for figures in columns.values()]
-        table.add_row(family, *(f"{r['rate']:.1%} ({r['hits']}/{r['total']})" if r["total"] else "–" for r in cells))
+    for name in SCORES:
+        scores = [found[name] for found in columns.values()]
+        table.add_row(name, *(str(worded_rate(score, [words(score)])) for score in scores))
+        if any(score["unseen"] and score["unseen"]["total"] != score["total"] for score in scores):
+            table.add_row("  not trained on", *(str(worded_rate(score["unseen"])) for score in scores))
     console = Console()
     console.print(table)
     for key in ("seconds_per_edit", "seconds_per_single_edit", "plain_tokens_per_second", "cost_tokens",

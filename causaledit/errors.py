@@ -43,6 +43,12 @@ class HostError(CausalEditError, RuntimeError):
     exit_code = 2
 
 
+class MissingExtraError(CausalEditError, ImportError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+    exit_code = 2
+
+
 class SaveError(CausalEditError, OSError):
     """A result cannot be written."""
 

@@ -9,7 +9,10 @@ import copy
 import functools
 import importlib.util
 import os
+import random
 import signal
+import string
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +169,27 @@ def make_qwen3(seed: int = 0) -> Any:
     return Qwen3ForCausalLM(config).eval()
 
 
-MODELS = {"llama": make_llama, "gpt2": make_gpt2, "qwen3": make_qwen3}
+def make_opt() -> Any:
+    """A random OPT, whose layers flatten rows and tokens before their MLP."""
+    import torch
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    config = OPTConfig(
+        **_ids(make_tokenizer()),
+        hidden_size=32,
+        word_embed_proj_dim=32,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=4096,
+        init_std=0.1,
+        dropout=0.0,
+    )
+    return OPTForCausalLM(config).eval()
+
+
+MODELS = {"llama": make_llama, "gpt2": make_gpt2, "qwen3": make_qwen3, "opt": make_opt}
 
 # In a random model of two layers a subject says nothing, so the last token is edited; there are no cached statistics.
 _LOCATE: dict[str, Any] = {
@@ -276,6 +299,46 @@ def answer_log_probability(model: Any, tokenizer: Any, request: dict[str, Any]) 
     return float(rows.gather(-1, torch.tensor(tail)[:, None]).mean())
 
 
+@pytest.fixture
+def install_method(tmp_path_factory: Any, monkeypatch: Any) -> Any:
+    """`install(name, source)` puts a package with one method on the import path, in the form in which pip leaves it.
+
+    `source` is the module `<name>_method`, which holds `METHOD`.
+    """
+
+    def install(name: str, source: str, *, entry: str = "METHOD") -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        module = f"{name.lower()}_method"
+        (folder / f"{module}.py").write_text(source, encoding="utf-8")
+        info = folder / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n", encoding="utf-8")
+        points = f"[causaledit.methods]\n{name} = {module}:{entry}\n"
+        (info / "entry_points.txt").write_text(points, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.syspath_prepend(folder)
+        return folder
+
+    return install
+
+
+# A method that leaves what it wrote in the model and says that it changed nothing.
+CARELESS = """
+import torch
+
+from causaledit.methods.method import Method
+from causaledit.models.edited import WeightsEdit
+
+METHOD = Method("Careless", {hparams!r}, f"{{__name__}}:edit")
+
+
+def edit(model, tokenizer, edits, hparams, call):
+    with torch.no_grad():
+        next(model.parameters()).add_({amount})
+    return WeightsEdit(model, {{}})
+"""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _children_hear_ctrl_c() -> None:
     """A shell starts background jobs deaf to SIGINT, and what the tests start would inherit that."""
@@ -315,4 +378,33 @@ def tiny_hparams_file(tmp_path_factory) -> Path:
     file = tmp_path_factory.mktemp("hparams") / "tiny.yaml"
     lines = {"alg_name": "CausalEdit", **FAST["CausalEdit"], "bootstrap_stop_loss": 0.0}
     file.write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    return file
+
+
+@pytest.fixture(scope="session")
+def words(tmp_path_factory) -> str:
+    """Random words, enough for a regular second moment of tiny models: sampling from a model takes longer."""
+    draw = random.Random(0)
+    file = tmp_path_factory.mktemp("text") / "words.txt"
+    lines = (" ".join("".join(draw.choices(string.ascii_letters, k=4)) for _ in range(5)) for _ in range(40))
+    file.write_text("\n\n".join(lines), encoding="utf-8")
+    return str(file)
+
+
+@pytest.fixture
+def own_files(tmp_path, monkeypatch, words) -> None:
+    """A cache of its own, and text for second moments."""
+    monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path / "cache"))
+    import locate
+
+    monkeypatch.setitem(locate.DEFAULTS, "mom2_dataset", words)
+
+
+@pytest.fixture
+def text_file(tmp_path) -> Path:
+    """Paragraphs about capitals."""
+    import locate
+
+    file = tmp_path / "text.txt"
+    file.write_text(locate.TEXT * 6, encoding="utf-8")
     return file

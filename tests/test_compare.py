@@ -14,7 +14,7 @@ import sys
 import time
 
 import pytest
-from conftest import FAST, REPOSITORY
+from conftest import CARELESS, FAST, REPOSITORY
 
 from causaledit.comparison.execution import SilentCompare, execute_comparison
 from causaledit.comparison.plan import make_compare_plan, parse_methods
@@ -177,21 +177,9 @@ def test_a_method_that_fails_is_reported_and_the_others_go_on(workplace):
     assert again["LoRA"].metrics == before and again["ROME"].problem == rows["ROME"].problem
 
 
-def test_a_method_that_does_not_restore_leaves_nothing_to_the_next(workplace, monkeypatch, caplog):
-    from causaledit.methods import registry
-
+def test_a_method_that_does_not_restore_leaves_nothing_to_the_next(workplace, install_method, caplog):
     caplog.set_level(logging.INFO, "causaledit")
-    (workplace / "careless.py").write_text(
-        "import torch\n"
-        "def apply(model, tok, requests, hparams, copy=False, return_orig_weights=False, keep_original_weight=False):\n"
-        "    with torch.no_grad():\n"
-        "        next(model.parameters()).add_(0.5)\n"
-        "    return model, {}\n"
-    )
-    monkeypatch.syspath_prepend(workplace)
-    hparams_class = registry.METHODS["FT"].hparams
-    method = registry.Method("Careless", hparams_class, "careless:apply", batched=True)
-    monkeypatch.setitem(registry.METHODS, "Careless", method)
+    install_method("Careless", CARELESS.format(hparams="causaledit.methods.ft.hparams:FTHyperParams", amount=0.5))
     (workplace / "hparams" / "Careless").mkdir()
     settings = (workplace / "hparams" / "FT" / "tiny.yaml").read_text()
     (workplace / "hparams" / "Careless" / "tiny.yaml").write_text(settings)

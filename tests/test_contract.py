@@ -29,8 +29,10 @@ from conftest import (
 
 from causaledit.errors import CausalEditError, EditFailedError, HparamsError, ModelError, RequestError
 from causaledit.hosts.token_accuracy import predicted_tokens, token_accuracy
+from causaledit.methods.call import edit_in_place
 from causaledit.methods.ike.prompts import FACT
 from causaledit.methods.registry import METHODS
+from causaledit.models.adapters import is_adapted
 from causaledit.models.chat import in_context_prefix
 from causaledit.support.progress import SilentProgress
 
@@ -358,6 +360,64 @@ def test_sequential_adapters_accumulate(method, host):
     _, edited, _ = run(editor, EGYPT, NORWAY, sequential_edit=True)
     found = edited.merge_and_unload() if hasattr(edited, "peft_config") else edited
     assert same_weights(state_of(found), merged)
+
+
+# ---- an edit in place ------------------------------------------------------------------------------
+def edited_in_place(method, model, tokenizer, *requests, **changes):
+    hparams = hparams_for(method, model, tokenizer, **changes)
+    return edit_in_place(method, model, tokenizer, list(requests), hparams, progress=SilentProgress())
+
+
+@every_method
+@pytest.mark.parametrize("make", [make_llama, make_gpt2], ids=["llama", "gpt2"])
+def test_an_edit_in_place_says_what_it_changed_and_undoes_itself(method, make):
+    model, tokenizer = unusual(make()), make_tokenizer()
+    weights, around = weights_of(model), surroundings(model)
+    values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    edited = edited_in_place(method, model, tokenizer, EGYPT, lora_target_modules=["all-linear"])
+    changed = sum(int((parameter != values[name]).sum()) for name, parameter in model.named_parameters())
+    assert edited.parameters_changed() == changed
+    assert (changed > 0) is method.changes_weights
+    assert edited.plain is model
+    assert not edited.own_generate
+    assert edited.weights_copy(asked=False) == {}
+    assert edited.undo() is model
+    assert same_weights(weights_of(model), weights)
+    assert surroundings(model) == around
+    with torch.no_grad():
+        next(model.parameters()).add_(1.0)
+    after = weights_of(model)
+    assert edited.undo() is model  # once is enough: what came later is not overwritten
+    assert same_weights(weights_of(model), after)
+
+
+@adapter_methods
+@pytest.mark.parametrize("handed_over", [False, True], ids=["ours", "handed over"])
+def test_an_adapter_in_place_is_undone(method, handed_over):
+    model, tokenizer = unusual(make_llama()), make_tokenizer()
+    weights, around = weights_of(model), surroundings(model)
+    edited = edited_in_place(method, model, tokenizer, EGYPT, merge_adapter=False)
+    own = sum(p.numel() for name, p in edited.model.named_parameters() if "lora_" in name)
+    assert edited.parameters_changed() == own > 0
+    assert not any(module.training for module in edited.model.modules())
+    said = answer_log_probability(edited.model, tokenizer, EGYPT)
+    plain = edited.undo(handed_over=handed_over)
+    assert (plain is model) is not handed_over
+    assert same_weights(weights_of(plain), weights)
+    assert surroundings(plain) == around
+    assert not is_adapted(plain)
+    if handed_over:  # whoever has it can go on with it
+        assert answer_log_probability(edited.model, tokenizer, EGYPT) == said
+
+
+@adapter_methods
+def test_an_adapter_that_is_kept_is_the_merged_edit(method):
+    tokenizer = make_tokenizer()
+    model, other = make_llama(), make_llama()
+    kept = edited_in_place(method, model, tokenizer, EGYPT, merge_adapter=False).keep()
+    assert kept is model
+    assert not is_adapted(kept)
+    assert same_weights(weights_of(kept), weights_of(edited_in_place(method, other, tokenizer, EGYPT).keep()))
 
 
 # ---- the apply function, as a host calls it --------------------------------------------------------

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import EGYPT, FAST, MODELS, NORWAY, make_gpt2, make_llama, make_tokenizer, weights_of
+from conftest import EGYPT, FAST, MODELS, NORWAY, make_gpt2, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import HparamsError, ModelError, RequestError
 from causaledit.facts.requests import request_from_dict
 from causaledit.methods.ft.apply import apply_ft_to_model
 from causaledit.methods.ft.hparams import FTHyperParams
+from causaledit.methods.ft.objectives import last_position_losses
 from causaledit.methods.hyperparams import BaseHyperParams
 from causaledit.methods.lora.hparams import LoRAHyperParams
 from causaledit.methods.method import MethodReport
+from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam
-from causaledit.methods.shared.finetune.rows import row_logits, target_loss, target_rows
+from causaledit.methods.shared.finetune.rows import row_logits, target_loss, target_losses, target_rows
 from causaledit.models.layout import select_weights
 from causaledit.support.progress import SilentProgress
 
@@ -90,6 +92,34 @@ def test_weights_that_are_not_there_are_refused(layers, modules, words):
         fit(model, EGYPT, layers=layers, modules=modules)
 
 
+@pytest.mark.parametrize("modules", [["auto"], ["mlp.down_proj"], ["model.layers.{}.mlp.down_proj"]])
+@pytest.mark.parametrize("layers", [[0], [1], None])
+@pytest.mark.parametrize("name", ["FT", "ICE"])
+def test_a_weight_that_stands_in_two_places_is_refused(name, layers, modules):
+    model = make_llama()
+    first, second = (layer.mlp.down_proj for layer in model.model.layers)
+    second.weight = first.weight
+    before = weights_of(model)
+    hparams = METHODS[name].load_hparams()(**{**FAST[name], "layers": layers, "modules": modules})
+    with pytest.raises(ModelError, match=r"`modules`.*tied weights"):
+        METHODS[name].load_apply()(model, make_tokenizer(), [EGYPT], hparams, progress=SilentProgress())
+    assert same_weights(weights_of(model), before)
+
+
+@pytest.mark.parametrize("name", ["FT", "ICE"])
+def test_a_tied_head_stays_as_it_is(name):
+    model = make_llama(tie_word_embeddings=True)
+    head = model.lm_head.weight.detach().clone()
+    hparams = METHODS[name].load_hparams()(**{**FAST[name], "layers": None})
+    edited, _ = METHODS[name].load_apply()(model, make_tokenizer(), [EGYPT], hparams, progress=SilentProgress())
+    assert edited.lm_head.weight is edited.model.embed_tokens.weight
+    assert torch.equal(edited.lm_head.weight, head)
+    for modules in (["lm_head"], ["embed_tokens"], ["model.embed_tokens"]):
+        refused = METHODS[name].load_hparams()(**{**FAST[name], "layers": [0], "modules": modules})
+        with pytest.raises(ModelError, match="`modules`"):
+            METHODS[name].load_apply()(model, make_tokenizer(), [EGYPT], refused, progress=SilentProgress())
+
+
 def test_only_the_chosen_weights_change():
     model = make_llama()
     before = weights_of(model)
@@ -138,6 +168,37 @@ def test_a_prompt_longer_than_the_window_is_refused():
     model = make_llama(max_position_embeddings=16)
     with pytest.raises(RequestError, match="context window is 16"):
         fit(model, EGYPT, prompt_forms=["question"])
+
+
+SEVERAL_TOKENS = {**EGYPT, "target_new": "Quxzy Wev"}
+
+
+def test_prompt_last_reads_every_token_at_the_prompts_end():
+    model, tokenizer = make_llama(), make_tokenizer()
+    rows = target_rows(tokenizer, request_from_dict(SEVERAL_TOKENS), ["plain", "question"])
+    assert len(rows[0].target) > 1
+    with torch.no_grad():
+        for row, loss in zip(rows, last_position_losses(model, rows), strict=True):
+            log_p = model(input_ids=torch.tensor([row.prompt])).logits[0, -1].log_softmax(-1)
+            torch.testing.assert_close(loss, -log_p[row.target].mean(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["prompt_last", "target_new"])
+def test_the_objective_is_what_is_trained(objective):
+    model, tokenizer, report = make_llama(), make_tokenizer(), MethodReport()
+    [row] = target_rows(tokenizer, request_from_dict(SEVERAL_TOKENS), ["plain"])
+
+    def at_the_end():
+        with torch.no_grad():
+            return [float(losses(model, [row])[0]) for losses in (last_position_losses, target_losses)]
+
+    before = at_the_end()
+    fit(model, SEVERAL_TOKENS, report=report, objective_optimization=objective, norm_constraint=None)
+    after = at_the_end()
+    ours, other = (0, 1) if objective == "prompt_last" else (1, 0)
+    assert report.losses["train"][0] == pytest.approx(before[ours], rel=1e-4)
+    assert after[ours] < before[ours] - 1
+    assert before[ours] - after[ours] > before[other] - after[other]
 
 
 # ---- hyper-parameters ------------------------------------------------------------------------------

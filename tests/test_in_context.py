@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import EGYPT, NORWAY, make_llama, make_tokenizer, same_weights, weights_of
 
-from causaledit.errors import HparamsError, RequestError, SaveError
+from causaledit.errors import RequestError, SaveError
 from causaledit.hosts.token_accuracy import predicted_tokens
 from causaledit.methods.ike.apply import apply_ike_to_model
 from causaledit.methods.ike.hparams import IKEHyperParams
@@ -18,10 +18,10 @@ from causaledit.models.generation import generate_texts
 from causaledit.probes.efficacy import Probe, ask
 
 
-def inform(model, *requests, **changes):
+def inform(model, *requests, train_ds=None, **changes):
     tokenizer = make_tokenizer()
     hparams = IKEHyperParams(model_name=(model, tokenizer), **changes)
-    return apply_ike_to_model(model, tokenizer, list(requests), hparams, return_orig_weights=True)
+    return apply_ike_to_model(model, tokenizer, list(requests), hparams, return_orig_weights=True, train_ds=train_ds)
 
 
 def test_the_facts_go_before_the_first_user_message():
@@ -118,12 +118,63 @@ def test_demonstrations(demonstration_file):
     assert same.in_context_prefix == text != other.in_context_prefix
 
 
+TRAIN = [
+    {
+        "prompt": f"The capital of {name} is", "subject": name, "target_new": f"{name} City",
+        "rephrase_prompt": f"{name} is governed from", "locality_prompt": "The capital of Peru is",
+        "locality_ground_truth": "Lima",
+    }
+    for name in ("Cuba", "Chile", "Egypt")
+] + [
+    {"prompt": "Ann's mother tongue is", "target_new": "Thai", "rephrase_prompt": None},  # all that must be there
+    {"prompt": "no answer"},
+]  # fmt: skip
+
+
+class Records:
+    """As EasyEdit's data sets are: a length and items by number, no list."""
+
+    def __len__(self):
+        return len(TRAIN)
+
+    def __getitem__(self, number):
+        return TRAIN[number]
+
+
+@pytest.mark.parametrize("records", [TRAIN, Records()], ids=["list", "dataset"])
+def test_demonstrations_of_the_hosts_records_are_those_most_like_the_edit(records):
+    edited, _ = inform(make_llama(), EGYPT, demonstrations=2, train_ds=records)
+    text = edited.in_context_prefix
+    assert text.count("Answer:") == 2
+    assert {"Cuba", "Chile"} == {name for name in ("Cuba", "Chile", "Ann", "Egypt City") if name in text}
+    assert text.endswith("New fact: The capital of Egypt is Alexandria.")
+    tongue = {"prompt": "Bob's mother tongue is", "subject": "Bob", "target_new": "Urdu"}
+    other, _ = inform(make_llama(), tongue, demonstrations=1, train_ds=records)
+    assert "Ann's mother tongue is Thai." in other.in_context_prefix
+
+
+def test_more_demonstrations_than_records_takes_them_all():
+    edited, _ = inform(make_llama(), EGYPT, demonstrations=16, train_ds=TRAIN)
+    assert edited.in_context_prefix.count("Answer:") == 3
+    without, _ = inform(make_llama(), EGYPT, demonstrations=16, train_ds=TRAIN, use_icl_examples=False)
+    assert "Answer:" not in without.in_context_prefix
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [([], "no record"), ([{"prompt": "x"}], "no record"), (5, "iterable.*int"), (["a text"], "item 0 is str")],
+)
+def test_unusable_records_are_refused(records, words):
+    with pytest.raises(RequestError, match=words):
+        inform(make_llama(), EGYPT, demonstrations=1, train_ds=records)
+
+
 def test_refusals(demonstration_file):
     with pytest.raises(RequestError, match=r"holds 4 requests.*asks for 9"):
         inform(make_llama(), EGYPT, demonstrations=9, demonstration_file=demonstration_file)
     with pytest.raises(RequestError, match="does not exist"):
         inform(make_llama(), EGYPT, demonstrations=1, demonstration_file="/no/such/file.json")
-    with pytest.raises(HparamsError, match="demonstration_file"):
-        IKEHyperParams(demonstrations=1)
+    with pytest.raises(RequestError, match=r"`k`.* is 1.*train_ds.*demonstration_file.*demonstrations: 0"):
+        inform(make_llama(), EGYPT, demonstrations=1)
     with pytest.raises(RequestError, match="context window"):
         inform(make_llama(max_position_embeddings=128), EGYPT, include_narrative=True)

@@ -23,7 +23,7 @@ from causaledit.judges.llm import LlmJudge
 from causaledit.judges.prompts import SCHEMAS, judge_messages, verdict_from_reply
 from causaledit.judges.registry import get_judge
 from causaledit.judges.store import VerdictStore
-from causaledit.metrics.predictions import read_cases, units_of
+from causaledit.metrics.predictions import cases_of, units_of
 from causaledit.metrics.summary import evaluate_run
 
 PASS = JudgedResponse("Capital of Norway?", "Now, capital of Norway?", "[PASS] Bergen.", "Bergen", ("Bjørgvin",))
@@ -400,7 +400,7 @@ def transformers_server(always_pass):
 
 def test_llm_judge_on_a_real_server(transformers_server, always_pass):
     judge = LlmJudge(str(always_pass), base_url=transformers_server)
-    units = units_of(read_cases([case()]), ["answer"])
+    units = units_of(cases_of([case()]), ["answer"])
     table = judge_responses(judge, units, workers=2)
     assert {verdict.grade for verdict in (table.get(*unit) for unit in units)} == {"PASS"}
     assert evaluate_run([case()], table).h_acc.rate == 1
@@ -410,7 +410,7 @@ def test_llm_judge_on_a_real_server(transformers_server, always_pass):
 
 def test_hf_judge_is_batched_and_reads_the_same_form(always_pass):
     judge = HfJudge(str(always_pass), device="cpu", max_new_tokens=24, batch_size=4)
-    units = units_of(read_cases([case(hop_wise=[[RIGHT, "short", "long " * 40]])]), ["answer"])
+    units = units_of(cases_of([case(hop_wise=[[RIGHT, "short", "long " * 40]])]), ["answer"])
     table = judge_responses(judge, units)
     assert {table.get(*unit).grade for unit in units} == {"PASS"}
     assert judge.judge_rationale(PASS).error.startswith("malformed")

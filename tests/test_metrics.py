@@ -11,9 +11,9 @@ from causaledit.errors import CausalEditError, MetricsError
 from causaledit.judges.judging import judge_responses
 from causaledit.judges.store import VerdictTable
 from causaledit.metrics.paired import compare_runs
-from causaledit.metrics.predictions import read_cases, read_metrics, units_of
+from causaledit.metrics.predictions import cases_of, read_metrics, units_of
 from causaledit.metrics.scores import SOURCES
-from causaledit.metrics.summary import evaluate_run
+from causaledit.metrics.summary import evaluate_run, summarise
 
 
 def run(*cases, tasks=("answer", "refutation", "rationale")):
@@ -26,7 +26,7 @@ def counts(rate):
 
 # ---- reading -----------------------------------------------------------------------------------------------------
 def test_items_of_a_case():
-    [read] = read_cases([case(7, edits=2)])
+    [read] = cases_of([case(7, edits=2)])
     assert (read.case_id, read.hops, len(read.edits)) == (7, 2, 2)
     tasks = [i.task for i in read.items]
     assert tasks.count("answer") == 2 * 3 + 3
@@ -57,24 +57,24 @@ def test_a_hop_belongs_by_question_without_its_answer():
     data = case()
     for prediction in data["post"]["hop_wise_pred"][0]:
         prediction["ref"] = ["Oslo"]  # the hop asks for the edit's fact, its reference is another answer
-    [read] = read_cases([data])
+    [read] = cases_of([data])
     assert read.edits[0].hops == (0,)
     assert read.edits[0].aliases == ()  # another answer's name is no alias
     data["requested_rewrite"][0]["question"] = "Something else?"
     data["requested_rewrite"][0]["prompt"] = "{} is"
-    assert read_cases([data])[0].edits[0].hops == ()
+    assert cases_of([data])[0].edits[0].hops == ()
 
 
 def test_a_hop_belongs_by_answer_after_folding():
     data = case()
     data["requested_rewrite"][0] |= {"question": "Other words?", "target_new": "  BERGEN "}
-    assert read_cases([data])[0].edits[0].hops == (0,)
+    assert cases_of([data])[0].edits[0].hops == (0,)
 
 
 def test_conflict_probes_that_cannot_be_attributed_are_left_out(caplog):
     data = case(edits=2)
     del data["post"]["conflict_probe"][3]
-    [read] = read_cases([data])
+    [read] = cases_of([data])
     assert read.of("refutation", "conflict") == []
     assert "cannot be attributed" in caplog.text
     figures = run(data)
@@ -136,7 +136,7 @@ def test_half_an_emoji_is_no_obstacle(tmp_path):
     data = case(hop_wise="[PASS] Bergen \ud83c")
     file = tmp_path / "metrics.json"
     file.write_text(json.dumps([data]))
-    [read] = read_cases(read_metrics(file))
+    [read] = cases_of(read_metrics(file))
     assert all(r.key("answer", "x") for _, r in units_of([read], ["answer"]))
 
 
@@ -144,13 +144,13 @@ def test_a_forced_opening_belongs_to_the_response():
     data = case(hop_wise="[-] No, it is {old}.")
     for prediction in data["post"]["hop_wise_pred"][0]:
         prediction["forced_prefix"] = "The capital is Bergen."
-    [read] = read_cases([data])
+    [read] = cases_of([data])
     assert {i.response.response for i in read.of("refutation", "hop_wise")} == {
         "The capital is Bergen. [-] No, it is Oslo."
     }
     whole = case(hop_wise="The capital is Bergen. [-] No.")
     whole["post"]["hop_wise_pred"][0][0]["forced_prefix"] = "The capital is Bergen."
-    assert read_cases([whole])[0].of("answer", "hop_wise")[0].response.response == "The capital is Bergen. [-] No."
+    assert cases_of([whole])[0].of("answer", "hop_wise")[0].response.response == "The capital is Bergen. [-] No."
 
 
 # ---- accuracies --------------------------------------------------------------------------------------------------
@@ -336,7 +336,36 @@ def test_pairs_that_cannot_be():
 
 def test_the_same_response_is_judged_once():
     judge = MarkJudge()
-    cases = read_cases([case(1), case(2)])
+    cases = cases_of([case(1), case(2)])
     table = judge_responses(judge, units_of(cases, ["answer"]))
     assert judge.asked == len(table) == 3 + 3  # the second case repeats the first
-    assert evaluate_run(cases, table).h_acc.n == 2
+    assert summarise(cases, table).h_acc.n == 2
+
+
+# ---- what was trained on -----------------------------------------------------------------------------------------
+def test_predictions_to_trained_prompts_are_left_out_of_unseen():
+    data = case(multi_hop=[OLD, RIGHT, RIGHT], hop_wise=[[RIGHT, OLD, OLD]])
+    data["post"]["hop_wise_pred"][0][0]["trained"] = True
+    data["post"]["accuracy_pred"][1]["trained"] = True
+    metrics = run(data, case(2))
+    assert metrics.trained_predictions == 2
+    assert metrics.h_acc.values == (pytest.approx(1 / 3), 1) and metrics.unseen.h_acc.values == (0, 1)
+    assert metrics.m_acc.values == (pytest.approx(2 / 3), 1) and metrics.unseen.m_acc.values == (0.5, 1)
+    assert metrics.unseen.unseen is None
+    assert metrics.to_dict()["unseen"]["h_acc"]["rate"] == 0.5
+    assert run(case(2)).unseen is None and run(case(2)).to_dict()["unseen"] is None
+
+
+# ---- rivals ------------------------------------------------------------------------------------------------------
+def test_answers_are_judged_beside_what_they_must_not_fall_for():
+    data = case()
+    data["post"]["locality_probe"] = [locality("Where is Paris?", "France", "France", "France")]
+    for prediction in data["post"]["accuracy_pred"]:
+        prediction["rivals"] = ["Oslo", "Christiania"]
+    [read] = cases_of([data])
+    multi_hop = read.of("answer", "multi_hop")[0].response
+    assert (multi_hop.target_old, multi_hop.old_aliases) == ("Oslo", ("Christiania",))
+    for item in read.of("answer", "locality"):
+        assert (item.response.target_old, item.response.old_aliases) == ("Bergen", ("Bergen City",))
+    data["post"]["locality_probe"] = [locality("Where is it?", "Bergen", "Bergen", "Bergen")]
+    assert cases_of([data])[0].of("answer", "locality")[0].response.target_old is None  # the edit's own answer

@@ -15,7 +15,7 @@ from published import MarkJudge, case
 
 from causaledit.errors import ModelError, RunError
 from causaledit.metrics.paired import compare_books
-from causaledit.metrics.predictions import read_cases
+from causaledit.metrics.predictions import cases_of
 from causaledit.metrics.summary import evaluate_run
 from causaledit.mquake.cases import parse_cases
 from causaledit.probes.sets import build_probes
@@ -113,7 +113,7 @@ def test_a_run_writes_whole_turns_under_the_published_keys_and_leaves_the_weight
         assert any(len(entry["pred"]) > len(entry["forced_prefix"]) for entry in entries)
         for entry in entries:
             assert entry["pred"].startswith(entry["forced_prefix"])
-        read = read_cases([item])[0]
+        read = cases_of([item])[0]
         for part in read.items:  # the judge is given the turn once, not the opening twice
             if part.response and part.task == "refutation":
                 assert part.response.response in {entry["pred"] for entry in entries}

@@ -95,7 +95,9 @@ def test_metrics_counts_and_intervals_stand_side_by_side(two, tmp_path):
     page = page_of(two, tmp_path / "report.html")
     assert page.data["runs"] == ["CausalEdit", "ROME"]
     words = page.words
-    assert "SRR: self-refutation, combined 0.0 % 0/6; 95 %: 0 to 39 100.0 % 6/6; 95 %: 61 to 100" in words
+    # a rate of self-refutation never stands without the length of the answers that it is over
+    quiet, refuting = "0.0 % 0/6; 95 %: 0 to 39; 6 words an answer", "100.0 % 6/6; 95 %: 61 to 100; 15 words an answer"
+    assert f"SRR: self-refutation, combined {quiet} {refuting}" in words
     assert "M-Acc: multi-hop, all questions 100.0 % 4 cases; 95 %: 51 to 100 83.3 % 4 cases" in words
     assert "H-Acc: 2-hop chains 100.0 % 2 cases" in words and "Answers right at hop 2 of the chain" in words
     # paired with the first: all six edits are harmed, p = 2 / 2**6
@@ -143,7 +145,8 @@ def test_a_pilot_study_shows_both_books(tmp_path):
     entry = cases[0]["post"]["hop_wise_pred"][0][0]
     entry["forced_prefix"], entry["pred"] = "Norway!", "[+-] Oslo."
     page = page_of([make_run(tmp_path, "PreEdited", cases)], tmp_path / "out.html")
-    assert "PreEdited combined 100.0 % 6/6; 95 %: 61 to 100 0.0 % 0/6; 95 %: 0 to 39 6 6 0 0.031" in page.words
+    words = re.sub(r"; \d+ words an answer", "", page.words)
+    assert "PreEdited combined 100.0 % 6/6; 95 %: 61 to 100 0.0 % 0/6; 95 %: 0 to 39 6 6 0 0.031" in words
     assert "Conflict, open-book" in page.data["probes"].values()
     forced = page.records(case="0", probe="hop_wise")[0]
     assert page.data["texts"][forced["forced"]] == "Norway!" and forced["response"] == "Norway! [+-] Oslo."

@@ -13,10 +13,9 @@ import time
 
 import pytest
 import torch
-from conftest import FAST, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
+from conftest import CARELESS, FAST, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import DatasetError, EditFailedError, HparamsError, ModelError, RunError
-from causaledit.methods.method import Method
 from causaledit.methods.registry import METHODS
 from causaledit.runs.execution import SilentRun, execute
 from causaledit.runs.plan import PRE_EDITED, RunArguments, make_plan
@@ -243,18 +242,9 @@ def test_a_stop_while_the_edit_is_in_place_undoes_it_and_keeps_what_was_done(err
     assert files_of(summary.folder) == files_of(whole.folder)
 
 
-def test_a_method_that_does_not_restore_is_found_out(arguments, hparams, monkeypatch, tmp_path):
-    """A real module with a careless method, registered as any other."""
-    (tmp_path / "careless.py").write_text(
-        "import torch\n"
-        "def apply(model, tok, requests, hparams, copy=False, return_orig_weights=False, keep_original_weight=False):\n"
-        "    with torch.no_grad():\n"
-        "        next(model.parameters()).add_(0.01)\n"
-        "    return model, {}\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
-    hparams_class = METHODS["CausalEdit"].hparams
-    monkeypatch.setitem(METHODS, "Careless", Method("Careless", hparams_class, "careless:apply", batched=True))
+def test_a_method_that_does_not_restore_is_found_out(arguments, install_method):
+    """An installed package with a careless method."""
+    install_method("Careless", CARELESS.format(hparams=METHODS["CausalEdit"].hparams, amount=0.01))
     with pytest.raises(EditFailedError, match="Careless did not restore"):
         run(arguments(editing_method="Careless"))
 
@@ -521,9 +511,13 @@ def test_open_book_needs_narratives_and_truncated_json_is_named(arguments, data)
         make_plan(arguments())
 
 
-def test_a_method_that_edits_one_fact_at_a_time(arguments, monkeypatch):
-    spec = METHODS["CausalEdit"]
-    monkeypatch.setitem(METHODS, "Single", Method("Single", spec.hparams, spec.apply, batched=False))
+def test_a_method_that_edits_one_fact_at_a_time(arguments, install_method):
+    parts = METHODS["CausalEdit"]
+    install_method(
+        "Single",
+        "from causaledit.methods.method import Method\n"
+        f"METHOD = Method('Single', {parts.hparams!r}, {parts.edit!r}, batched=False)\n",
+    )
     with pytest.raises(RunError, match="Single edits one fact at a time, but 2 edits"):
         make_plan(arguments(editing_method="Single"))
 

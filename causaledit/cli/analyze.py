@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from rich.console import Console
 
 from causaledit.cli import options as judging
-from causaledit.metrics.judged import check_some_verdict, judge_file
-from causaledit.metrics.wording import SOURCE_NAMES, figure_text
+from causaledit.cli.judging import judge_with_progress, show
+from causaledit.metrics.wording import (
+    SOURCE_NAMES,
+    not_judged,
+    p_value,
+    srr_notes,
+    worded_difference,
+    worded_rate,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
     from causaledit.metrics.paired import PairedComparison
     from causaledit.metrics.predictions import Item
-    from causaledit.metrics.scores import CaseScores
+    from causaledit.metrics.scores import CaseScores, Source
     from causaledit.metrics.summary import RunMetrics, SelfRefutation
 
 
@@ -47,15 +53,16 @@ def analyze(
 ) -> None:
     """Analyse a run: writes analysis/pred_analysis.json and .txt beside the input."""
     from causaledit.judges.store import analysis_folder
+    from causaledit.metrics.judged import check_some_verdict
     from causaledit.metrics.paired import compare_runs, shared_cases
-    from causaledit.metrics.predictions import read_cases, read_metrics
-    from causaledit.metrics.summary import evaluate_run
+    from causaledit.metrics.predictions import cases_of, read_metrics
+    from causaledit.metrics.summary import summarise
     from causaledit.support.files import check_writable, write_json, write_text
 
     options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     file, other_file = input_file.expanduser(), Path(paired).expanduser() if paired else None
-    cases = read_cases(read_metrics(file))
-    other_cases = read_cases(read_metrics(other_file, "--paired")) if other_file else []
+    cases = cases_of(read_metrics(file))
+    other_cases = cases_of(read_metrics(other_file, "--paired")) if other_file else []
     if other_file:
         shared_cases(cases, other_cases)  # refused before anything is judged
     folder = analysis_folder(file)
@@ -63,38 +70,25 @@ def analyze(
     tasks: list[Task] = ["answer"]
     tasks += ["refutation"] if llm_self_refute is Switch.on else []
     tasks += ["rationale"] if rewrite_why is Switch.on else []
-    chosen = options.load()
     # one pass over both files: what they share is judged once, and the store beside --input gets it all
-    table = judge_file(
-        file,
-        [*cases, *other_cases],
-        tasks,
-        chosen,
-        workers=workers,
-        retry_errors=retry_errors,
-        also=[other_file] if other_file else [],
-    )
-    figures = evaluate_run(cases, table)
-    comparison = compare_runs(figures, evaluate_run(other_cases, table)) if other_file else None
+    also = [other_file] if other_file else []
+    verdicts = judge_with_progress(file, [*cases, *other_cases], tasks, options.load(), options, also)
+    metrics = summarise(cases, verdicts)
+    comparison = compare_runs(metrics, summarise(other_cases, verdicts)) if other_file else None
     switches = {"llm_self_refute": llm_self_refute.value, "rewrite_why": rewrite_why.value}
     result = {
         "input": file.name,
-        "judge": table.judge,
+        "judge": verdicts.judge,
         "options": switches,
-        "metrics": figures.to_dict(),
-        "errors": table.errors(),
+        "metrics": metrics.to_dict(),
+        "errors": verdicts.errors(),
         "paired": comparison and {"other": paired, **comparison.to_dict()},
-        "cases": [_case(scores, table) for scores in figures.scores],
+        "cases": [_case(scores, verdicts) for scores in metrics.scores],
     }
-    text = _text(file, figures, comparison, paired)
+    text = _text(file, metrics, comparison, paired)
     written = write_json(folder / "pred_analysis.json", result)
     report = write_text(folder / "pred_analysis.txt", text)
-    problem = check_some_verdict(table)
-    console = Console(soft_wrap=True)
-    console.print(text, highlight=False, markup=False)
-    if problem:
-        Console(stderr=True, soft_wrap=True).print(problem, highlight=False, markup=False)
-    console.print(f"written to {written} and {report}", highlight=False, markup=False)
+    show(text, check_some_verdict(verdicts), f"{written} and {report}")
 
 
 # ---- the JSON file's cases -----------------------------------------------------------------------------------------
@@ -142,58 +136,80 @@ def _item(item: Item, table: VerdictTable) -> dict[str, Any]:
 
 
 # ---- the text ------------------------------------------------------------------------------------------------------
-
-
-def _text(file: Path, figures: RunMetrics, comparison: PairedComparison | None, other: str) -> str:
+def _text(file: Path, metrics: RunMetrics, comparison: PairedComparison | None, other: str) -> str:
+    judge = metrics.judge
     lines = [
-        f"Analysis of {file.name}: {figures.cases} cases ({figures.failed_cases} without predictions), "
-        f"{figures.edits} edits; judge {figures.judge}",
+        f"Analysis of {file.name}: {metrics.cases} cases ({metrics.failed_cases} without predictions), "
+        f"{metrics.edits} edits; judge {judge}",
         "",
         "Answers",
-        f"  H-Acc                               {figure_text(figures.h_acc)}",
-        f"  M-Acc, all questions                {figure_text(figures.m_acc)}",
-        f"  M-Acc, any of a case's questions    {figure_text(figures.any_right_accuracy)}",
+        *_answer_lines(metrics),
         "",
         "Self-refutation (SRR): edits with a self-refuting response, of those whose hop-wise answers assert the new "
         "answer",
-        f"  edits that assert the new answer    {figure_text(figures.asserting_edits)}",
-        *_srr_lines(figures.self_refutation, "conditional"),
+        f"  edits that assert the new answer    {worded_rate(metrics.asserting_edits)}",
+        *_srr_lines(metrics.self_refutation, judge, "conditional"),
         "  over all edits:",
-        *_srr_lines(figures.self_refutation, "all_edits"),
+        *_srr_lines(metrics.self_refutation, judge, "all_edits"),
     ]
-    if figures.open_book_self_refutation:
-        lines += ["  open-book:", *_srr_lines(figures.open_book_self_refutation, "conditional")]
-    rationale = figures.rationale
+    if metrics.open_book_self_refutation:
+        lines += ["  open-book:", *_srr_lines(metrics.open_book_self_refutation, judge, "conditional")]
+    rationale = metrics.rationale
     lines += [
         "",
         "Rationales of why-prompts (edits with a narrative)",
-        f"  agree with the narrative            {figure_text(rationale.aligned)}",
+        f"  agree with the narrative            {worded_rate(rationale.aligned)}",
         f"  PASS {rationale.passed}, FAIL {rationale.failed}, UNSURE {rationale.unsure}, not judged "
         f"{rationale.not_judged}",
         "",
         "Locality",
-        f"  unchanged                           {figure_text(figures.locality.unchanged)}",
-        f"  still right, of right before        {figure_text(figures.locality.still_right)}",
+        *_locality_lines(metrics),
         "",
         "By length of the chain",
     ]
-    for hops, part in figures.by_hops.items():
+    for hops, part in metrics.by_hops.items():
         chain = f"{hops}-hop" if hops else "no hop-wise probes"
+        srr = worded_rate(part.self_refutation.conditional, srr_notes(part.self_refutation, judge))
         lines.append(
-            f"  {chain}, {part.cases} cases: H-Acc {figure_text(part.h_acc)}; M-Acc {figure_text(part.m_acc)}; "
-            f"SRR {figure_text(part.self_refutation.conditional)}"
+            f"  {chain}, {part.cases} cases: H-Acc {worded_rate(part.h_acc)}; M-Acc {worded_rate(part.m_acc)}; "
+            f"SRR {srr}"
         )
+    if metrics.unseen:
+        lines += [
+            "",
+            f"Without the {metrics.trained_predictions} predictions whose prompts the method trained on",
+            *_answer_lines(metrics.unseen),
+            *_srr_lines(metrics.unseen.self_refutation, judge, "conditional"),
+            *_locality_lines(metrics.unseen),
+        ]
     if comparison:
         lines += ["", *_paired_lines(comparison, other)]
     return "\n".join(lines) + "\n"
 
 
-def _srr_lines(figures: Mapping[Any, SelfRefutation], which: str) -> list[str]:
+def _answer_lines(metrics: RunMetrics) -> list[str]:
+    return [
+        f"  H-Acc                               {worded_rate(metrics.h_acc)}",
+        f"  M-Acc, all questions                {worded_rate(metrics.m_acc)}",
+        f"  M-Acc, any of a case's questions    {worded_rate(metrics.any_right_accuracy)}",
+    ]
+
+
+def _locality_lines(metrics: RunMetrics) -> list[str]:
+    return [
+        f"  unchanged                           {worded_rate(metrics.locality.unchanged)}",
+        f"  still right, of right before        {worded_rate(metrics.locality.still_right)}",
+    ]
+
+
+def _srr_lines(
+    sources: Mapping[Source, SelfRefutation], judge: str, which: Literal["conditional", "all_edits"]
+) -> list[str]:
     lines = []
     for source, name in SOURCE_NAMES.items():
-        figure = figures[source]
-        missing = f"; {figure.not_probed} edits not probed" if figure.not_probed else ""
-        lines.append(f"  {name:<36}{figure_text(getattr(figure, which))}{missing}")
+        found = sources[source]
+        rate = found.conditional if which == "conditional" else found.all_edits
+        lines.append(f"  {name:<36}{worded_rate(rate, srr_notes(found, judge))}")
     return lines
 
 
@@ -204,15 +220,12 @@ def _paired_lines(comparison: PairedComparison, other: str) -> list[str]:
         "  both / only here / only there / neither say yes; repaired and harmed against the other run; exact McNemar p",
     ]
     for name, table in comparison.tables.items():
-        p = "none" if table.p is None else f"{table.p:.4g}"
-        missing = f", {table.not_judged} not judged" if table.not_judged else ""
+        missing = f", {not_judged(table.not_judged)}" if table.not_judged else ""
         lines.append(
             f"  {name:<50} {table.both} / {table.only_this} / {table.only_other} / {table.neither}; "
-            f"repaired {table.repaired}, harmed {table.harmed}, p {p}{missing}"
+            f"repaired {table.repaired}, harmed {table.harmed}, p {p_value(table.p)}{missing}"
         )
     for name, difference in comparison.differences.items():
         if difference.mean is not None:
-            spread = difference.interval
-            told = "" if spread is None else f" (95 % {100 * spread.low:+.1f} to {100 * spread.high:+.1f})"
-            lines.append(f"  {name}: {100 * difference.mean:+.1f} points{told} over {difference.n} cases")
+            lines.append(f"  {name}: {worded_difference(difference)}")
     return lines

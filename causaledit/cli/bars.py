@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from causaledit.comparison.execution import MethodRow
     from causaledit.comparison.plan import ComparePlan
+    from causaledit.support.progress import ProgressSink
 
 
 class RunBars:
@@ -30,7 +31,7 @@ class RunBars:
         )
         self._cases: Any = None
         self._stage: Any = None
-        self.stages = self
+        self.stages: ProgressSink = self
 
     def __enter__(self) -> RunBars:
         self._progress.start()
@@ -48,11 +49,11 @@ class RunBars:
 
     def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
         """See `RunSink.case_done`."""
-        self._progress.update(self._cases, advance=1, note=figures(running))
+        self._progress.update(self._cases, advance=1, note=averages_text(running))
         if self._progress.disable:
-            far = figures(running)
-            told = f"case {case_id}: so far {far}" if far else f"case {case_id} done"
-            self._progress.console.print(told, highlight=False, soft_wrap=True)
+            far = averages_text(running)
+            line = f"case {case_id}: so far {far}" if far else f"case {case_id} done"
+            self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     # ---- the method's stages (ProgressSink) ------------------------------------------------------
     def start(self, stage: str, total: int | None) -> None:
@@ -81,7 +82,7 @@ _NAMES = {
 }
 
 
-def figures(running: Mapping[str, Any]) -> str:
+def averages_text(running: Mapping[str, Any]) -> str:
     """Averages as one line; what was not asked is left out."""
     shown = [f"{label} {running[name]:.0%}" for name, label in _NAMES.items() if running.get(name) is not None]
     if running.get("failed"):
@@ -127,6 +128,6 @@ class CompareBars(RunBars):
         """See `CompareSink.method_done`."""
         self.finish()
         self._progress.update(self._methods, advance=1)
-        told = f"{row.method}: {row.finished_cases} of {row.cases} cases"
+        done = f"{row.method}: {row.finished_cases} of {row.cases} cases"
         problem = f"; {row.problem}" if row.problem else ""
-        self._progress.console.print(f"{told}{problem}", highlight=False, markup=False, soft_wrap=True)
+        self._progress.console.print(f"{done}{problem}", highlight=False, markup=False, soft_wrap=True)

@@ -57,10 +57,12 @@ def compare(
         from causaledit.errors import CausalEditError, SaveError
         from causaledit.probes.sets import parse_kinds
         from causaledit.runs.plan import RunArguments
+        from causaledit.support.extras import require_extra
         from causaledit.support.files import check_writable
 
         names = parse_methods(methods)
         if html is not None:
+            require_extra("report", "--html")
             if html.expanduser().is_dir():
                 raise SaveError(f"--html {str(html)!r} is a folder: give a file.")
             check_writable(html.parent, "the folder of --html")
@@ -120,7 +122,7 @@ def _write_page(rows: Sequence[MethodRow], html: Path, judge: Any, workers: int)
 
     runs = [Path(row.folder) for row in rows if row.metrics is not None]
     if not runs:
-        return "no method has figures for a report page"
+        return "no method has metrics for a report page"
     try:
         with terminal_progress() as progress:
             page = write_report(runs, html, judge=judge, workers=workers, progress=progress)

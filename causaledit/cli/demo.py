@@ -56,6 +56,7 @@ def _run(
     from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
     from causaledit.models.loading import load_model
     from causaledit.probes.efficacy import ask, rates
+    from causaledit.probes.trained import TrainedPrompts
     from causaledit.support.costs import peak_rss_mb
     from causaledit.support.progress import RichProgress
 
@@ -69,7 +70,7 @@ def _run(
         edited, _ = apply_causal_edit_to_model(model, tokenizer, requests, hparams, progress=progress, report=report)
     seconds = time.perf_counter() - began
     with report.tally.timed("probe"), console.status("asking after the edit"):
-        post = ask(edited, tokenizer, probes)
+        post = ask(edited, tokenizer, probes, trained=TrainedPrompts(report.trained_prompts))
     return {
         "case": {key: case[key] for key in ("case_id", "kind", "requested_rewrite", "questions", "new_answer")},
         "pre": [a.to_dict() for a in pre],

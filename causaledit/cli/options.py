@@ -1,14 +1,28 @@
-"""What `judge` and `analyze` share: the judge's options, and judging a file with a store beside it."""
+"""Options that several commands share, defined once: by the fields of the dataclass they fill.
+
+    @takes(arguments=RunArguments, judging=JudgeOptions)
+    def compare(methods: …, arguments: RunArguments, judging: JudgeOptions) -> None: ...
+
+A field with a `help` in its metadata becomes an option of its own name and default; the command gets the filled-in
+dataclass.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from causaledit.support.options import option
+
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from causaledit.judges.base import Judge
 
 InputOption = Annotated[Path, typer.Option("--input", help="A run's metrics.json.")]
@@ -24,26 +38,128 @@ RetryOption = Annotated[bool, typer.Option("--retry-errors", help="Judge again w
 
 @dataclass(frozen=True)
 class JudgeOptions:
-    """The judge's options as given."""
+    """Which judge gives the verdicts, and how it is reached."""
 
-    judge: str
-    model: str
-    base_url: str
-    api_key_env: str
-    workers: int
-    timeout: float
-    device: str
-    retry_errors: bool
+    judge: str = option("rule", "rule (offline), llm (a chat endpoint) or hf (a local chat model).")
+    judge_model: str = option("", "Model of the llm or hf judge.", flag="--judge-model")
+    base_url: str = option(
+        "", "OpenAI-compatible endpoint of the llm judge; OpenAI's own by default.", flag="--base-url"
+    )
+    api_key_env: str = option(
+        "OPENAI_API_KEY", "Environment variable that holds the endpoint's key.", flag="--api-key-env"
+    )
+    workers: int = option(4, "Requests to the endpoint at the same time.", min=1, max=256)
+    timeout: float = option(60.0, "Longest wait for one reply of the endpoint, in seconds.", min=0.1)
+    device: str = option("auto", "Device of the hf judge: auto, cpu, cuda or cuda:N.")
+    retry_errors: bool = option(
+        False, "Judge responses again whose verdict is kept as an error.", flag="--retry-errors"
+    )
 
     def load(self) -> Judge:
-        """Set the judge up."""
+        """Set the judge up.
+
+        Raises:
+            JudgeError: It is unknown, or lacks its key or model.
+        """
         from causaledit.judges.registry import get_judge
 
         return get_judge(
             self.judge,
-            model=self.model or None,
+            model=self.judge_model or None,
             base_url=self.base_url or None,
             api_key_env=self.api_key_env,
             timeout=self.timeout,
             device=self.device,
         )
+
+
+@dataclass(frozen=True)
+class Group:
+    """The options of one dataclass, as one command has them.
+
+    Attributes:
+        kind: The dataclass.
+        without: Fields that are no options here; they keep their defaults, or get those of `fixed`.
+        renamed: Field → flag, where the usual one is taken by another group.
+        fixed: Values of fields that have no default and are no options here.
+        helps: Field → help text, where the command has its own.
+    """
+
+    kind: type
+    without: tuple[str, ...] = ()
+    renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    helps: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    def parameters(self) -> dict[str, tuple[str, inspect.Parameter]]:
+        """The command's parameters by name, each with the field it fills."""
+        hints = get_type_hints(self.kind)
+        found = {}
+        for field in dataclasses.fields(self.kind):
+            if field.name in {*self.without, *self.fixed} or "help" not in field.metadata:
+                continue
+            rules = field.metadata
+            flag = self.renamed.get(field.name) or rules.get("flag") or f"--{field.name}"
+            name = flag.removeprefix("--").replace("-", "_")
+            told = typer.Option(
+                flag, help=self.helps.get(field.name, rules["help"]), min=rules.get("min"), max=rules.get("max")
+            )
+            default: Any = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
+            kind = hints[field.name]
+            if "to_text" in rules:  # a list on the command line is one text with commas
+                kind, default = str, rules["to_text"](default)
+            found[name] = (
+                field.name,
+                inspect.Parameter(
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, told]
+                ),
+            )
+        return found
+
+    def filled(self, given: Mapping[str, Any]) -> Any:
+        """The dataclass, from the command's arguments by parameter name.
+
+        Raises:
+            CausalEditError: A value is refused by the dataclass.
+        """
+        readers = {f.name: f.metadata["from_text"] for f in dataclasses.fields(self.kind) if "from_text" in f.metadata}
+        values = {
+            field: readers[field](given[name]) if field in readers else given[name]
+            for name, (field, _) in self.parameters().items()
+        }
+        return self.kind(**values, **self.fixed)
+
+
+def takes(**groups: Group | type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a command take the options of dataclasses.
+
+    Args:
+        groups: Parameter of the command → dataclass, or a `Group` of it. The options stand where the parameter stands.
+    """
+    ready = {name: value if isinstance(value, Group) else Group(value) for name, value in groups.items()}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command)
+        hints = get_type_hints(command, include_extras=True)
+        parameters: dict[str, inspect.Parameter] = {}
+        for name, parameter in own.parameters.items():
+            if name in ready:
+                for key, (_, made) in ready[name].parameters().items():
+                    if key in parameters or key in own.parameters:
+                        raise TypeError(f"{command.__name__}: the option {key!r} is there twice: rename one")
+                    parameters[key] = made
+            else:
+                parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            filled = {name: group.filled(given) for name, group in ready.items()}
+            rest = {name: given[name] for name in own.parameters if name not in ready}
+            command(**rest, **filled)
+
+        del run.__wrapped__  # else inspect would look through to the command
+        run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+        return run
+
+    return decorate

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
 from causaledit.cli import options as judging
-from causaledit.metrics.judged import check_some_verdict, judge_file
+from causaledit.cli.judging import judge_with_progress, show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from causaledit.judges.base import Judge
     from causaledit.metrics.paired import BookComparison
+    from causaledit.metrics.scores import Source
     from causaledit.metrics.summary import RunMetrics
 
 _MODEL_TYPE = "Name of an hparams file that names the model, or a model's folder or hub name."
@@ -72,60 +73,56 @@ def pilot(
 
 def _judge_and_show(folder: Path, judge: Judge, options: judging.JudgeOptions) -> None:
     from causaledit.judges.store import analysis_folder
+    from causaledit.metrics.judged import check_some_verdict
     from causaledit.metrics.paired import compare_books
-    from causaledit.metrics.predictions import read_cases, read_metrics
-    from causaledit.metrics.summary import evaluate_run
+    from causaledit.metrics.predictions import cases_of, read_metrics
+    from causaledit.metrics.summary import summarise
     from causaledit.support.files import write_json, write_text
 
     file = folder / "metrics.json"
-    cases = read_cases(read_metrics(file))
-    table = judge_file(file, cases, ["refutation"], judge, workers=options.workers, retry_errors=options.retry_errors)
-    figures = evaluate_run(cases, table)
-    compared = compare_books(figures)
+    cases = cases_of(read_metrics(file))
+    verdicts = judge_with_progress(file, cases, ["refutation"], judge, options)
+    metrics = summarise(cases, verdicts)
+    compared = compare_books(metrics)
     result = {
-        "judge": figures.judge,
-        "cases": figures.cases,
-        "edits": figures.edits,
-        "errors": table.errors(),
+        "judge": metrics.judge,
+        "cases": metrics.cases,
+        "edits": metrics.edits,
+        "errors": verdicts.errors(),
         "sources": {source: comparison.to_dict() for source, comparison in compared.items()},
     }
-    text = table_text(figures, compared)
+    text = table_text(metrics, compared)
     written = write_json(analysis_folder(file) / "pilot.json", result)
     write_text(analysis_folder(file) / "pilot.txt", text)
-    problem = check_some_verdict(table)
-    console = Console(soft_wrap=True)
-    console.print(text, highlight=False, markup=False)
-    if problem:
-        Console(stderr=True, soft_wrap=True).print(problem, highlight=False, markup=False)
-    console.print(f"written to {folder}; the table is {written.with_suffix('.txt')}", highlight=False, markup=False)
+    show(text, check_some_verdict(verdicts), f"{folder}; the table is {written.with_suffix('.txt')}")
 
 
 _HEADS = ("self-refutation by source", "closed-book", "with the narrative", "repaired", "harmed", "McNemar p")
 
 
-def table_text(figures: RunMetrics, compared: Mapping[Any, BookComparison]) -> str:
+def table_text(metrics: RunMetrics, compared: Mapping[Source, BookComparison]) -> str:
     """The pilot study's table as text."""
-    from causaledit.metrics.wording import SOURCE_NAMES, figure_text
+    from causaledit.metrics.wording import SOURCE_NAMES, p_value, srr_notes, worded_rate
 
     rows = [_HEADS]
     for source, name in SOURCE_NAMES.items():
         found = compared[source]
-        p = found.paired.p
+        closed, opened = metrics.self_refutation[source], (metrics.open_book_self_refutation or {}).get(source)
         rows.append(
             (
                 name,
-                figure_text(found.closed_book),
-                figure_text(found.open_book),
+                str(worded_rate(found.closed_book, srr_notes(closed, metrics.judge))),
+                str(worded_rate(found.open_book, srr_notes(opened, metrics.judge))),
                 f"{found.paired.repaired} of {found.paired.n}",
                 f"{found.paired.harmed} of {found.paired.n}",
-                "none" if p is None else f"{p:.3g}",
+                p_value(found.paired.p),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADS))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join(
         [
-            f"Pilot study on the unedited model: {figures.cases} cases, {figures.edits} edits; judge {figures.judge}",
+            f"Pilot study on the unedited model: {metrics.cases} cases, {metrics.edits} edits; judge {metrics.judge}",
             "Every response is made to open with the new answer. Edits with a self-refuting response, of those whose "
             "hop-wise responses assert the new answer; repaired and harmed by the narrative, of the edits in both.",
             "",

@@ -39,8 +39,7 @@ def report(
             )
     except (JudgingStoppedError, KeyboardInterrupt) as error:
         raise JudgingStoppedError(
-            f"{str(error) or 'interrupted'}; no page is written, verdicts so far are kept in the runs' `analysis` "
-            "folders, and the same command goes on from there."
+            f"{str(error) or 'interrupted'}; no page is written, and the same command goes on from there."
         ) from None
     size = page.stat().st_size / 2**20
     Console(soft_wrap=True).print(f"written to {page} ({size:.1f} MB)", highlight=False, markup=False)

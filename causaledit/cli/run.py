@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from causaledit.cli.bars import RunBars, figures
+from causaledit.cli.bars import RunBars, averages_text
 
 _MODEL_TYPE = "Name of the file in hparams/METHOD/ (a label with --hparams_path); for PreEdited also a model."
 _PROBES = "hop,multi_hop,conflict,old_knowledge,locality"
@@ -65,7 +65,7 @@ def run(
 
 def _show(summary: Any, plan: Any, console: Console) -> None:
     results, costs = summary.results, summary.costs
-    done = f"{results['cases']} cases, {results['edits']} edits; {figures(results)} (by alias match, not judged)"
+    done = f"{results['cases']} cases, {results['edits']} edits; {averages_text(results)} (by alias match, not judged)"
     console.print(done, highlight=False, markup=False, soft_wrap=True)
     parts = [
         f"{costs['seconds_per_edit']:.1f} s per edit" if costs["seconds_per_edit"] is not None else "no edits",

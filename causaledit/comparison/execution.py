@@ -17,14 +17,13 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from causaledit.comparison.shared_model import _SharedModel
+from causaledit.comparison.shared_model import SharedModel
 from causaledit.comparison.tables import markdown
-from causaledit.errors import JudgingStoppedError, MetricsError, one_line
-from causaledit.judges.judging import judge_responses
-from causaledit.judges.store import VerdictStore, store_of
-from causaledit.metrics.paired import paired_with
-from causaledit.metrics.predictions import read_cases, read_metrics, units_of
-from causaledit.metrics.summary import TASKS, evaluate_run
+from causaledit.errors import MetricsError, one_line
+from causaledit.metrics.judged import check_some_verdict, judge_file
+from causaledit.metrics.paired import compare_runs
+from causaledit.metrics.predictions import cases_of, read_metrics
+from causaledit.metrics.summary import TASKS, summarise
 from causaledit.probes.sets import PROBE_SET_VERSION
 from causaledit.runs.execution import RunSink, SilentRun, execute
 from causaledit.runs.folder import RunFolder, locked
@@ -55,9 +54,9 @@ class MethodRow:
         finished_cases: How many are done, without those that failed.
         error: Why the run failed.
         failed_cases: Cases that could not be edited, with the reason.
-        judging_error: Why there are no figures though there are predictions.
+        judging_error: Why there are no metrics though there are predictions.
         metrics: `RunMetrics.to_dict()`.
-        paired: Against the reference (`paired_with`); None for the reference itself.
+        paired: Against the reference (`compare_runs`); None for the reference itself.
         costs: As in run_info.json.
         device: As in run_info.json.
     """
@@ -152,7 +151,7 @@ class _Comparison:
     def __init__(self, plan: ComparePlan, judge: Judge, sink: CompareSink, workers: int, retry_errors: bool) -> None:
         self.plan, self.judge, self.sink = plan, judge, sink
         self.workers, self.retry_errors = workers, retry_errors
-        self.model = _SharedModel()
+        self.model = SharedModel()
         self.reference: RunMetrics | None = None
         self.rows = {
             name: MethodRow(name, str(run.folder), "not started", len(run.cases)) for name, run in plan.runs.items()
@@ -177,12 +176,8 @@ class _Comparison:
         self.sink.begin_method(row)
         error = None
         try:
-            folder = RunFolder(run.folder, run.cases)
-            if all(folder.is_finished(case) for case in run.cases):
-                execute(run, self.sink)
-            else:
-                loaded = self.model.get(run.hparams)
-                execute(run, self.sink, model=loaded.model, tokenizer=loaded.tokenizer)
+            # a run that is complete loads no model
+            execute(run, self.sink, load=self.model.get)
         except KeyboardInterrupt:
             row.status = "unfinished"
             raise
@@ -204,51 +199,43 @@ class _Comparison:
         info = read_object(run.folder / "meta" / "run_info.json")
         row.costs, row.device = info.get("costs") or {}, info.get("device")
         folder = RunFolder(run.folder, run.cases)
-        row.finished_cases = sum(folder.is_finished(case) for case in run.cases)
-        row.failed_cases = {str(item["case_id"]): str(item["error"]) for item in folder.items if "error" in item}
-        done = row.finished_cases + len(row.failed_cases) == row.cases
-        row.status = "finished" if done else "unfinished"
+        row.failed_cases = {str(case): reason for case, reason in folder.failed.items()}
+        row.finished_cases = len(folder.items) - len(folder.failed)
+        row.status = "finished" if len(folder.items) == row.cases else "unfinished"
         row.metrics = row.paired = row.judging_error = None
         if not folder.items:
             return
         folder.assemble()  # a run that was killed has cases that are not in metrics.json yet
         try:
-            figures = self._figures(run, retry_errors)
+            metrics = self._judge(run, retry_errors)
         except Exception as error:  # the predictions are on disk, and the other methods have theirs to give
             row.judging_error = one_line(error)
             logger.debug("%s: judging failed", name, exc_info=True)
             logger.warning("%s is not judged: %s", name, row.judging_error)
             return
-        row.metrics = figures.to_dict()
+        row.metrics = metrics.to_dict()
         if name == self.plan.reference:
-            self.reference = figures
+            self.reference = metrics
         elif self.reference is not None:
             try:
-                row.paired = paired_with(figures, self.reference)
+                row.paired = compare_runs(metrics, self.reference).to_dict()
             except MetricsError as error:  # one of the two has no case yet
                 logger.info("%s and %s are not paired: %s", name, self.plan.reference, error)
 
-    def _figures(self, run: Plan, retry_errors: bool) -> RunMetrics:
+    def _judge(self, run: Plan, retry_errors: bool) -> RunMetrics:
         file = run.folder / "metrics.json"
-        cases = read_cases(read_metrics(file, run.arguments.editing_method))
-        stages = self.sink.stages
-        try:
-            with VerdictStore(store_of(file, self.judge.name)) as store:
-                table = judge_responses(
-                    self.judge,
-                    units_of(cases, TASKS),
-                    store=store,
-                    workers=self.workers,
-                    retry_errors=retry_errors,
-                    on_start=lambda missing: stages.start(f"judging ({self.judge.name})", missing),
-                    on_verdict=stages.advance,
-                )
-        finally:
-            stages.finish()
-        errors = table.errors()
-        if errors and sum(errors.values()) == len(table):
-            raise JudgingStoppedError(f"none of {len(table)} responses could be judged: {next(iter(errors))[:200]}")
-        return evaluate_run(cases, table)
+        cases = cases_of(read_metrics(file, run.arguments.editing_method))
+        verdicts = judge_file(
+            file,
+            cases,
+            TASKS,
+            self.judge,
+            workers=self.workers,
+            retry_errors=retry_errors,
+            progress=self.sink.stages,
+        )
+        check_some_verdict(verdicts)
+        return summarise(cases, verdicts)
 
     def _write(self) -> None:
         rows = list(self.rows.values())

@@ -100,8 +100,8 @@ def _run_plan(name: str, arguments: RunArguments, run_id: str) -> Plan:
     try:
         return make_plan(dataclasses.replace(arguments, editing_method=name, run_id=run_id))
     except (RunError, HparamsError) as error:
-        told = str(error).replace("--editing_method", "--methods")
-        raise type(error)(told if name in told else f"{name}: {told}") from None
+        reason = str(error).replace("--editing_method", "--methods")
+        raise type(error)(reason if name in reason else f"{name}: {reason}") from None
 
 
 def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: bool) -> str | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-class _SharedModel:
+class SharedModel:
     """The model of the methods' runs: loaded when it is needed, and again only for another model or after harm."""
 
     def __init__(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from causaledit.metrics.wording import _spread, percent
+from causaledit.metrics.wording import NOTHING, not_judged, p_value, srr_notes, worded_difference, worded_rate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-Row = "Mapping[str, Any]"
-NOTHING = "–"
+    _Row = Mapping[str, Any]
+    _Cell = Callable[[_Row], tuple[str, ...]]
+    _Columns = tuple[tuple[str, _Cell], ...]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
     """
     methods, reference = data["methods"], data["reference"]
     others = {name: row for name, row in methods.items() if name != reference}
-    made = [_table("Figures", _FIGURES, methods, _FIGURES_NOTE)]
+    made = [_table("Metrics", _METRICS, methods, _METRICS_NOTE)]
     if any(row["paired"] for row in others.values()):
         title = f"Against {reference}, on the cases that both have"
         made.append(_table(title, _PAIRED, others, _PAIRED_NOTE.format(reference=reference)))
@@ -100,69 +101,63 @@ def _device(device: Mapping[str, Any]) -> str:
 # ---- cells -----------------------------------------------------------------------------------------
 
 
-def _cases(row: Mapping[str, Any]) -> tuple[str, ...]:
-    failed = len(row["failed_cases"])
-    told = (f"{failed} failed",) if failed else ()
-    return (f"{row['finished_cases']} of {row['cases']}", *told, *((row["status"],) * (row["status"] != "finished")))
+def _cases(row: _Row) -> tuple[str, ...]:
+    parts = [f"{row['finished_cases']} of {row['cases']}"]
+    if row["failed_cases"]:
+        parts.append(f"{len(row['failed_cases'])} failed")
+    if row["status"] != "finished":
+        parts.append(row["status"])
+    return tuple(parts)
 
 
-def _figure(*path: str) -> Callable[[Mapping[str, Any]], tuple[str, ...]]:
+def _rate(*path: str) -> _Cell:
     """A rate or mean with its count, its interval and what was not judged."""
+    return lambda row: worded_rate(_at(row["metrics"], path)).parts
 
-    def cell(row: Mapping[str, Any]) -> tuple[str, ...]:
-        figure = _at(row["metrics"], path)
-        if figure is None:
+
+def _srr(which: str) -> _Cell:
+    """The combined self-refutation rate with what stands beside it."""
+
+    def cell(row: _Row) -> tuple[str, ...]:
+        found = _at(row["metrics"], ("self_refutation", "combined"))
+        if found is None:
             return (NOTHING,)
-        single = figure.get("predictions_not_judged")
-        missing = f"{figure['not_judged']} not judged" if figure["not_judged"] else ""
-        missing = missing or (f"{single} answers not judged" if single else "")
-        if figure["rate"] is None:
-            return (NOTHING, missing) if missing else (NOTHING,)
-        count = f"{figure['hits']}/{figure['total']}" if "total" in figure else f"{figure['n']} cases"
-        parts = (percent(figure["rate"]), count, _spread(figure["interval"]), missing)
-        return tuple(part for part in parts if part)
+        return worded_rate(found[which], srr_notes(found, row["metrics"]["judge"])).parts
 
     return cell
 
 
-def _difference(name: str) -> Callable[[Mapping[str, Any]], tuple[str, ...]]:
+def _difference(name: str) -> _Cell:
     """A mean difference of per-case scores, in points."""
-
-    def cell(row: Mapping[str, Any]) -> tuple[str, ...]:
-        found = _at(row["paired"], ("differences", name))
-        if found is None or found["mean"] is None:
-            return (NOTHING,)
-        spread = _spread(found["interval"], "+.0f")
-        return (f"{100 * found['mean']:+.1f} points", *((spread,) if spread else ()), f"{found['n']} cases")
-
-    return cell
+    return lambda row: worded_difference(_at(row["paired"], ("differences", name))).parts
 
 
-def _paired(name: str) -> Callable[[Mapping[str, Any]], tuple[str, ...]]:
+def _paired(name: str) -> _Cell:
     """Repaired and harmed with the exact McNemar p."""
 
-    def cell(row: Mapping[str, Any]) -> tuple[str, ...]:
+    def cell(row: _Row) -> tuple[str, ...]:
         found = _at(row["paired"], ("tables", name))
         if found is None or not found["n"]:
             return (NOTHING,)
-        p = "p < 0.001" if found["p"] < 0.001 else f"p {found['p']:.3f}"
-        missing = (f"{found['not_judged']} not judged",) if found["not_judged"] else ()
-        return (f"+{found['repaired']} −{found['harmed']}", f"of {found['n']}", p, *missing)
+        parts = [f"+{found['repaired']} −{found['harmed']}", f"of {found['n']}", f"p {p_value(found['p'])}"]
+        if found["not_judged"]:
+            parts.append(not_judged(found["not_judged"]))
+        return tuple(parts)
 
     return cell
 
 
-def _cost(name: str, form: str, factor: float = 1.0) -> Callable[[Mapping[str, Any]], tuple[str, ...]]:
-    def cell(row: Mapping[str, Any]) -> tuple[str, ...]:
+def _cost(name: str, form: str, factor: float = 1.0) -> _Cell:
+    def cell(row: _Row) -> tuple[str, ...]:
         value = row["costs"].get(name)
         return (NOTHING,) if value is None else (form.format(value * factor),)
 
     return cell
 
 
-def _memory(row: Mapping[str, Any]) -> tuple[str, ...]:
-    whole = row["costs"].get("peak_rss_of") == "process"
-    return (*_cost("peak_rss_mb", "{:.2f} GB", 1 / 1024)(row), *(("of all so far",) if whole else ()))
+def _memory(row: _Row) -> tuple[str, ...]:
+    cell = _cost("peak_rss_mb", "{:.2f} GB", 1 / 1024)(row)
+    return (*cell, "of all so far") if row["costs"].get("peak_rss_of") == "process" else cell
 
 
 def _at(data: Any, path: Sequence[str]) -> Any:
@@ -171,22 +166,21 @@ def _at(data: Any, path: Sequence[str]) -> Any:
     return data
 
 
-_Columns = tuple[tuple[str, "Callable[[Mapping[str, Any]], tuple[str, ...]]"], ...]
-
-_FIGURES: _Columns = (
+_METRICS: _Columns = (
     ("Cases", _cases),
-    ("H-Acc", _figure("h_acc")),
-    ("M-Acc, mean", _figure("m_acc", "qa")),
-    ("M-Acc, any", _figure("m_acc", "any_right_accuracy")),
-    ("SRR", _figure("self_refutation", "combined", "conditional")),
-    ("SRR, all edits", _figure("self_refutation", "combined", "all_edits")),
-    ("Rationale", _figure("rationale")),
-    ("Unchanged", _figure("locality", "unchanged")),
-    ("Still right", _figure("locality", "still_right")),
+    ("H-Acc", _rate("h_acc")),
+    ("M-Acc, mean", _rate("m_acc", "qa")),
+    ("M-Acc, any", _rate("m_acc", "any_right_accuracy")),
+    ("SRR", _srr("conditional")),
+    ("SRR, all edits", _srr("all_edits")),
+    ("Rationale", _rate("rationale")),
+    ("Unchanged", _rate("locality", "unchanged")),
+    ("Still right", _rate("locality", "still_right")),
 )
-_FIGURES_NOTE = (
+_METRICS_NOTE = (
     "Count and 95 % interval (Wilson for shares, bootstrap over cases for means). SRR is over the edits whose hop-wise "
-    "answers assert the new answer; where a method asserts little, look at their number. Locality: unchanged answers, "
+    "answers assert the new answer; where a method asserts little, look at their number, and where answers "
+    "are short there is little to refute. Locality: unchanged answers, "
     "and still right of those right before. Answers of one case hang together, so intervals of rationale and locality "
     "are too narrow."
 )
@@ -202,7 +196,7 @@ _PAIRED: _Columns = (
     ("Right after", _paired("locality")),
 )
 _PAIRED_NOTE = (
-    "+ repaired: bad with {reference}, good with the method; − harmed: the reverse; of so many pairs; exact "
+    "+ repaired: bad with {reference}, good with the method; − harmed: the reverse; the number of pairs; exact "
     "McNemar p. Differences are the method's less {reference}'s, with their bootstrap 95 % interval. M-Acc, any pairs "
     "cases and SRR edits (those that assert the new answer with both); the p of hop answers, rationale and locality is "
     "over single answers, which hang together within a case, and is too small. Nothing is corrected for the number of "

@@ -14,8 +14,8 @@ from typing import Any
 from causaledit.errors import HostError, RequestError
 from causaledit.hosts.lookup import get_method
 from causaledit.hosts.token_accuracy import as_list, edit_quality, finish_locality
+from causaledit.methods.call import edit_in_place
 from causaledit.methods.method import EditSequence
-from causaledit.models.edited import undo_edit
 from causaledit.models.loading import load_from_hparams
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class EmbeddedEditor:
         self.hparams = hparams
         self.alg_name = hparams.alg_name
         self.method = get_method(hparams.alg_name, host="embedded")
-        self.apply_algo = self.method.load_apply()
+        self.apply_algo = self.method.load_apply()  # as in EasyEdit's editor
         self.model_name = hparams.model_name
         self.model, self.tok = load_from_hparams(hparams)
         self.sequence = EditSequence()  # of the edits that this editor keeps in its model
@@ -119,7 +119,6 @@ class EmbeddedEditor:
     def _run(self, batches: list[list[dict[str, Any]]], sequential: bool, verbose: bool) -> tuple[Metrics, Any, Any]:
         if not batches:
             raise RequestError("There is no request: the list is empty.")
-        edited, weights_copy = self.model, {}
         everything: Metrics = []
         for batch in batches:
             metrics = [
@@ -131,23 +130,19 @@ class EmbeddedEditor:
                 for i, request in enumerate(batch)
             ]
             began = time.perf_counter()
-            edited, weights_copy = self.apply_algo(
-                self.model, self.tok, batch, self.hparams, copy=False, return_orig_weights=True,
-                sequence=self.sequence if sequential else None,
-            )  # fmt: skip
+            edited = edit_in_place(
+                self.method, self.model, self.tok, batch, self.hparams, sequence=self.sequence if sequential else None
+            )
             seconds = time.perf_counter() - began
             try:
                 for item, request in zip(metrics, batch, strict=True):
                     item["time"] = seconds
-                    item["post"] = self._measure(edited, request)
+                    item["post"] = self._measure(edited.model, request)
                     finish_locality(item)
             except BaseException:  # Ctrl-C while measuring: the model is not left edited
-                self._restore(edited, weights_copy)
+                self.model = edited.undo()
                 raise
-            if sequential:
-                self._keep(edited)
-            else:
-                self._restore(edited, weights_copy)
+            self.model = edited.keep() if sequential else edited.undo(handed_over=True)
             everything += metrics
             if verbose:
                 for item in metrics:
@@ -157,7 +152,7 @@ class EmbeddedEditor:
                         item["pre"]["rewrite_acc"],
                         item["post"]["rewrite_acc"],
                     )
-        return everything, edited, weights_copy
+        return everything, self.model if sequential else edited.model, edited.weights_copy()
 
     def _measure(self, model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
         filled = dict(request)
@@ -172,14 +167,6 @@ class EmbeddedEditor:
         return edit_quality(
             model, self.tok, filled, use_chat_template=bool(getattr(self.hparams, "use_chat_template", False))
         )
-
-    def _keep(self, edited: Any) -> None:
-        if hasattr(edited, "peft_config"):  # the next edit needs plain weights to put its adapter on
-            edited = edited.merge_and_unload()
-        self.model = edited
-
-    def _restore(self, edited: Any, weights_copy: Any) -> None:
-        self.model = undo_edit(self.model, edited, weights_copy)
 
     def _requests(
         self,

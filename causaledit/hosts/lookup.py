@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from causaledit.errors import HostError, did_you_mean
-from causaledit.methods.registry import METHODS
+from causaledit.methods.registry import METHODS, why_broken
 
 if TYPE_CHECKING:
     from causaledit.methods.method import Method
@@ -20,7 +20,8 @@ def get_method(name: str, *, host: str = "auto") -> Method:
             otherwise (CausalEdit is always ours); `embedded`: ours; `easyedit`: EasyEdit's own.
 
     Raises:
-        HostError: There is none of that name; the nearest is offered. Or EasyEdit is asked for and unusable.
+        HostError: There is none of that name; the nearest is offered. Or EasyEdit is asked for and unusable, or the
+            installed package that brings the method is.
     """
     known = list(METHODS)
     if host != "embedded" and isinstance(name, str) and name != "CausalEdit":
@@ -33,6 +34,8 @@ def get_method(name: str, *, host: str = "auto") -> Method:
             known = list(theirs) if host == "easyedit" else sorted({*known, *theirs})
     if host != "easyedit" and isinstance(name, str) and name in METHODS:
         return METHODS[name]
+    if isinstance(name, str) and (reason := why_broken(name)):
+        raise HostError(reason)
     raise HostError(
         f"There is no method `alg_name` {name!r} here.{did_you_mean(str(name), known)} Known: {', '.join(known)}."
     )

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-import queue
-import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from causaledit.errors import JudgingStoppedError
+from causaledit.judges.base import Judge
 from causaledit.judges.prompts import ENDPOINT_ERROR, Verdict
 from causaledit.judges.store import Unit, VerdictStore, VerdictTable
+from causaledit.support.workers import GaveUpError, in_workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from causaledit.judges.base import Judge, JudgedResponse, Task
+    from causaledit.judges.base import JudgedResponse, Task
+
+# an endpoint that failed for this many requests in a row is not asked again
+FAILURES_IN_A_ROW = 3
+
+
+@runtime_checkable
+class BatchJudge(Judge, Protocol):
+    """A judge that works on several responses at a time."""
+
+    batch_size: int
+
+    def judge_many(self, task: Task, items: Sequence[JudgedResponse]) -> list[Any]:
+        """Verdicts for a batch of responses, in order."""
 
 
 def judge_responses(
@@ -54,7 +68,7 @@ def judge_responses(
     keys = dict(todo)
     for (task, response), verdict in _verdicts(judge, [unit for unit, _ in todo], workers):
         table.put(task, response, verdict)
-        if store is not None and not (verdict.error or "").startswith(ENDPOINT_ERROR):
+        if store is not None and not _endpoint_failed(verdict):
             store.add(keys[task, response], task, judge.identity, verdict)
         if on_verdict is not None:
             on_verdict()
@@ -72,7 +86,7 @@ def judge_one(judge: Judge, task: Task, response: JudgedResponse) -> Any:
 
 
 def _verdicts(judge: Judge, units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Verdict]]:
-    if hasattr(judge, "judge_many"):
+    if isinstance(judge, BatchJudge):
         # responses of like length beside each other: padding is work too
         for task in dict.fromkeys(task for task, _ in units):
             responses = sorted((r for t, r in units if t == task), key=lambda r: len(r.prompt) + len(r.response))
@@ -80,49 +94,24 @@ def _verdicts(judge: Judge, units: Sequence[Unit], workers: int) -> Iterator[tup
                 batch = responses[start : start + judge.batch_size]
                 for response, verdict in zip(batch, judge.judge_many(task, batch), strict=True):
                     yield (task, response), verdict
-    elif workers > 1 and len(units) > 1 and getattr(judge, "concurrent", False):
-        yield from _in_threads(judge, units, workers)
-    else:
-        for task, response in units:
-            yield (task, response), judge_one(judge, task, response)
-
-
-def _in_threads(judge: Judge, units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Verdict]]:
-    """Verdicts as they come. Threads are daemons: an interrupted program does not wait for a hanging endpoint."""
-    waiting: queue.SimpleQueue[Unit] = queue.SimpleQueue()
-    done: queue.SimpleQueue[tuple[Unit, Verdict | None, BaseException | None]] = queue.SimpleQueue()
-    stopped = threading.Event()
-    for unit in units:
-        waiting.put(unit)
-
-    def work() -> None:
-        while not stopped.is_set():
-            try:
-                unit = waiting.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                done.put((unit, judge_one(judge, *unit), None))
-            except BaseException as error:  # handed to the caller's thread
-                done.put((unit, None, error))
-                return
-
-    for number in range(min(workers, len(units))):
-        threading.Thread(target=work, name=f"judge-{number}", daemon=True).start()
-    left = len(units)
+        return
+    last = ""
     try:
-        while left:
-            unit, verdict, failure = done.get()
-            if failure is not None:
-                stopped.set()
-                while not done.empty():  # what others finished meanwhile is kept
-                    unit, verdict, error = done.get()
-                    if error is None:
-                        yield unit, verdict
-                raise failure
-            left -= 1
+        for unit, verdict in in_workers(
+            lambda unit: judge_one(judge, *unit),
+            units,
+            workers=workers if getattr(judge, "concurrent", False) else 1,
+            failed=_endpoint_failed,
+            give_up_after=FAILURES_IN_A_ROW,
+            on_stop=getattr(judge, "stop", None),
+        ):
+            if _endpoint_failed(verdict):
+                last = verdict.error.removeprefix(ENDPOINT_ERROR)
             yield unit, verdict
-    finally:
-        stopped.set()
-        if left and hasattr(judge, "stop"):
-            judge.stop()
+    except GaveUpError:
+        raise JudgingStoppedError(f"{last} ({FAILURES_IN_A_ROW} requests in a row failed)") from None
+
+
+def _endpoint_failed(verdict: Verdict) -> bool:
+    """Whether a verdict is missing through the endpoint's fault, not the response's."""
+    return (verdict.error or "").startswith(ENDPOINT_ERROR)

@@ -5,7 +5,7 @@ What goes wrong, and what becomes of it:
 | fault | outcome |
 | --- | --- |
 | 429, 5xx, time-out, broken connection | asked again with back-off, as long as `Retry-After` says |
-| the same, tries used up | an error verdict that is not kept; three in a row stop the work |
+| the same, tries used up | an error verdict that is not kept; three in a row stop the work (`judging.py`) |
 | refused connection, wrong key or model, quota, lasting 429 | the work stops with one message |
 | malformed reply | asked again with the reason, then an error verdict |
 | content filter, refusal | an error verdict with the reason |
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FAILURES_IN_A_ROW = 3
 MAX_REPLY_TOKENS = 700
 
 
@@ -93,7 +92,6 @@ class LlmJudge:
         )
         self.identity = f"llm:{model}{'@' + _address(base_url) if base_url else ''}:prompts-v{PROMPT_VERSION}"
         self._lock = threading.Lock()
-        self._failures = 0
         self._has_worked = False
         # what a model does not take is found out from its first reply, and then left out for good
         self._temperature: float | None = 0.0
@@ -120,11 +118,11 @@ class LlmJudge:
         try:
             reply = self._ask(task, item)
         except ContentFilterError as error:
-            self._worked()
+            self._has_worked = True
             return error_verdict(task, f"refused: {error}")
         except LLMError as error:
             return self._failed(task, error)
-        self._worked()
+        self._has_worked = True
         return verdict_from_reply(task, reply, item)
 
     def _ask(self, task: Task, item: JudgedResponse) -> dict[str, Any]:
@@ -159,14 +157,10 @@ class LlmJudge:
                 return True
         return False
 
-    def _worked(self) -> None:
-        with self._lock:
-            self._failures, self._has_worked = 0, True
-
     def _failed(self, task: Task, error: LLMError) -> Verdict:
         cause = error.__cause__
         if cause is None:  # the endpoint works, its replies do not fit
-            self._worked()
+            self._has_worked = True
             return error_verdict(task, f"malformed: {error}")
         status = getattr(cause, "status_code", None)
         interrupted = isinstance(cause, openai.OpenAIError) and not isinstance(cause, openai.APIError)
@@ -174,15 +168,7 @@ class LlmJudge:
             raise JudgingStoppedError(str(error)) from error
         if status is not None and status < 500 and self._has_worked:  # this request's fault, a prompt too long
             return error_verdict(task, f"rejected: {error}")
-        return self._endpoint_failed(task, str(error))
-
-    def _endpoint_failed(self, task: Task, reason: str) -> Verdict:
-        with self._lock:
-            self._failures += 1
-            lost = self._failures >= FAILURES_IN_A_ROW
-        if lost:
-            raise JudgingStoppedError(f"{reason} ({FAILURES_IN_A_ROW} requests in a row failed)")
-        return error_verdict(task, f"{ENDPOINT_ERROR}{reason}")
+        return error_verdict(task, f"{ENDPOINT_ERROR}{error}")
 
 
 def _refused_connection(error: BaseException | None) -> bool:

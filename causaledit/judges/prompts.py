@@ -140,7 +140,7 @@ def error_verdict(task: Task, reason: str) -> Verdict:
     """A verdict that could not be reached, with its reason."""
     if task == "refutation":
         return RefutationVerdict(None, None, None, error=reason)
-    return VERDICTS[task](None, error=reason)
+    return AnswerVerdict(None, error=reason) if task == "answer" else RationaleVerdict(None, error=reason)
 
 
 def verdict_from_dict(task: Task, data: Mapping[str, Any]) -> Verdict:

@@ -6,24 +6,20 @@ of several judges, tasks and runs, and nothing in it is ever stale.
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import SaveError
 from causaledit.judges.base import JudgedResponse, Task, verdict_to_dict
 from causaledit.judges.prompts import Verdict, verdict_from_dict
+from causaledit.support.jsonl import JsonlWriter, read_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
 logger = logging.getLogger(__name__)
-
-SYNC_SECONDS = 1.0
 
 Unit = tuple[Task, JudgedResponse]
 
@@ -49,7 +45,7 @@ class VerdictTable:
         self.judge = judge
         self._verdicts: dict[Unit, Verdict] = {}
 
-    def get(self, task: Task, response: JudgedResponse | None) -> Any:
+    def get(self, task: Task, response: JudgedResponse | None) -> Verdict | None:
         """The verdict, or None."""
         return None if response is None else self._verdicts.get((task, response))
 
@@ -70,27 +66,27 @@ class VerdictTable:
 
 
 class VerdictStore:
-    """An append-only file of verdicts, one JSON line each. Use as a context manager.
+    """An append-only file of verdicts, one JSON line each (`support.jsonl`). Use as a context manager.
 
-    A line is written whole, in one call, as soon as its verdict is there: after `kill -9` at most the line
-    being written is lost, and a broken line is passed over. The file is synchronised to the disk once a
-    second and at the end, which is what a power cut can cost.
+    A broken line is passed over: what it held is judged again.
 
     Args:
         path: The file; its folder is made when the first verdict is written.
         also: Further stores to read from.
+
+    Raises:
+        SaveError: A store cannot be read.
     """
 
     def __init__(self, path: str | Path, *, also: Iterable[str | Path] = ()) -> None:
         self.path = Path(path)
-        self._handle: int | None = None
-        self._synchronised = 0.0
-        self._lines: dict[str, tuple[Task, dict[str, Any]]] = {}
+        self._writer = JsonlWriter(self.path)
+        self._rows: dict[str, tuple[Task, dict[str, Any]]] = {}
         for file in (*map(Path, also), self.path):
-            self._lines.update(_read_lines(file))
+            self._rows.update(_read_rows(file))
 
     def __len__(self) -> int:
-        return len(self._lines)
+        return len(self._rows)
 
     def __enter__(self) -> VerdictStore:
         return self
@@ -100,9 +96,9 @@ class VerdictStore:
 
     def get(self, key: str) -> Verdict | None:
         """The verdict kept under a key, or None."""
-        if key not in self._lines:
+        if key not in self._rows:
             return None
-        task, data = self._lines[key]
+        task, data = self._rows[key]
         return verdict_from_dict(task, data)
 
     def add(self, key: str, task: Task, judge: str, verdict: Verdict) -> None:
@@ -112,51 +108,29 @@ class VerdictStore:
             SaveError: The file cannot be written.
         """
         data = verdict_to_dict(verdict)
-        line = json.dumps({"key": key, "task": task, "judge": judge, "verdict": data}, ensure_ascii=False) + "\n"
-        try:
-            if self._handle is None:
-                self._handle = self._open()
-            os.write(self._handle, line.encode())
-            if time.monotonic() - self._synchronised > SYNC_SECONDS:
-                os.fsync(self._handle)
-                self._synchronised = time.monotonic()
-        except OSError as error:
-            raise SaveError(f"{str(self.path)!r} cannot be written: {error.strerror or error}.") from None
-        self._lines[key] = (task, data)
+        self._writer.append({"key": key, "task": task, "judge": judge, "verdict": data})
+        self._rows[key] = (task, data)
 
     def close(self) -> None:
         """Synchronise and close the file."""
-        if self._handle is not None:
-            os.fsync(self._handle)
-            os.close(self._handle)
-            self._handle = None
-
-    def _open(self) -> int:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        size = os.fstat(handle).st_size
-        if size and os.pread(handle, 1, size - 1) != b"\n":  # the last run was killed within a line
-            os.write(handle, b"\n")
-        return handle
+        self._writer.close()
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, tuple[Task, dict[str, Any]]]]:
+def _read_rows(path: Path) -> Iterator[tuple[str, tuple[Task, dict[str, Any]]]]:
     if not path.is_file():
         return
     broken = 0
     try:
-        with path.open("rb") as stream:
-            for line in stream:
-                if not line.strip():
-                    continue
-                try:
-                    data = json.loads(line)
-                    task, verdict = data["task"], data["verdict"]
-                    verdict_from_dict(task, verdict)
-                except (ValueError, KeyError, TypeError):
-                    broken += 1
-                    continue
-                yield data["key"], (task, verdict)
+        for line in read_lines(path):
+            try:
+                row = line.row or {}
+                task, verdict = row["task"], row["verdict"]
+                verdict_from_dict(task, verdict)
+                key = row["key"]
+            except (ValueError, KeyError, TypeError):
+                broken += 1
+                continue
+            yield key, (task, verdict)
     except OSError as error:
         raise SaveError(f"The verdict store {str(path)!r} cannot be read: {error.strerror}.") from None
     if broken:

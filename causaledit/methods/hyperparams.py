@@ -7,14 +7,19 @@ rule its value must keep. Loading, unknown keys, published key names and the che
     class MyHyperParams(BaseHyperParams):
         ALG_NAME: ClassVar[str] = "MyMethod"
         alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
-        steps: int = setting(25, "Optimiser steps.", whole=1)
+        steps: int = setting(25, "Optimiser steps.", integer_from=1)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import logging
 import math
+import sys
+import types
+import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -22,10 +27,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import yaml
 
 from causaledit.errors import HparamsError, did_you_mean
+from causaledit.methods.published_keys import Converted, Ignored, OnlyAt, PublishedKey, Refused
 from causaledit.support.paths import hparams_dir
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+logger = logging.getLogger(__name__)
 
 _LARGEST = 2**32  # seeds end there
 
@@ -35,23 +43,29 @@ def setting(
     help_text: str,
     *,
     choices: Sequence[str] | None = None,
-    whole: int | None = None,
-    least: float | None = None,
-    above: float | None = None,
-    share: bool = False,
+    integer_from: int | None = None,
+    at_least: float | None = None,
+    more_than: float | None = None,
+    fraction: bool = False,
 ) -> Any:
     """A dataclass field with its help text and one rule. An annotation with None also allows None.
 
     Args:
         default: The default; lists are copied for each instance.
-        help_text: What the figure does, in one sentence.
+        help_text: What the setting does, in one sentence.
         choices: The texts it may be.
-        whole: It is a whole number of at least this.
-        least: It is a number of at least this.
-        above: It is a number above this.
-        share: It lies between 0 and 1.
+        integer_from: It is a whole number of at least this.
+        at_least: It is a number of at least this.
+        more_than: It is a number above this.
+        fraction: It lies between 0 and 1.
     """
-    rules = {"choices": choices, "whole": whole, "least": least, "above": above, "share": share or None}
+    rules = {
+        "choices": choices,
+        "integer_from": integer_from,
+        "at_least": at_least,
+        "more_than": more_than,
+        "fraction": fraction or None,
+    }
     metadata = {"help": help_text, **{name: value for name, value in rules.items() if value is not None}}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -64,11 +78,14 @@ class BaseHyperParams:
 
     Attributes:
         ALG_NAME: The method's name in the registry, in files and in hosts.
-        ALIASES: Published key names → ours; files with them load unchanged.
+        PUBLISHED_KEYS: Keys of published files that are no settings by the same name here, and what they mean.
     """
 
     ALG_NAME: ClassVar[str] = ""
-    ALIASES: ClassVar[dict[str, str]] = {"alg": "alg_name"}
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        "alg": "alg_name",
+        "api_key": Ignored("keys of chat endpoints come from the environment, and are never saved"),
+    }
 
     model_name: Any = setting("", "Path, hub name, GGUF file or a `(model, tokenizer)` pair.")
     alg_name: str = setting("", "Name of the method in the host.")
@@ -80,14 +97,20 @@ class BaseHyperParams:
     )
     fp16: bool = setting(False, "EasyEdit's switch for float16 weights.")
     model_parallel: bool = setting(False, "Spread the model over all GPUs (device_map='auto').")
-    batch_size: int = setting(1, "How many edits `batch_edit` applies together.", whole=1)
-    max_length: int = setting(40, "Length to which the host's token-accuracy probes are cut.", whole=1)
+    batch_size: int = setting(1, "How many edits `batch_edit` applies together.", integer_from=1)
+    max_length: int = setting(40, "Length to which the host's token-accuracy probes are cut.", integer_from=1)
     use_chat_template: bool = setting(False, "Whether the host's probes use the chat template.")
-    seed: int = setting(42, "Same seed, same edit (on the CPU).", whole=0)
+    evaluation_type: str | None = setting(
+        None,
+        "How the host measures: None by tokens; `generate-text` and `LLM-judge` as EasyEdit does.",
+        choices=("generate-text", "LLM-judge"),
+    )
+    seed: int = setting(42, "Same seed, same edit (on the CPU).", integer_from=0)
 
     def __post_init__(self) -> None:
+        accepted = accepted_types(type(self))
         for spec in dataclasses.fields(self):
-            _check_rule(spec, getattr(self, spec.name))
+            _check_rule(spec, getattr(self, spec.name), accepted[spec.name])
         self.check()
 
     def check(self) -> None:
@@ -118,36 +141,53 @@ class BaseHyperParams:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Build from plain data; published key names are translated, unknown keys refused."""
-        alg = data.get("alg_name", data.get("alg"))
-        if alg != cls.ALG_NAME:
+        """Build from plain data; published keys are read as `PUBLISHED_KEYS` says, unknown ones refused."""
+        named = [data[key] for key in ("alg_name", "alg") if key in data]
+        if wrong := [name for name in named or [None] if name != cls.ALG_NAME]:
             raise HparamsError(
-                f"`alg_name` is {alg!r}, but these hyper-parameters are for {cls.ALG_NAME!r}: give a file of "
+                f"`alg_name` is {wrong[0]!r}, but these hyper-parameters are for {cls.ALG_NAME!r}: give a file of "
                 f"hparams/{cls.ALG_NAME}/."
             )
-        known = {spec.name: spec for spec in dataclasses.fields(cls)}
+        known = {spec.name for spec in dataclasses.fields(cls)}
+        accepted = accepted_types(cls)
         values: dict[str, Any] = {}
         given: dict[str, str] = {}
         for key, value in data.items():
-            name, value = cls.translate(str(key), value)
+            found = cls._read_key(str(key), value)
+            if found is None or (key == "alg" and "alg_name" in data):
+                continue
+            name, value = found
             if name not in known:
-                hint = did_you_mean(str(key), [*known, *cls.published_keys()])
+                hint = did_you_mean(str(key), [*known, *cls.PUBLISHED_KEYS])
                 raise HparamsError(f"unknown key {key!r}.{hint}")
             if name in values:
                 raise HparamsError(f"{key!r} and {given[name]!r} are the same setting: keep one.")
             given[name] = str(key)
-            values[name] = _coerce(name, value, known[name])
+            values[name] = _coerce(name, value, accepted[name])
         return cls(**values)
 
     @classmethod
-    def published_keys(cls) -> list[str]:
-        """The keys of published files that are not our own names."""
-        return list(cls.ALIASES)
+    def aliases(cls) -> dict[str, str]:
+        """Published names → ours, of the settings that have both."""
+        named = {key: getattr(entry, "setting", entry) for key, entry in cls.PUBLISHED_KEYS.items()}
+        return {key: name for key, name in named.items() if isinstance(name, str)}
 
     @classmethod
-    def translate(cls, key: str, value: Any) -> tuple[str, Any]:
-        """Our name and value for a key of a file; a method overrides it where a value changes too."""
-        return cls.ALIASES.get(key, key), value
+    def _read_key(cls, key: str, value: Any) -> tuple[str, Any] | None:
+        """Our name and value for a key of a file; None where nothing comes of it."""
+        entry = cls.PUBLISHED_KEYS.get(key, key)
+        if isinstance(entry, str):
+            return entry, value
+        if isinstance(entry, Converted):
+            return entry.setting, entry.convert(value)
+        if isinstance(entry, Refused) or (isinstance(entry, OnlyAt) and not entry.accepts(value)):
+            raise HparamsError(f"`{key}` is {value!r}: {entry.reason}.")
+        if isinstance(entry, Ignored):
+            logger.log(
+                logging.WARNING if entry.warn else logging.DEBUG,
+                "%s: `%s` has no effect here: %s", cls.ALG_NAME, key, entry.reason,
+            )  # fmt: skip
+        return None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the model card; a `(model, tokenizer)` pair becomes its model's name."""
@@ -161,9 +201,9 @@ class BaseHyperParams:
 class AdapterHyperParams(BaseHyperParams):
     """The fields of a method that trains a LoRA adapter, with the defaults of CausalEdit's paper."""
 
-    lora_rank: int = setting(12, "Rank of the LoRA adapter.", whole=1)
-    lora_alpha: float | None = setting(None, "LoRA alpha; None means 2 × rank.", above=0)
-    lora_dropout: float = setting(0.05, "LoRA dropout.", share=True)
+    lora_rank: int = setting(12, "Rank of the LoRA adapter.", integer_from=1)
+    lora_alpha: float | None = setting(None, "LoRA alpha; None means 2 × rank.", more_than=0)
+    lora_dropout: float = setting(0.05, "LoRA dropout.", fraction=True)
     lora_target_modules: list[str] = setting(
         ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         "Names of the projections that get an adapter, or ['all-linear'].",
@@ -231,40 +271,53 @@ def read_hparams_file(file: Path) -> dict[str, Any]:
 
 
 # ---- values ----------------------------------------------------------------------------------------
-def _coerce(name: str, value: Any, spec: dataclasses.Field) -> Any:
+@functools.cache
+def accepted_types(kind: Any) -> dict[str, frozenset[Any]]:
+    """For each field of a dataclass, the types its annotation names: those of a union, or the one."""
+    return {spec.name: _union_members(_annotation(kind, spec.name)) for spec in dataclasses.fields(kind)}
+
+
+def _annotation(kind: type, name: str) -> Any:
+    """A field's annotation as a type. Others are not evaluated: they may name what is imported for checkers alone."""
+    owner = next(base for base in kind.__mro__ if name in vars(base).get("__annotations__", {}))
+    alone = types.SimpleNamespace(__annotations__={name: vars(owner)["__annotations__"][name]})
+    return typing.get_type_hints(alone, vars(sys.modules[owner.__module__]))[name]
+
+
+def _union_members(hint: Any) -> frozenset[Any]:
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return frozenset(typing.get_args(hint)) if union else frozenset({hint})
+
+
+def _coerce(name: str, value: Any, accepted: frozenset[Any]) -> Any:
     """YAML reads `3e-5` as text: turn such texts into numbers; keep whole numbers whole."""
-    annotation = str(spec.type)
-    number = not annotation.startswith(("list", "dict", "str", "Any")) and (
-        "float" in annotation or "int" in annotation
-    )
+    number = bool(accepted & {int, float}) and accepted <= {int, float, type(None)}
     if isinstance(value, str) and number:
         try:
             value = float(value)
         except ValueError:
             raise HparamsError(f"`{name}` must be a number, got {value!r}.") from None
-    if isinstance(value, float) and number and "float" not in annotation and value.is_integer():
+    if isinstance(value, float) and number and float not in accepted and value.is_integer():
         value = int(value)
-    if annotation.startswith("bool") and not isinstance(value, bool):
+    if bool in accepted and type(value) not in accepted:
         raise HparamsError(f"`{name}` must be true or false, got {value!r}.")
     return value
 
 
-def _check_rule(spec: dataclasses.Field, value: Any) -> None:
+def _check_rule(spec: dataclasses.Field, value: Any, accepted: frozenset[Any]) -> None:
     rule = spec.metadata
-    if value is None and "None" in str(spec.type):
+    if value is None and type(None) in accepted:
         return
     if "choices" in rule and value not in rule["choices"]:
         raise HparamsError(f"`{spec.name}` must be one of {', '.join(rule['choices'])}, got {value!r}.")
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if "whole" in rule and not (whole and rule["whole"] <= value < _LARGEST):
-        raise HparamsError(f"`{spec.name}` must be a whole number of at least {rule['whole']}, got {value!r}.")
+    if "integer_from" in rule and not (whole and rule["integer_from"] <= value < _LARGEST):
+        raise HparamsError(f"`{spec.name}` must be a whole number of at least {rule['integer_from']}, got {value!r}.")
     number = (whole or isinstance(value, float)) and math.isfinite(value)
-    for word, holds in (
-        ("least", lambda bound: value >= bound),
-        ("above", lambda bound: value > bound),
-        ("share", lambda _: 0 <= value <= 1),
+    for word, holds, wanted in (
+        ("at_least", lambda bound: value >= bound, "be a number of at least {:g}"),
+        ("more_than", lambda bound: value > bound, "be a number above {:g}"),
+        ("fraction", lambda _: 0 <= value <= 1, "lie between 0 and 1"),
     ):
         if word in rule and not (number and holds(rule[word])):
-            wanted = {"least": "be a number of at least", "above": "be a number above"}.get(word)
-            said = f"{wanted} {rule[word]:g}" if wanted else "lie between 0 and 1"
-            raise HparamsError(f"`{spec.name}` must {said}, got {value!r}.")
+            raise HparamsError(f"`{spec.name}` must {wanted.format(rule[word])}, got {value!r}.")

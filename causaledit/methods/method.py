@@ -13,36 +13,50 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.models.edited import Edited
 
 
 @dataclass(frozen=True)
 class Method:
-    """One editing method: where its hyper-parameters and its apply function are.
+    """One editing method: where its parts are. Nothing of it is imported before it is used.
 
     Attributes:
         name: The `alg_name`.
-        hparams: `"module:attribute"` of the hyper-parameter class.
-        apply: `"module:attribute"` of the function a host calls.
+        hparams: `"module:attribute"` of the hyper-parameter class, a dataclass on `BaseHyperParams`.
+        edit: `"module:attribute"` of `edit(model, tokenizer, edits, hparams, call) -> Edited` (see `methods.call`).
+        report: `"module:attribute"` of the report's class.
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
     """
 
     name: str
     hparams: str
-    apply: str
-    batched: bool
+    edit: str
+    report: str = "causaledit.methods.method:MethodReport"
+    batched: bool = True
     changes_weights: bool = True
 
     def load_hparams(self) -> type:
         """The hyper-parameter class."""
-        return _load(self.hparams)
+        return load_reference(self.hparams)
+
+    def load_edit(self) -> Callable[..., Edited]:
+        """`edit(model, tokenizer, edits, hparams, call) -> Edited`."""
+        return load_reference(self.edit)
+
+    def load_report(self) -> type[MethodReport]:
+        """The report's class."""
+        return load_reference(self.report)
 
     def load_apply(self) -> Callable[..., Any]:
-        """`apply(model, tok, requests, hparams, copy, return_orig_weights, …) -> (model, weights_copy)`."""
-        return _load(self.apply)
+        """The function a host calls: `apply(model, tok, requests, hparams, …) -> (model, weights_copy)`."""
+        from causaledit.methods.call import host_call
+
+        return host_call(self)
 
 
-def _load(reference: str) -> Any:
+def load_reference(reference: str) -> Any:
+    """What a `"module:attribute"` names."""
     module, attribute = reference.split(":")
     return getattr(import_module(module), attribute)
 
@@ -54,11 +68,13 @@ class MethodReport:
     Attributes:
         requests: The edits as the method took them.
         losses: Per stage, the loss of each optimiser step.
+        trained_prompts: Every user prompt that the edit was trained on: such a question is no test of it.
         tally: Seconds per stage and tokens.
     """
 
     requests: list[EditRequest] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
+    trained_prompts: list[str] = field(default_factory=list)
     tally: EditTally = field(default_factory=EditTally)
 
     def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:

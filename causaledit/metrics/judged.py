@@ -1,85 +1,124 @@
-"""A judged run: verdicts for the predictions of a metrics file, kept beside it."""
+"""A metrics file judged: the one place that opens a verdict store for it and fills it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import logging
+from typing import TYPE_CHECKING
+
+from causaledit.errors import JudgingStoppedError, SaveError
+from causaledit.judges.judging import judge_responses
+from causaledit.judges.store import VerdictStore, analysis_folder, store_of
+from causaledit.metrics.predictions import units_of
+from causaledit.support.files import check_writable
+from causaledit.support.progress import SilentProgress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from causaledit.judges.base import Judge, Task
-    from causaledit.judges.store import VerdictTable
+    from causaledit.judges.store import Unit, VerdictTable
+    from causaledit.metrics.predictions import JudgedCase
+    from causaledit.support.progress import ProgressSink
+
+logger = logging.getLogger(__name__)
 
 
 def judge_file(
     file: Path,
-    cases: Sequence[Any],
+    cases: Sequence[JudgedCase],
     tasks: Sequence[Task],
     judge: Judge,
     *,
-    workers: int,
-    retry_errors: bool,
+    workers: int = 1,
+    retry_errors: bool = False,
     also: Sequence[Path] = (),
+    progress: ProgressSink | None = None,
+    label: str = "",
+    must_keep: bool = True,
 ) -> VerdictTable:
-    """Judge the cases of a file, with its store and a progress bar.
+    """Judge the cases of a metrics file; its store beside it gives what is known and takes what is new.
 
     Args:
-        file: The metrics file; its store gets the new verdicts.
-        cases: What to judge, from `read_cases`.
+        file: The metrics file.
+        cases: What to judge, from `cases_of`.
         tasks: What to ask.
         judge: The judge.
-        workers: Calls at a time.
-        retry_errors: Judge again what could not be judged before.
+        workers: Requests at a time, for a judge that waits for an endpoint.
+        retry_errors: Judge again what is kept as an error.
         also: Other metrics files whose stores are read.
+        progress: Where progress goes.
+        label: What is judged, for the progress; the judge's name where it is empty.
+        must_keep: Refuse a store that cannot be used; else its verdicts are used and not kept, with a warning.
 
     Raises:
-        JudgingStoppedError: The judge cannot go on, or Ctrl-C; the message says what is kept.
+        JudgingStoppedError: The judge cannot go on; the message says what is kept.
+        KeyboardInterrupt: On Ctrl-C, with such a message.
+        SaveError: The store cannot be read or written, and `must_keep`.
     """
-    from causaledit.errors import JudgingStoppedError
-    from causaledit.judges.judging import judge_responses
-    from causaledit.judges.store import VerdictStore, store_of
-    from causaledit.metrics.predictions import units_of
-    from causaledit.support.progress import terminal_progress
-
-    path = store_of(file, judge.name)
+    progress = progress or SilentProgress()
     units = units_of(cases, tasks)
-    with VerdictStore(path, also=[store_of(f, judge.name) for f in also]) as store, terminal_progress() as progress:
-        try:
-            return judge_responses(
-                judge,
-                units,
-                store=store,
-                workers=workers,
-                retry_errors=retry_errors,
-                on_start=lambda missing: progress.start(f"judging ({judge.name})", missing),
-                on_verdict=progress.advance,
-            )
-        except (JudgingStoppedError, KeyboardInterrupt) as error:
-            kept = sum(
-                store.get(response.key(task, judge.identity)) is not None for task, response in dict.fromkeys(units)
-            )
-            raise JudgingStoppedError(
-                f"{str(error) or 'interrupted'}: {kept} of {len(set(units))} verdicts are kept in {path}; the same "
-                "command goes on from there."
-            ) from error
-        finally:
-            progress.finish()
+    store = _open(file, judge, also, must_keep)
+    try:
+        return judge_responses(
+            judge,
+            units,
+            store=store,
+            workers=workers,
+            retry_errors=retry_errors,
+            on_start=lambda missing: progress.start(
+                f"judging {label}" if label else f"judging ({judge.name})", missing
+            ),
+            on_verdict=progress.advance,
+        )
+    except JudgingStoppedError as error:
+        raise JudgingStoppedError(f"{error}{_kept(store, units, judge)}") from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"interrupted{_kept(store, units, judge)}") from None
+    finally:
+        progress.finish()
+        if store is not None:
+            store.close()
 
 
-def check_some_verdict(table: VerdictTable) -> str | None:
+def _open(file: Path, judge: Judge, also: Sequence[Path], must_keep: bool) -> VerdictStore | None:
+    try:
+        if not must_keep:
+            check_writable(analysis_folder(file), "the run's folder")
+        return VerdictStore(store_of(file, judge.name), also=[store_of(f, judge.name) for f in also])
+    except SaveError as error:
+        if must_keep:
+            raise
+        logger.warning("%s: verdicts are not kept: %s", file, error)
+        return None
+
+
+def _kept(store: VerdictStore | None, units: Sequence[Unit], judge: Judge) -> str:
+    if store is None:
+        return ""
+    wanted = set(units)
+    kept = sum(store.get(response.key(task, judge.identity)) is not None for task, response in wanted)
+    return f": {kept} of {len(wanted)} verdicts are kept in {store.path}"
+
+
+def check_some_verdict(*tables: VerdictTable) -> str | None:
     """What to tell the user about verdicts that could not be reached, or None.
 
-    Raises:
-        JudgingStoppedError: There is not a single one.
-    """
-    from causaledit.errors import JudgingStoppedError
+    Args:
+        tables: The verdicts of one run or of several.
 
-    errors = table.errors()
+    Raises:
+        JudgingStoppedError: There are errors and not a single verdict.
+    """
+    errors: dict[str, int] = {}
+    for table in tables:
+        for reason, count in table.errors().items():
+            errors[reason] = errors.get(reason, 0) + count
     if not errors:
         return None
-    number, first = sum(errors.values()), max(errors, key=errors.__getitem__)
-    told = f"{number} of {len(table)} responses could not be judged, most often: {first[:200]}"
-    if number == len(table):
-        raise JudgingStoppedError(f"{told}. No figure can be given.")
-    return f"{told}. They are in no figure; --retry-errors judges them again."
+    number, total = sum(errors.values()), sum(map(len, tables))
+    often = max(errors, key=errors.__getitem__)
+    found = f"{number} of {total} responses could not be judged, most often: {often[:200]}"
+    if number == total:
+        raise JudgingStoppedError(f"{found}. No metric can be given.")
+    return f"{found}. They are in no metric; --retry-errors judges them again."

@@ -6,47 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import MetricsError
-from causaledit.metrics.scores import SOURCES, CaseScores, Source
-from causaledit.metrics.summary import RunMetrics
-from causaledit.support.statistics import Interval, PairedTable, Rate, _mean, bootstrap_mean
+from causaledit.metrics.scores import SOURCES
+from causaledit.support.statistics import Interval, PairedTable, Rate, bootstrap_mean, mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from causaledit.metrics.predictions import Case
-    from causaledit.metrics.scores import CaseScores
+    from causaledit.metrics.predictions import JudgedCase
+    from causaledit.metrics.scores import CaseScores, Source
     from causaledit.metrics.summary import RunMetrics
-
-
-def paired_with(this: RunMetrics, reference: RunMetrics) -> dict[str, Any]:
-    """`compare_runs`, and beside its tables those of rationales and of unchanged locality answers.
-
-    `repaired` counts what is bad in `reference` and good in `this`, `harmed` the reverse.
-
-    Raises:
-        MetricsError: They share no case.
-    """
-    found = compare_runs(this, reference).to_dict()
-    mine, theirs = ({str(s.case.case_id): s for s in run.scores if s.case.error is None} for run in (this, reference))
-    pairs = [(mine[case], theirs[case]) for case in mine if case in theirs]
-
-    def matched(answers: Any) -> PairedTable:
-        both = ((answers(a), answers(b)) for a, b in pairs)
-        return PairedTable.of((a[key], b[key]) for a, b in both for key in a if key in b)
-
-    found["tables"]["rationale"] = matched(_rationales).to_dict()
-    found["tables"]["locality_unchanged"] = matched(lambda s: {k: v[0] for k, v in s.locality.items()}).to_dict()
-    return found
-
-
-def _rationales(scores: CaseScores) -> dict[Any, bool | None]:
-    """Whether an explanation agrees with the narrative, by edit and place."""
-    edits = {outcome.edit.index: outcome.edit.identity for outcome in scores.edits}
-    items = scores.case.of("rationale", "hop_wise")
-    return {
-        (edits[item.edit], item.hop, item.slot): None if grade is None else grade == "PASS"  # type: ignore[index]
-        for item, grade in zip(items, scores.rationales, strict=True)
-    }
 
 
 @dataclass(frozen=True)
@@ -73,18 +41,18 @@ class BookComparison:
         }
 
 
-def compare_books(figures: RunMetrics) -> Mapping[Source, BookComparison]:
+def compare_books(metrics: RunMetrics) -> Mapping[Source, BookComparison]:
     """SRR closed-book and open-book by source, paired by edit.
 
     Args:
-        figures: Of a run whose prompts were asked both ways: the pilot study's, or any with open-book twins.
+        metrics: Of a run whose prompts were asked both ways: the pilot study's, or any with open-book twins.
 
     Returns:
         One comparison per source; empty where the run has no open-book twins.
     """
-    if figures.open_book_self_refutation is None:
+    if metrics.open_book_self_refutation is None:
         return {}
-    pairs = [pair for s in figures.scores for pair in zip(s.edits, s.open_book_edits, strict=False)]
+    pairs = [pair for s in metrics.scores for pair in zip(s.edits, s.open_book_edits, strict=False)]
     compared = {}
     for source in SOURCES:
         outcomes = [
@@ -94,8 +62,8 @@ def compare_books(figures: RunMetrics) -> Mapping[Source, BookComparison]:
             if source in c.refutes and source in o.refutes and c.asserted is not False and o.asserted is not False
         ]
         compared[source] = BookComparison(
-            closed_book=figures.self_refutation[source].conditional,
-            open_book=figures.open_book_self_refutation[source].conditional,
+            closed_book=metrics.self_refutation[source].conditional,
+            open_book=metrics.open_book_self_refutation[source].conditional,
             paired=PairedTable.of(outcomes, yes_is_good=False),
         )
     return compared
@@ -122,8 +90,9 @@ class PairedComparison:
         cases: How many cases are in both.
         only_this, only_other: How many are in one of them only (or failed in the other).
         tables: Metric → 2×2 table. Units are cases (`any_right_accuracy`), answers (`hop_wise_answers`,
-            `multi_hop_answers`, `locality`; those of one case hang together, so their p is too small), or edits
-            (`self_refutation.*`: those that assert the new answer in both runs; `*.all_edits`: all).
+            `multi_hop_answers`, `locality` right after the edit, `locality_unchanged`, `rationale`); those of one
+            case hang together, so their p is too small; or edits (`self_refutation.*`: those that assert the new answer
+            in both runs; `*.all_edits`: all).
         differences: `h_acc` and `m_acc` → difference of the per-case scores.
     """
 
@@ -162,6 +131,8 @@ def compare_runs(this: RunMetrics, other: RunMetrics) -> PairedComparison:
         "hop_wise_answers": PairedTable.of(_matched(pairs, lambda s: s.hop_answers)),
         "multi_hop_answers": PairedTable.of(_matched(pairs, lambda s: s.multi_hop_answers)),
         "locality": PairedTable.of(_matched(pairs, lambda s: {k: v[2] for k, v in s.locality.items()})),
+        "locality_unchanged": PairedTable.of(_matched(pairs, lambda s: {k: v[0] for k, v in s.locality.items()})),
+        "rationale": PairedTable.of(_matched(pairs, _rationales)),
     }
     edits = [
         (own, match[own.edit.identity])
@@ -193,7 +164,7 @@ def compare_runs(this: RunMetrics, other: RunMetrics) -> PairedComparison:
     )
 
 
-def shared_cases(these: Sequence[Case], others: Sequence[Case]) -> list[str]:
+def shared_cases(these: Sequence[JudgedCase], others: Sequence[JudgedCase]) -> list[str]:
     """Ids of the cases that have predictions in both runs, in the order of the first.
 
     Raises:
@@ -217,8 +188,19 @@ def _matched(
         yield from ((mine[key], theirs[key]) for key in mine if key in theirs)
 
 
+def _rationales(scores: CaseScores) -> dict[Hashable, bool | None]:
+    """Whether an explanation agrees with the narrative, by edit and place."""
+    edits = {outcome.edit.index: outcome.edit.identity for outcome in scores.edits}
+    items = scores.case.of("rationale", "hop_wise")
+    return {
+        (edits[item.edit], item.hop, item.slot): None if grade is None else grade == "PASS"
+        for item, grade in zip(items, scores.rationales, strict=True)
+        if item.edit is not None
+    }
+
+
 def _difference(pairs: list[tuple[float | None, float | None]]) -> Difference:
     values = [a - b for a, b in pairs if a is not None and b is not None]
     # the Wilson fallback of `bootstrap_mean` is for shares of yes; a constant difference has no interval of its own
     interval = bootstrap_mean(values) if len(set(values)) > 1 else None
-    return Difference(_mean(values), len(values), interval)
+    return Difference(mean(values), len(values), interval)

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from causaledit.errors import MetricsError
-from causaledit.facts.rewrites import read_rewrite, text_in
+from causaledit.facts.rewrites import read_rewrite
 from causaledit.facts.text import normalise
 from causaledit.judges.base import JudgedResponse, Task
+from causaledit.metrics.published import (
+    as_list,
+    asked_or_prompt,
+    hop_lists,
+    present,
+    prompt_of,
+    question_of,
+    references_of,
+    response_of,
+    rivals_of,
+)
 from causaledit.support.files import load_json
 
 if TYPE_CHECKING:
@@ -24,14 +35,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Probe = Literal["hop_wise", "multi_hop", "conflict", "open_book_hop_wise", "open_book_conflict", "locality"]
+ProbeGroup = Literal["hop_wise", "multi_hop", "conflict", "open_book_hop_wise", "open_book_conflict", "locality"]
 
 # where a probe's predictions lie under `post`
-HOP_WISE_KEYS: dict[Probe, str] = {
+HOP_WISE_KEYS: dict[ProbeGroup, str] = {
     "hop_wise": "hop_wise_pred",
     "open_book_hop_wise": "causal_enhanced_hop_wise_pred",
 }
-CONFLICT_KEYS: dict[Probe, str] = {
+CONFLICT_KEYS: dict[ProbeGroup, str] = {
     "conflict": "conflict_probe",
     "open_book_conflict": "causal_enhanced_conflict_probe",
 }
@@ -41,7 +52,7 @@ DESCRIBED_FIRST = 4  # the first four of them describe the subject before they a
 
 
 @dataclass(frozen=True)
-class Edit:
+class JudgedEdit:
     """One edit of a case, with what the case's hops add to it.
 
     Attributes:
@@ -92,12 +103,13 @@ class Item:
         response: What the judge is given; None where `problem` says why there is nothing to judge.
         problem: No prediction, or nothing to compare it with.
         before: Locality only: the response of the model before the edit.
+        trained: The method trained on this prompt, so that the answer shows no generalisation.
     """
 
     task: Task
     case: int
     case_id: Any
-    probe: Probe
+    probe: ProbeGroup
     path: tuple[int | str, ...]
     edit: int | None = None
     hop: int | None = None
@@ -105,6 +117,7 @@ class Item:
     response: JudgedResponse | None = None
     problem: str | None = None
     before: bool = False
+    trained: bool = False
 
     @property
     def described_first(self) -> bool:
@@ -113,7 +126,7 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Case:
+class JudgedCase:
     """One case of a metrics file.
 
     Attributes:
@@ -129,10 +142,15 @@ class Case:
     case_id: Any
     error: str | None
     hops: int
-    edits: tuple[Edit, ...]
+    edits: tuple[JudgedEdit, ...]
     items: tuple[Item, ...] = field(repr=False, default=())
 
-    def of(self, task: Task, *probes: Probe, edit: int | None = None) -> list[Item]:
+    @property
+    def unseen(self) -> JudgedCase:
+        """The case without the predictions whose prompts the method trained on."""
+        return replace(self, items=tuple(item for item in self.items if not item.trained))
+
+    def of(self, task: Task, *probes: ProbeGroup, edit: int | None = None) -> list[Item]:
         """Items of a task and of these probes, of one edit where it is given."""
         return [
             item
@@ -168,7 +186,7 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
     return data
 
 
-def read_cases(metrics: Sequence[Mapping[str, Any]]) -> list[Case]:
+def cases_of(metrics: Sequence[Mapping[str, Any]]) -> list[JudgedCase]:
     """The cases of a metrics file, with their edits and everything to judge in them."""
     cases = [_case(position, data) for position, data in enumerate(metrics)]
     ids = [str(case.case_id) for case in cases]
@@ -177,7 +195,7 @@ def read_cases(metrics: Sequence[Mapping[str, Any]]) -> list[Case]:
     return cases
 
 
-def units_of(cases: Sequence[Case], tasks: Sequence[Task]) -> list[tuple[Task, JudgedResponse]]:
+def units_of(cases: Sequence[JudgedCase], tasks: Sequence[Task]) -> list[tuple[Task, JudgedResponse]]:
     """What a judge must be given for these tasks, in the file's order; repetitions are left in."""
     return [
         (item.task, item.response)
@@ -187,36 +205,36 @@ def units_of(cases: Sequence[Case], tasks: Sequence[Task]) -> list[tuple[Task, J
     ]
 
 
-def _case(position: int, data: Mapping[str, Any]) -> Case:
+def _case(position: int, data: Mapping[str, Any]) -> JudgedCase:
     post = data.get("post")
     case_id = data.get("case_id")
     case_id = position if case_id is None else case_id
     if not isinstance(post, Mapping):
-        return Case(position, case_id, str(data.get("error") or "no predictions (`post` is missing)"), 0, ())
-    hops = _hop_lists(post.get(HOP_WISE_KEYS["hop_wise"]))
-    reference_hops = hops or _hop_lists(post.get(HOP_WISE_KEYS["open_book_hop_wise"]))
+        return JudgedCase(position, case_id, str(data.get("error") or "no predictions (`post` is missing)"), 0, ())
+    hops = hop_lists(post.get(HOP_WISE_KEYS["hop_wise"]))
+    reference_hops = hops or hop_lists(post.get(HOP_WISE_KEYS["open_book_hop_wise"]))
     edits = tuple(
         _edit(position, case_id, index, rewrite, reference_hops)
-        for index, rewrite in enumerate(_list(data.get("requested_rewrite")))
+        for index, rewrite in enumerate(as_list(data.get("requested_rewrite")))
     )
     items = tuple(_items(position, case_id, post, edits))
-    return Case(position, case_id, None, len(hops), edits, items)
+    return JudgedCase(position, case_id, None, len(hops), edits, items)
 
 
-def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any]]) -> Edit:
+def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any]]) -> JudgedEdit:
     read = read_rewrite(rewrite)
     new, cloze = read.target_new, read.prompt.replace("{}", read.subject)
     question = read.question or cloze
     own: list[int] = []
     aliases: dict[str, str] = {}
     for number, hop in enumerate(hops):
-        references = {normalise(r): r for p in hop for r in _references(p)}
+        references = {normalise(r): r for p in hop for r in references_of(p)}
         named = bool(new) and normalise(new) in references
-        if named or ({normalise(question), normalise(cloze)} - {""}) & {normalise(_question(p)) for p in hop}:
+        if named or ({normalise(question), normalise(cloze)} - {""}) & {normalise(asked_or_prompt(p)) for p in hop}:
             own.append(number)
         if named:  # the references of another answer are no names of this one
             aliases |= {folded: name for folded, name in references.items() if folded != normalise(new)}
-    return Edit(
+    return JudgedEdit(
         case=case,
         case_id=case_id,
         index=index,
@@ -231,77 +249,92 @@ def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any
     )
 
 
-def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Edit, ...]) -> Iterator[Item]:
+def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[JudgedEdit, ...]) -> Iterator[Item]:
+    def at(
+        prediction: Any, probe: ProbeGroup, *steps: int | str, slot: int, hop: int | None = None, edit: Any = None
+    ) -> Item:
+        trained = isinstance(prediction, Mapping) and prediction.get("trained") is True
+        return Item("answer", case, case_id, probe, (case, "post", *steps), edit, hop, slot, trained=trained)
+
     for probe, key in HOP_WISE_KEYS.items():
-        for hop, predictions in enumerate(_hop_lists(post.get(key))):
+        for hop, predictions in enumerate(hop_lists(post.get(key))):
             owners = [edit for edit in edits if hop in edit.hops]
-            for slot, prediction in _present(predictions):
-                place = {"case": case, "case_id": case_id, "probe": probe, "hop": hop, "slot": slot}
-                path = (case, "post", key, hop, slot)
+            for slot, prediction in present(predictions):
+                place = at(prediction, probe, key, hop, slot, hop=hop, slot=slot)
                 if probe == "hop_wise":
-                    yield _answer_item(prediction, path, owners, place)
+                    yield _answer_item(place, prediction, [(e.target_old,) for e in owners if e.target_old])
                 for edit in owners:
-                    yield _edit_item("refutation", prediction, path, edit, place)
+                    yield _edit_item(place, "refutation", prediction, edit)
                     if probe == "hop_wise" and slot == WHY_SLOT and edit.narrative:
-                        yield _edit_item("rationale", prediction, path, edit, place)
-    for slot, prediction in _present(_list(post.get("accuracy_pred"))):
-        place = {"case": case, "case_id": case_id, "probe": "multi_hop", "slot": slot}
-        yield _answer_item(prediction, (case, "post", "accuracy_pred", slot), [], place)
+                        yield _edit_item(place, "rationale", prediction, edit)
+    for slot, prediction in present(as_list(post.get("accuracy_pred"))):
+        place = at(prediction, "multi_hop", "accuracy_pred", slot, slot=slot)
+        yield _answer_item(place, prediction, [rivals_of(prediction)])
     for probe, key in CONFLICT_KEYS.items():
-        predictions = _list(post.get(key))
+        predictions = as_list(post.get(key))
         if predictions and len(predictions) != CONFLICT_PROBES * len(edits):
             logger.warning(
                 "case %s: `%s` holds %d predictions for %d edit(s), not %d each: they cannot be attributed and are "
                 "left out", case_id, key, len(predictions), len(edits), CONFLICT_PROBES,
             )  # fmt: skip
             continue
-        for number, prediction in _present(predictions):
+        for number, prediction in present(predictions):
             index, slot = divmod(number, CONFLICT_PROBES)
-            place = {"case": case, "case_id": case_id, "probe": probe, "slot": slot}
-            yield _edit_item("refutation", prediction, (case, "post", key, number), edits[index], place)
-    for slot, prediction in _present(_list(post.get("locality_probe"))):
-        index = prediction.get("edit") if isinstance(prediction, Mapping) else None
-        place = {"case": case, "case_id": case_id, "probe": "locality", "slot": slot, "edit": index}
-        path = (case, "post", "locality_probe", slot)
-        yield _answer_item(prediction, path, [], place)
-        yield _answer_item(prediction, path, [], {**place, "before": True}, key="pred_before")
+            place = at(prediction, probe, key, number, slot=slot)
+            yield _edit_item(place, "refutation", prediction, edits[index])
+    for slot, prediction in present(as_list(post.get("locality_probe"))):
+        place = at(
+            prediction, "locality", "locality_probe", slot, slot=slot,
+            edit=prediction.get("edit") if isinstance(prediction, Mapping) else None,
+        )  # fmt: skip
+        # falling into the edit's new answer is what must not happen
+        rivals = [(e.target_new, *e.aliases) for e in edits if e.target_new and e.index == place.edit]
+        yield _answer_item(place, prediction, rivals)
+        yield _answer_item(replace(place, before=True), prediction, rivals, key="pred_before")
 
 
-def _answer_item(
-    prediction: Any, path: tuple[int | str, ...], owners: list[Edit], place: dict[str, Any], key: str = "pred"
-) -> Item:
-    """Is the answer one of the references? The old answer is known where the hop is an edit's own."""
-    response, references = _response(prediction, key), _references(prediction)
+def _answer_item(place: Item, prediction: Any, rivals: Sequence[tuple[str, ...]], key: str = "pred") -> Item:
+    """Is the answer one of the references?
+
+    Args:
+        place: Which prediction it is.
+        prediction: As in the file.
+        rivals: Answers that it might be instead, each with its aliases; one that is a reference is none.
+        key: What holds the response.
+    """
+    response, references = response_of(prediction, key), references_of(prediction)
     if response is None or not references:
-        return Item("answer", path=path, **place, problem=_why_not(response, references))
+        return replace(place, problem=_why_not(response, references))
     folded = {normalise(r) for r in references}
-    old = next((e.target_old for e in owners if e.target_old and normalise(e.target_old) not in folded), None)
+    rival = next((names for names in rivals if names and not folded & set(map(normalise, names))), ())
     judged = JudgedResponse(
-        question=_question(prediction),
-        prompt=_prompt(prediction),
+        question=asked_or_prompt(prediction),
+        prompt=prompt_of(prediction),
         response=response,
         target_new=references[0],
         aliases=tuple(references[1:]),
-        target_old=old,
+        target_old=rival[0] if rival else None,
+        old_aliases=rival[1:],
     )
-    return Item("answer", path=path, **place, response=judged)
+    return replace(place, response=judged)
 
 
-def _edit_item(task: Task, prediction: Any, path: tuple[int | str, ...], edit: Edit, place: dict[str, Any]) -> Item:
-    response = _response(prediction, "pred")
-    place = {**place, "edit": edit.index}
+def _edit_item(place: Item, task: Task, prediction: Any, edit: JudgedEdit) -> Item:
+    """What is asked about the response as one to a probe of this edit."""
+    response = response_of(prediction, "pred")
+    place = replace(place, task=task, edit=edit.index)
     if response is None or not edit.target_new:
-        return Item(task, path=path, **place, problem=_why_not(response, [edit.target_new] if edit.target_new else []))
+        return replace(place, problem=_why_not(response, [edit.target_new] if edit.target_new else []))
     judged = JudgedResponse(
-        question=_asked(prediction) or edit.question or _prompt(prediction),
-        prompt=_prompt(prediction),
+        question=question_of(prediction) or edit.question or prompt_of(prediction),
+        prompt=prompt_of(prediction),
         response=response,
         target_new=edit.target_new,
         aliases=edit.aliases,
         target_old=edit.target_old,
         narrative=edit.narrative if task == "rationale" else None,
     )
-    return Item(task, path=path, **place, response=judged)
+    return replace(place, response=judged)
 
 
 def _why_not(response: str | None, references: Sequence[str]) -> str:
@@ -315,78 +348,3 @@ def _well_formed(value: Any) -> Any:
     if isinstance(value, list):
         return [_well_formed(v) for v in value]
     return {_well_formed(k): _well_formed(v) for k, v in value.items()} if isinstance(value, dict) else value
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """One prediction object of a metrics file, read as tolerantly as everything here.
-
-    Attributes:
-        question: The question behind the prompt, or the prompt.
-        prompt: The user message.
-        response: The model's whole turn; None where there is none.
-        references: Reference answers.
-    """
-
-    question: str
-    prompt: str
-    response: str | None
-    references: tuple[str, ...]
-
-
-def read_prediction(prediction: Any, key: str = "pred") -> Prediction:
-    """Read a prediction object, or the bare text that may stand in its place; `key` holds the response."""
-    return Prediction(
-        _question(prediction), _prompt(prediction), _response(prediction, key), tuple(_references(prediction))
-    )
-
-
-# ---- tolerant reading of single values ---------------------------------------------------------------------------
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
-def _present(predictions: list[Any]) -> Iterator[tuple[int, Any]]:
-    """Predictions with their places; an empty place was not asked (an open-book twin without a narrative)."""
-    return ((place, prediction) for place, prediction in enumerate(predictions) if prediction is not None)
-
-
-def _hop_lists(value: Any) -> list[list[Any]]:
-    return [_list(hop) for hop in _list(value)]
-
-
-def _references(prediction: Any) -> list[str]:
-    """Reference answers without the empty ones and without repetitions."""
-    value = prediction.get("ref") if isinstance(prediction, Mapping) else None
-    values = value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(answer for answer in map(text_in, values) if answer))
-
-
-def _prompt(prediction: Any) -> str:
-    return text_in(prediction.get("prompt")) if isinstance(prediction, Mapping) else ""
-
-
-def _asked(prediction: Any) -> str:
-    """The question without cues, where the file has it."""
-    if not isinstance(prediction, Mapping):
-        return ""
-    return text_in(prediction.get("q")) or text_in(prediction.get("question"))
-
-
-def _question(prediction: Any) -> str:
-    return _asked(prediction) or _prompt(prediction)
-
-
-def _response(prediction: Any, key: str) -> str | None:
-    """The model's whole turn: a forced opening belongs to it."""
-    if not isinstance(prediction, Mapping):
-        return prediction if isinstance(prediction, str) and key == "pred" else None
-    value = prediction.get(key)
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if not isinstance(value, str):
-        return None
-    prefix = prediction.get("forced_prefix")
-    if key == "pred" and isinstance(prefix, str) and not value.lstrip().startswith(prefix.strip()):
-        return f"{prefix.rstrip()} {value.lstrip()}"
-    return value

@@ -5,22 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from causaledit.facts.answers import normalise
-from causaledit.support.statistics import _mean
+from causaledit.facts.text import normalise, word_count
+from causaledit.judges.base import RefutationVerdict
+from causaledit.support.statistics import mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from causaledit.judges.prompts import Verdict
     from causaledit.judges.store import VerdictTable
-    from causaledit.metrics.predictions import Case, Edit, Item
-
+    from causaledit.metrics.predictions import Item, JudgedCase, JudgedEdit, ProbeGroup
 
 Source = Literal["hop_wise", "conflict", "conflict_described_first", "combined", "combined_described_first"]
 
-
 SOURCES: tuple[Source, ...] = get_args(Source)
-
 
 # the parts a source needs; an edit that lacks responses of one of them is not counted for it
 _PARTS: dict[Source, tuple[str, ...]] = {
@@ -41,11 +39,13 @@ class EditOutcome:
         asserted: A hop-wise response asserts the new answer; None where none does and some are not judged.
         refutes: Per source with responses, whether one of them refutes itself; None as above. A source that
             was not probed is missing.
+        words: Per such source, how many words each response has.
     """
 
-    edit: Edit
+    edit: JudgedEdit
     asserted: bool | None
     refutes: Mapping[Source, bool | None]
+    words: Mapping[Source, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class CaseScores:
         locality: Slot → (unchanged, right before, right after).
     """
 
-    case: Case
+    case: JudgedCase
     hop_answers: Mapping[tuple[int, int], bool | None]
     multi_hop_answers: Mapping[int, bool | None]
     edits: tuple[EditOutcome, ...]
@@ -77,12 +77,12 @@ class CaseScores:
         for (hop, _), right in self.hop_answers.items():
             if right is not None:
                 hops.setdefault(hop, []).append(right)
-        return _mean([sum(answers) / len(answers) for answers in hops.values()])
+        return mean([sum(answers) / len(answers) for answers in hops.values()])
 
     @property
     def m_acc(self) -> float | None:
         """Share of the case's multi-hop questions answered right."""
-        return _mean([float(right) for right in self.multi_hop_answers.values() if right is not None])
+        return mean([float(right) for right in self.multi_hop_answers.values() if right is not None])
 
     @property
     def any_right(self) -> bool | None:
@@ -90,51 +90,62 @@ class CaseScores:
         return _any(self.multi_hop_answers.values())
 
 
-def score_case(case: Case, verdicts: VerdictTable) -> CaseScores:
+def score_case(case: JudgedCase, verdicts: VerdictTable) -> CaseScores:
     """The outcomes of one case."""
     opened = any(item.probe.startswith("open_book") for item in case.items)
     return CaseScores(
         case=case,
-        hop_answers={(i.hop, i.slot): _right(i, verdicts) for i in case.of("answer", "hop_wise")},  # type: ignore[misc]
-        multi_hop_answers={i.slot: _right(i, verdicts) for i in case.of("answer", "multi_hop")},
-        edits=tuple(_outcome(case, edit, verdicts) for edit in case.edits),
-        open_book_edits=tuple(_outcome(case, edit, verdicts, "open_book_") for edit in case.edits) if opened else (),
-        rationales=tuple(_grade(i, verdicts) for i in case.of("rationale", "hop_wise")),
+        hop_answers={
+            (item.hop, item.slot): _right(item, verdicts)
+            for item in case.of("answer", "hop_wise")
+            if item.hop is not None
+        },
+        multi_hop_answers={item.slot: _right(item, verdicts) for item in case.of("answer", "multi_hop")},
+        edits=tuple(_outcome(case, edit, verdicts, "hop_wise", "conflict") for edit in case.edits),
+        open_book_edits=tuple(
+            _outcome(case, edit, verdicts, "open_book_hop_wise", "open_book_conflict") for edit in case.edits if opened
+        ),
+        rationales=tuple(_grade(item, verdicts) for item in case.of("rationale", "hop_wise")),
         locality=_locality(case, verdicts),
     )
 
 
-def _outcome(case: Case, edit: Edit, verdicts: VerdictTable, prefix: str = "") -> EditOutcome:
-    hop_wise = case.of("refutation", f"{prefix}hop_wise", edit=edit.index)  # type: ignore[arg-type]
-    conflict = case.of("refutation", f"{prefix}conflict", edit=edit.index)  # type: ignore[arg-type]
+def _outcome(
+    case: JudgedCase, edit: JudgedEdit, verdicts: VerdictTable, hop_wise: ProbeGroup, conflict: ProbeGroup
+) -> EditOutcome:
+    hops = case.of("refutation", hop_wise, edit=edit.index)
+    conflicts = case.of("refutation", conflict, edit=edit.index)
     parts = {
-        "hop_wise": hop_wise,
-        "conflict": conflict,
-        "described_first": [item for item in conflict if item.described_first],
+        "hop_wise": hops,
+        "conflict": conflicts,
+        "described_first": [item for item in conflicts if item.described_first],
     }
-    refuted = {
-        name: [_field(item, verdicts, "self_refutation") for item in items] for name, items in parts.items() if items
-    }
+    probed = {source: names for source, names in _PARTS.items() if all(parts[name] for name in names)}
+    responses = {source: [item for name in names for item in parts[name]] for source, names in probed.items()}
     return EditOutcome(
         edit=edit,
-        asserted=_any(_field(item, verdicts, "assertion_of_target_new") for item in hop_wise),
+        asserted=_any(_refutation(item, verdicts, "assertion_of_target_new") for item in hops),
         refutes={
-            source: _any(outcome for name in names for outcome in refuted[name])
-            for source, names in _PARTS.items()
-            if all(name in refuted for name in names)
+            source: _any(_refutation(item, verdicts, "self_refutation") for item in items)
+            for source, items in responses.items()
+        },
+        words={
+            source: tuple(word_count(item.response.response) for item in items if item.response is not None)
+            for source, items in responses.items()
         },
     )
 
 
-def _locality(case: Case, verdicts: VerdictTable) -> dict[int, tuple[bool | None, bool | None, bool | None]]:
+def _locality(case: JudgedCase, verdicts: VerdictTable) -> dict[int, tuple[bool | None, bool | None, bool | None]]:
     items = case.of("answer", "locality")
     before = {item.slot: item for item in items if item.before}
     found = {}
     for after in (item for item in items if not item.before):
         was, now = before[after.slot], after
         was_right, is_right = _right(was, verdicts), _right(now, verdicts)
-        if was.response and now.response and _same_text(was, now):
-            unchanged: bool | None = True
+        unchanged: bool | None
+        if _same_text(was, now):
+            unchanged = True
         else:
             unchanged = None if was_right is None or is_right is None else was_right and is_right
         found[after.slot] = (unchanged, was_right, is_right)
@@ -142,18 +153,20 @@ def _locality(case: Case, verdicts: VerdictTable) -> dict[int, tuple[bool | None
 
 
 def _same_text(a: Item, b: Item) -> bool:
-    return a.response is not None and b.response is not None and (
-        normalise(a.response.response) == normalise(b.response.response)
-    )  # fmt: skip
+    if a.response is None or b.response is None:
+        return False
+    return normalise(a.response.response) == normalise(b.response.response)
 
 
 def _verdict(item: Item, verdicts: VerdictTable) -> Verdict | None:
+    """The verdict; None where there is none, or an error."""
     verdict = verdicts.get(item.task, item.response)
     return None if verdict is None or verdict.error is not None else verdict
 
 
 def _grade(item: Item, verdicts: VerdictTable) -> str | None:
-    return getattr(_verdict(item, verdicts), "grade", None)
+    verdict = _verdict(item, verdicts)
+    return None if verdict is None or isinstance(verdict, RefutationVerdict) else verdict.grade
 
 
 def _right(item: Item, verdicts: VerdictTable) -> bool | None:
@@ -161,8 +174,13 @@ def _right(item: Item, verdicts: VerdictTable) -> bool | None:
     return None if grade is None else grade == "PASS"
 
 
-def _field(item: Item, verdicts: VerdictTable, name: str) -> bool | None:
-    return getattr(_verdict(item, verdicts), name, None)
+def _refutation(
+    item: Item, verdicts: VerdictTable, name: Literal["assertion_of_target_new", "self_refutation"]
+) -> bool | None:
+    verdict = _verdict(item, verdicts)
+    if not isinstance(verdict, RefutationVerdict):
+        return None
+    return verdict.self_refutation if name == "self_refutation" else verdict.assertion_of_target_new
 
 
 def _any(outcomes: Iterable[bool | None]) -> bool | None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, get_args
 from causaledit.judges.base import Task
 from causaledit.judges.judging import judge_responses
 from causaledit.judges.store import VerdictTable
-from causaledit.metrics.predictions import Case, read_cases, units_of
+from causaledit.metrics.predictions import JudgedCase, cases_of, units_of
 from causaledit.metrics.scores import SOURCES, CaseScores, EditOutcome, Source, score_case
-from causaledit.support.statistics import Mean, Rate
+from causaledit.support.statistics import Mean, Rate, mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,11 +32,14 @@ class SelfRefutation:
         conditional: Over the edits whose hop-wise responses assert the new answer at least once (the published SRR).
         all_edits: Over all edits.
         not_probed: Edits without responses of the source (or, for `conditional`, without hop-wise ones).
+        answer_words: Mean number of words in a response of the source; None without responses. A model that answers
+            in one line has little to refute.
     """
 
     conditional: Rate
     all_edits: Rate
     not_probed: int
+    answer_words: float | None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -44,6 +47,7 @@ class SelfRefutation:
             "conditional": self.conditional.to_dict(),
             "all_edits": self.all_edits.to_dict(),
             "not_probed": self.not_probed,
+            "answer_words": self.answer_words,
         }
 
 
@@ -84,8 +88,8 @@ class Locality:
 
 
 @dataclass(frozen=True)
-class HopCount:
-    """The figures of the cases with chains of one length."""
+class ChainMetrics:
+    """The main metrics of the cases with chains of one length."""
 
     cases: int
     h_acc: Mean
@@ -105,12 +109,12 @@ class HopCount:
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """All figures of a run.
+    """All metrics of a run.
 
     Attributes:
         judge: Identity of the judge.
         cases: Cases in the file.
-        failed_cases: Those without predictions; they are in no other figure.
+        failed_cases: Those without predictions; they are in no other metric.
         edits: Edits of the others.
         asserting_edits: Edits whose hop-wise responses assert the new answer at least once: SRR's denominator.
         h_acc: H-Acc.
@@ -120,7 +124,9 @@ class RunMetrics:
         open_book_self_refutation: The same over the open-book twins; None where the run has none.
         rationale: Rationale alignment.
         locality: Locality.
-        by_hops: The main figures by length of the chain.
+        by_hops: The main metrics by length of the chain.
+        trained_predictions: How many predictions answer a prompt that the method trained on.
+        unseen: The metrics without those; None where there are none.
         scores: The outcomes behind all that, per case (not in `to_dict`).
     """
 
@@ -136,11 +142,13 @@ class RunMetrics:
     open_book_self_refutation: Mapping[Source, SelfRefutation] | None
     rationale: Rationale
     locality: Locality
-    by_hops: Mapping[int, HopCount]
+    by_hops: Mapping[int, ChainMetrics]
+    trained_predictions: int = 0
+    unseen: RunMetrics | None = None
     scores: tuple[CaseScores, ...] = field(repr=False, default=())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; every figure carries its count, its interval and what was not judged."""
+        """Plain data; every rate carries its count, its interval and what was not judged."""
         opened = self.open_book_self_refutation
         return {
             "judge": self.judge,
@@ -150,41 +158,48 @@ class RunMetrics:
             "asserting_edits": self.asserting_edits.to_dict(),
             "h_acc": self.h_acc.to_dict(),
             "m_acc": {"qa": self.m_acc.to_dict(), "any_right_accuracy": self.any_right_accuracy.to_dict()},
-            "self_refutation": {source: figure.to_dict() for source, figure in self.self_refutation.items()},
-            "open_book_self_refutation": opened and {source: figure.to_dict() for source, figure in opened.items()},
+            "self_refutation": {source: found.to_dict() for source, found in self.self_refutation.items()},
+            "open_book_self_refutation": opened and {source: found.to_dict() for source, found in opened.items()},
             "rationale": self.rationale.to_dict(),
             "locality": self.locality.to_dict(),
-            "by_hops": {str(hops): figures.to_dict() for hops, figures in self.by_hops.items()},
+            "by_hops": {str(hops): part.to_dict() for hops, part in self.by_hops.items()},
+            "trained_predictions": self.trained_predictions,
+            "unseen": self.unseen and self.unseen.to_dict(),
         }
 
 
 def evaluate_run(
-    metrics: Sequence[Mapping[str, Any]] | Sequence[Case],
-    judged: VerdictTable | Judge,
-    *,
-    tasks: Sequence[Task] = TASKS,
+    metrics: Sequence[Mapping[str, Any]], judged: VerdictTable | Judge, *, tasks: Sequence[Task] = TASKS
 ) -> RunMetrics:
-    """All figures of a run.
+    """All metrics of a run, from the content of its file.
 
     Args:
-        metrics: The content of a metrics file (`read_metrics`), or its cases (`read_cases`).
+        metrics: The content of a metrics file (`read_metrics`).
         judged: Verdicts, or a judge that gives them now.
         tasks: Which tasks that judge is given; what is left out comes back as not judged.
     """
-    known = [c for c in metrics if isinstance(c, Case)] or read_cases(metrics)  # type: ignore[arg-type]
-    table = judged if isinstance(judged, VerdictTable) else judge_responses(judged, units_of(known, tasks))
-    scores = tuple(score_case(case, table) for case in known)
-    return _summary(scores, table.judge)
+    cases = cases_of(metrics)
+    verdicts = judged if isinstance(judged, VerdictTable) else judge_responses(judged, units_of(cases, tasks))
+    return summarise(cases, verdicts)
 
 
-def _summary(scores: tuple[CaseScores, ...], judge: str) -> RunMetrics:
+def summarise(cases: Sequence[JudgedCase], verdicts: VerdictTable) -> RunMetrics:
+    """All metrics of a run, from its cases and their verdicts.
+
+    Args:
+        cases: From `cases_of`.
+        verdicts: Of one judge; what has none is not judged.
+    """
+    trained = {item.path for case in cases for item in case.items if item.trained}
+    unseen = summarise([case.unseen for case in cases], verdicts) if trained else None
+    scores = tuple(score_case(case, verdicts) for case in cases)
     answered = [s for s in scores if s.case.error is None]
     outcomes = [outcome for s in answered for outcome in s.edits]
     opened = [outcome for s in answered for outcome in s.open_book_edits]
     grades = [grade for s in answered for grade in s.rationales]
     local = [triple for s in answered for triple in s.locality.values()]
     return RunMetrics(
-        judge=judge,
+        judge=verdicts.judge,
         cases=len(scores),
         failed_cases=len(scores) - len(answered),
         edits=len(outcomes),
@@ -200,7 +215,9 @@ def _summary(scores: tuple[CaseScores, ...], judge: str) -> RunMetrics:
             # an answer that was wrong before cannot be kept right; one not judged before might have been right
             still_right=Rate.of(None if before is None else after for _, before, after in local if before is not False),
         ),
-        by_hops={hops: _hop_count([s for s in answered if s.case.hops == hops]) for hops in _lengths(answered)},
+        by_hops={hops: _chain_metrics([s for s in answered if s.case.hops == hops]) for hops in _lengths(answered)},
+        trained_predictions=len(trained),
+        unseen=unseen,
         scores=scores,
     )
 
@@ -209,9 +226,9 @@ def _lengths(scores: Iterable[CaseScores]) -> list[int]:
     return sorted({s.case.hops for s in scores})
 
 
-def _hop_count(scores: list[CaseScores]) -> HopCount:
+def _chain_metrics(scores: list[CaseScores]) -> ChainMetrics:
     outcomes = [outcome for s in scores for outcome in s.edits]
-    return HopCount(
+    return ChainMetrics(
         len(scores), _h_acc(scores), _m_acc(scores), _any_right(scores), _self_refutation(outcomes, "combined")
     )
 
@@ -250,7 +267,5 @@ def _self_refutation(outcomes: list[EditOutcome], source: Source) -> SelfRefutat
         conditional=Rate.of(None if o.asserted is None else o.refutes[source] for o in conditional),
         all_edits=Rate.of(o.refutes[source] for o in probed),
         not_probed=len(outcomes) - len(probed),
+        answer_words=mean([words for o in probed for words in o.words[source]]),
     )
-
-
-# ---- two runs on the same cases ----------------------------------------------------------------------------------

@@ -1,19 +1,22 @@
-"""A rate, an interval or a mean as text: the one place that words them."""
+"""Numbers as text: the one place that words a rate, an interval, a difference, a p value and "not judged"."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from causaledit.support.statistics import Rate
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causaledit.support.statistics import Mean
+    from causaledit.metrics.paired import Difference
+    from causaledit.metrics.scores import Source
+    from causaledit.metrics.summary import SelfRefutation
+    from causaledit.support.statistics import Mean, Rate
 
+NOTHING = "–"
 
-SOURCE_NAMES = {
+SOURCE_NAMES: dict[Source, str] = {
     "hop_wise": "hop-wise only",
     "conflict": "conflict only",
     "conflict_described_first": "conflict, subject described first",
@@ -21,53 +24,121 @@ SOURCE_NAMES = {
     "combined_described_first": "combined, described first only",
 }
 
-
-def figure_text(figure: Rate | Mean) -> str:
-    """`12.5 % (1/8, 95 % 2.2 to 47.1), 3 not judged`; "not judged" or "nothing to count" where there is no rate."""
-    missing = figure.not_judged
-    if figure.rate is None:
-        return f"not judged ({missing})" if missing else "nothing to count"
-    total = getattr(figure, "total", None)
-    count = f"{figure.hits}/{total}" if total is not None else f"{figure.n} cases"  # type: ignore[union-attr]
-    interval = figure.interval
-    spread = "" if interval is None else f", 95 % {100 * interval.low:.1f} to {100 * interval.high:.1f}"
-    answers = getattr(figure, "predictions_not_judged", 0)
-    rest = f", {missing} not judged" if missing else f", {answers} answers not judged" if answers else ""
-    return f"{100 * figure.rate:.1f} % ({count}{spread}){rest}"
-
-
-def percent(share: float) -> str:
-    """A share as the tables write it."""
-    return f"{100 * share:.1f} %"
-
-
-def _spread(interval: Sequence[float] | None, form: str = ".0f") -> str:
-    return "" if interval is None else f"{100 * interval[0]:{form}} to {100 * interval[1]:{form}}"
+# The share of labelled self-refutations that a judge finds, as (found, labelled), by the judge's identity; from the
+# measurements in docs/judging.md. A judge that is not listed was not measured, and nothing is said of it.
+JUDGE_RECALL: dict[str, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A figure as the page shows it."""
+class Worded:
+    """A number with what qualifies it; as a text, `12.5 % (1/8; 95 %: 2 to 47; 3 not judged)`.
 
-    value: str
-    detail: str = ""
+    Attributes:
+        value: The number.
+        count: What it is over.
+        interval: Its 95 % interval.
+        missing: What could not be judged.
+        notes: What else to bear in mind.
+    """
+
+    value: str = NOTHING
+    count: str = ""
+    interval: str = ""
+    missing: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Value and qualifications one by one, for a cell of a table whose note says what they are."""
+        return tuple(part for part in (self.value, self.count, self.interval, self.missing, *self.notes) if part)
+
+    @property
+    def detail(self) -> str:
+        """The qualifications in one line."""
+        interval = f"95 %: {self.interval}" if self.interval else ""
+        return "; ".join(part for part in (self.count, interval, self.missing, *self.notes) if part)
+
+    def __str__(self) -> str:
+        return f"{self.value} ({self.detail})" if self.detail else self.value
 
 
-def cell(figure: Rate | Mean | None) -> Cell:
-    """A rate or mean with its count, its interval, and what was not judged."""
-    if figure is None:
-        return Cell("–")
-    single = getattr(figure, "predictions_not_judged", 0)
-    missing = f"{figure.not_judged} not judged" if figure.not_judged else f"{single} answers not judged" * bool(single)
-    if figure.rate is None:
-        return Cell("not judged" if missing else "–", missing)
-    count = f"{figure.hits}/{figure.total}" if isinstance(figure, Rate) else _cases(figure.n)
-    spread = figure.interval and f"95 %: {100 * figure.interval.low:.0f} to {100 * figure.interval.high:.0f}"
-    return Cell(percent(figure.rate), "; ".join(part for part in (count, spread, missing) if part))
+def worded_rate(measured: Rate | Mean | Mapping[str, Any] | None, notes: Sequence[str] = ()) -> Worded:
+    """A rate or a mean of shares, as measured or as plain data (`to_dict`).
+
+    Args:
+        measured: None where the run has no such thing.
+        notes: What else to bear in mind.
+    """
+    if measured is None:
+        return Worded()
+    data = measured if isinstance(measured, Mapping) else measured.to_dict()
+    if data["rate"] is None:
+        return Worded("not judged", str(data["not_judged"])) if data["not_judged"] else Worded()
+    count = f"{data['hits']}/{data['total']}" if "total" in data else counted(data["n"], "case")
+    missing = not_judged(data["not_judged"])
+    if not missing and data.get("predictions_not_judged"):
+        missing = f"{counted(data['predictions_not_judged'], 'answer')} not judged"
+    return Worded(percent(data["rate"]), count, _percents(data["interval"]), missing, tuple(notes))
 
 
-def _cases(number: int) -> str:
-    return f"{number} case{'' if number == 1 else 's'}"
+def worded_difference(measured: Difference | Mapping[str, Any] | None) -> Worded:
+    """A mean difference of per-case shares, in percentage points."""
+    if measured is None:
+        return Worded()
+    data = measured if isinstance(measured, Mapping) else measured.to_dict()
+    if data["mean"] is None:
+        return Worded()
+    interval = "" if data["interval"] is None else " to ".join(_signed(end) for end in data["interval"])
+    return Worded(f"{_signed(data['mean'])} points", counted(data["n"], "case"), interval)
+
+
+def srr_notes(measured: SelfRefutation | Mapping[str, Any] | None, judge: str) -> tuple[str, ...]:
+    """What stands beside every self-refutation rate: an answer's length and the judge's recall.
+
+    A model that answers in one line has little to refute, and a judge that misses refutations flatters.
+
+    Args:
+        measured: The source's self-refutation, as measured or as plain data.
+        judge: The judge's identity.
+    """
+    if measured is None:
+        return ()
+    data = measured if isinstance(measured, Mapping) else measured.to_dict()
+    notes = []
+    if data.get("answer_words") is not None:
+        notes.append(f"{data['answer_words']:.0f} words an answer")
+    if judge in JUDGE_RECALL:
+        found, labelled = JUDGE_RECALL[judge]
+        notes.append(f"the judge finds {percent(found / labelled)} of self-refutations")
+    if data["not_probed"]:
+        notes.append(f"{counted(data['not_probed'], 'edit')} not probed")
+    return tuple(notes)
+
+
+def p_value(p: float | None) -> str:
+    """An exact p for a column of its own."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def not_judged(number: int) -> str:
+    """How many lack a verdict; empty where none does."""
+    return f"{number} not judged" if number else ""
+
+
+def percent(share: float) -> str:
+    """A share in per cent."""
+    return f"{100 * share:.1f} %"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _percents(interval: Sequence[float] | None) -> str:
+    return "" if interval is None else " to ".join(f"{100 * end:.0f}" for end in interval)
 
 
 def _signed(share: float) -> str:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 
-from causaledit.errors import ModelError
-from causaledit.models.weights import restore
+from causaledit.errors import ModelError, one_line
+from causaledit.models.weights import restore, restructuring, structure_of
+from causaledit.support.seeding import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,10 +64,68 @@ def lora_config(model: PreTrainedModel, hparams: AdapterSettings) -> LoraConfig:
     )
 
 
-def add_adapter(model: PreTrainedModel, hparams: AdapterSettings) -> PeftModel:
-    """Wrap the model with a fresh adapter (which changes nothing yet: its B matrices are zero)."""
+def add_adapter(model: PreTrainedModel, hparams: AdapterSettings, config: LoraConfig | None = None) -> PeftModel:
+    """Wrap the model with a fresh adapter (which changes nothing yet: one factor of its update is zero).
+
+    Args:
+        config: Of an adapter of another kind than `lora_config` makes.
+
+    Raises:
+        ModelError: A target is not there, or peft cannot adapt it. After any exception the model is as it was.
+    """
     torch.manual_seed(hparams.seed)  # the A matrices are drawn
-    return get_peft_model(model, lora_config(model, hparams))
+    return _wrapped(model, config or lora_config(model, hparams))
+
+
+def check_adapter(
+    model: PreTrainedModel, hparams: AdapterSettings, config: LoraConfig | None = None, *, merged: bool
+) -> None:
+    """Refuse an adapter that cannot be put on, or could not be merged, before anything is computed.
+
+    The adapter is put on without memory of its own (on the meta device) and taken off again: what peft refuses, it
+    refuses here.
+
+    Args:
+        model: As it is to be trained; left as it was.
+        hparams: Of the method.
+        config: As for `add_adapter`.
+        merged: Whether the adapter will be merged into the weights.
+
+    Raises:
+        ModelError: A target module or layer does not exist, peft cannot adapt it, or merging would change more than
+            the adapter does.
+    """
+    config = config or lora_config(model, hparams)
+    homes: dict[int, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        for parameter in module.parameters(recurse=False):
+            homes.setdefault(id(parameter), []).append(name)
+    put_back = structure_of(model)
+    try:
+        with seeded(hparams.seed):
+            adapted = _wrapped(model, config, low_cpu_mem_usage=True).get_base_model()
+        targets = {n: m.get_base_layer() for n, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)}
+    finally:
+        put_back()
+    for name, layer in targets.items():
+        others = [h for p in layer.parameters(recurse=False) for h in homes[id(p)] if h != name]
+        if merged and others:
+            raise ModelError(
+                f"`lora_target_modules` takes in {name}, which shares its weight with {others[0]} (tied weights): "
+                "merged, the change would go into both, and the model would not be the trained one. Leave "
+                f"{name.rsplit('.', 1)[-1]} out of the targets, or set `merge_adapter: false` for single edits."
+            )
+
+
+def _wrapped(model: PreTrainedModel, config: LoraConfig, **options: Any) -> PeftModel:
+    with restructuring(model):
+        try:
+            return get_peft_model(model, config, **options)
+        except (ValueError, TypeError, NotImplementedError) as error:
+            raise ModelError(
+                f"`lora_target_modules`: peft cannot put an adapter on this model: {one_line(error)} Give names of "
+                "linear layers, or ['all-linear']. The model is as it was."
+            ) from error
 
 
 def snapshot_adapted(peft_model: PeftModel) -> dict[str, torch.Tensor]:
@@ -73,8 +133,6 @@ def snapshot_adapted(peft_model: PeftModel) -> dict[str, torch.Tensor]:
 
     Copies of GPU weights are kept in host memory, which is larger.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     originals = {}
     for name, module in peft_model.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer):
@@ -89,8 +147,6 @@ def merged_for_inference(peft_model: PeftModel) -> Iterator[None]:
 
     Generating through merged weights is faster; un-merging by subtraction would leave rounding behind.
     """
-    from peft.tuners.tuners_utils import BaseTunerLayer
-
     layers = [m for m in peft_model.modules() if isinstance(m, BaseTunerLayer)]
     originals = [[(p, p.detach().clone()) for p in layer.get_base_layer().parameters()] for layer in layers]
     peft_model.merge_adapter()
@@ -118,25 +174,31 @@ def without_adapter(edited: Any) -> Any:
     return plain
 
 
-def deliver_adapter(peft_model: PeftModel, model: Any, *, merge: bool) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Merge a trained adapter into the weights and hand back the originals by name, or hand the adapter over.
+def merge_adapter(peft_model: PeftModel, model: Any) -> dict[str, torch.Tensor]:
+    """Merge a trained adapter into the weights; gives the original tensors by name.
 
     Args:
         peft_model: The trained adapter around `model`.
         model: The plain model; restored if merging fails.
-        merge: False returns the PeftModel itself, with nothing to restore.
     """
-    if not merge:
-        for name in ("forward", "_original_forward"):  # accelerate's mixed-precision wrapper
-            vars(peft_model).pop(name, None)
-        return peft_model.eval(), {}
     originals = snapshot_adapted(peft_model)
     try:
-        merged = peft_model.merge_and_unload()
+        peft_model.merge_and_unload()
     except BaseException:
         peft_model.unload()
         forget_adapter(model)
         restore(model, originals)
         raise
     forget_adapter(model)
-    return merged, originals
+    return originals
+
+
+def is_adapted(model: Any) -> bool:
+    """Whether a model carries an adapter: it is a PeftModel, or the network inside one."""
+    return hasattr(model, "peft_config") or any(isinstance(module, BaseTunerLayer) for module in model.modules())
+
+
+def name_base_model(model: Any, name: str) -> None:
+    """Note in an adapter which model it belongs to, so that peft finds that again; a plain model has no such note."""
+    for config in getattr(model, "peft_config", {}).values():
+        config.base_model_name_or_path = name

@@ -1,57 +1,233 @@
-"""An edit in place: how it is undone, and what it changed."""
+"""An edit in place: the model that knows the new facts, and the way back.
+
+Whoever edits gives an `Edited`, and whoever probes, keeps or undoes an edit asks it alone. A method whose edit lives
+elsewhere than in the kinds below (a router, wrapped modules) writes a class of its own; no caller changes for it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import abc
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.models.adapters import without_adapter
+from causaledit.models.adapters import forget_adapter, is_adapted, merge_adapter, without_adapter
 from causaledit.models.weights import restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+class Edited(abc.ABC):
+    """An edit in place.
+
+    Attributes:
+        model: What answers with the new facts: the network itself, or something around it.
+        plain: The network that was edited.
+        own_generate: Whether `model` answers through its own `generate` alone. A pass over several answers behind one
+            shared prompt then says nothing about it.
+    """
+
+    own_generate: bool = False
+
+    def __init__(self, model: Any, plain: Any) -> None:
+        self.model, self.plain = model, plain
+        self._undone: Any = None
+
+    def undo(self, *, handed_over: bool = False) -> Any:
+        """Take the edit back, to the bit. A second call does nothing.
+
+        Args:
+            handed_over: Somebody keeps `model`. What can live without the network (an adapter) then stays on it.
+
+        Returns:
+            The unedited network: `plain`, or a plain copy of it where `model` was handed over with `plain` inside.
+        """
+        if self._undone is None:
+            self._undone = self._take_back(handed_over)
+        return self._undone
+
+    @abc.abstractmethod
+    def _take_back(self, handed_over: bool) -> Any:
+        """Undo the edit once; see `undo`."""
+
+    @abc.abstractmethod
+    def parameters_changed(self) -> int | None:
+        """How many parameters the edit changed or added, while it is in place; None where nobody can say."""
+
+    def weights_copy(self, *, asked: bool = True) -> Any:
+        """What undoes the edit in the form that EasyEdit's hosts take: tensors by name, a callable, or nothing.
+
+        Args:
+            asked: Whether the caller wants tensors (`return_orig_weights`).
+        """
+        return {}
+
+    def settle(self) -> None:
+        """Called once, when the network's modes, flags and configuration are the caller's again."""
+        return
+
+    def keep(self) -> Any:
+        """The model on which the next edit of a sequence goes on."""
+        return self.model
+
+
+class WeightsEdit(Edited):
+    """Parameters of the network have other values.
+
+    Args:
+        model: The network.
+        originals: The original tensors by parameter name.
+    """
+
+    def __init__(self, model: Any, originals: Mapping[str, torch.Tensor]) -> None:
+        super().__init__(model, model)
+        self.originals = dict(originals)
+
+    def _take_back(self, handed_over: bool) -> Any:
+        restore(self.plain, self.originals)
+        return self.plain
+
+    @torch.no_grad()
+    def parameters_changed(self) -> int:
+        """Those that differ from their originals; tied ones count once."""
+        pairs = {id(p): (p, value) for name, value in self.originals.items() for p in [self.plain.get_parameter(name)]}
+        return sum(int((p != value.to(p.device)).sum()) for p, value in pairs.values())
+
+    def weights_copy(self, *, asked: bool = True) -> dict[str, torch.Tensor]:
+        """The original tensors by name."""
+        return self.originals if asked else {}
+
+
+class AdapterEdit(Edited):
+    """An adapter around the network, whose own weights nobody touched.
+
+    Args:
+        model: The PeftModel.
+        plain: The network inside it.
+    """
+
+    def __init__(self, model: Any, plain: Any) -> None:
+        super().__init__(model, plain)
+        self._modes: list[tuple[Any, bool]] = []
+
+    def settle(self) -> None:
+        """The adapted model is handed out ready to answer."""
+        for name in ("forward", "_original_forward"):  # accelerate's mixed-precision wrapper
+            vars(self.model).pop(name, None)
+        self._modes = [(module, module.training) for module in self.plain.modules()]
+        self.model.eval()
+
+    def _take_back(self, handed_over: bool) -> Any:
+        for module, mode in self._modes:
+            module.training = mode
+        if handed_over:
+            plain = without_adapter(self.model)
+            self.model.eval()
+            return plain
+        self.model.unload()
+        forget_adapter(self.plain)
+        return self.plain
+
+    def parameters_changed(self) -> int:
+        """The adapter's."""
+        from peft import get_peft_model_state_dict
+
+        return sum(value.numel() for value in get_peft_model_state_dict(self.model).values())
+
+    def keep(self) -> Any:
+        """The network with the adapter merged into it: the next edit needs plain weights to put its own on."""
+        for module, mode in self._modes:
+            module.training = mode
+        plain = self.model.merge_and_unload()
+        forget_adapter(plain)
+        return plain
+
+
+class ContextEdit(Edited):
+    """New facts in the prompts; the network is as it was.
+
+    Args:
+        model: What puts the facts before prompts.
+        plain: The network inside it.
+    """
+
+    def _take_back(self, handed_over: bool) -> Any:
+        return self.plain
+
+    def parameters_changed(self) -> int:
+        """None of them."""
+        return 0
+
+
+class ForeignEdit(Edited):
+    """An edit of another library, of which only the way back is known (EasyEdit's WISE, GRACE).
+
+    Args:
+        model: What that library gave back.
+        plain: The network that it edited.
+        restore: Undoes the edit.
+    """
+
+    own_generate = True
+
+    def __init__(self, model: Any, plain: Any, restore: Callable[[], Any]) -> None:
+        super().__init__(model, plain)
+        self._restore = restore
+
+    def _take_back(self, handed_over: bool) -> Any:
+        with torch.no_grad():
+            self._restore()
+        return self.plain
+
+    def parameters_changed(self) -> int | None:
+        """None: nothing says what it touched."""
+        return None
+
+    def weights_copy(self, *, asked: bool = True) -> Callable[[], Any]:
+        """The callable, asked for or not: there is no other way back."""
+        return self._restore
+
+
+def deliver_adapter(peft_model: Any, model: Any, *, merge: bool) -> Edited:
+    """A trained adapter as an edit: merged into the weights, or as it is.
+
+    Args:
+        peft_model: The trained adapter around `model`.
+        model: The plain model; restored if merging fails.
+        merge: False leaves the adapter around the model.
+    """
+    if not merge:
+        return AdapterEdit(peft_model, model)
+    return WeightsEdit(model, merge_adapter(peft_model, model))
+
+
+def read_edited(plain: Any, model: Any, weights_copy: Any) -> Edited:
+    """What a function of EasyEdit's contract gave back, as an edit in place.
+
+    Args:
+        plain: The network that was given to it.
+        model: The edited model that it returned.
+        weights_copy: Original tensors by name, a callable that undoes the edit, or nothing.
+    """
+    if callable(weights_copy):
+        return ForeignEdit(model, plain, weights_copy)
+    if weights_copy or model is plain:
+        edited = WeightsEdit(plain, weights_copy or {})
+        edited.model = model
+        return edited
+    if is_adapted(model):
+        return AdapterEdit(model, plain)
+    return ContextEdit(model, plain)
 
 
 def undo_edit(model: Any, edited: Any, weights_copy: Any) -> Any:
-    """The unedited model again, whatever kind of undoing a method gave back.
+    """The unedited model again, from what a function of EasyEdit's contract gave back.
 
     Args:
-        model: The model that was edited.
-        edited: What the method returned.
-        weights_copy: Original tensors by name, a callable that undoes the edit (EasyEdit's WISE, GRACE), or
-            nothing, where the edit is an adapter or a context around the model.
+        model, edited, weights_copy: As `plain`, `model` and `weights_copy` of `read_edited`.
 
     Returns:
         `model` with its weights restored; with an adapter, a plain copy, as the caller keeps the adapter.
     """
-    if callable(weights_copy):
-        with torch.no_grad():
-            weights_copy()
-    elif weights_copy:
-        restore(model, weights_copy)
-    elif hasattr(edited, "peft_config"):
-        return without_adapter(edited)
-    return model
-
-
-@torch.no_grad()
-def weights_changed(model: Any, edited: Any, weights_copy: Any) -> int | None:
-    """How many parameters an edit changed the value of, while it is in place.
-
-    Args:
-        model: The model that was edited.
-        edited: What the method returned.
-        weights_copy: As for `undo_edit`.
-
-    Returns:
-        Parameters that differ from their originals; those of the adapter where that is the edit; 0 for an edit in
-        the context; None where a callable undoes the edit and nothing says what it touched.
-    """
-    if callable(weights_copy):
-        return None
-    if weights_copy:
-        pairs = {id(p): (p, value) for name, value in weights_copy.items() for p in [model.get_parameter(name)]}
-        return sum(int((p != value.to(p.device)).sum()) for p, value in pairs.values())
-    if hasattr(edited, "peft_config"):
-        from peft import get_peft_model_state_dict
-
-        return sum(value.numel() for value in get_peft_model_state_dict(edited).values())
-    return 0
+    return read_edited(model, edited, weights_copy).undo(handed_over=True)

@@ -76,12 +76,23 @@ class Layout:
     def weight(self, model: nn.Module, layer: int) -> torch.Tensor:
         """The rewritten weight as the `(out, in)` matrix W of W·k, whatever way it is stored."""
         module = self.projection_module(model, layer)
-        return module.weight.T if _is_transposed(module) else module.weight
+        weight = module.get_parameter("weight")
+        return weight.T if _is_transposed(module) else weight
 
     @torch.no_grad()
     def add(self, model: nn.Module, layer: int, change: torch.Tensor) -> None:
-        """Add an `(out, in)` change to the weight, rounded once."""
+        """Add an `(out, in)` change to the weight, rounded once.
+
+        Raises:
+            ModelError: It is of another shape, which torch might spread over the weight in silence.
+        """
         weight = self.weight(model, layer)
+        if change.shape != weight.shape:
+            made, wanted = ("×".join(map(str, tensor.shape)) for tensor in (change, weight))
+            raise ModelError(
+                f"The change of {self.weight_name(layer)} is {made}, but the weight is {wanted}: its keys are not what "
+                "the method takes them for. The model is as it was."
+            )
         change = change.to(weight.device)
         weight.copy_((weight.to(change.dtype) + change).to(weight.dtype))
 
@@ -103,7 +114,9 @@ def find_layout(model: nn.Module, hparams: LayoutSettings) -> Layout:
     Raises:
         ModelError: A path does not exist, a layer is beyond the model, or the MLP has no plain output projection.
     """
-    layers = hparams.layer_module_tmp or _find_layers(model)
+    layers = hparams.layer_module_tmp
+    if layers is None:
+        layers = _layers_or_refusal(model, "set `layer_module_tmp`, for example 'model.layers.{}'") + ".{}"
     depth = _depth(model, layers)
     wanted = [*hparams.layers, *([] if hparams.v_loss_layer is None else [hparams.v_loss_layer])]
     for number in wanted:
@@ -122,23 +135,43 @@ def find_layout(model: nn.Module, hparams: LayoutSettings) -> Layout:
     return layout
 
 
+def decoder_layers(model: Any) -> str | None:
+    """Name of the model's list of decoder layers (`model.layers`, `transformer.h`, …); None where there is none.
+
+    A known place first, as a vision tower may have as many layers; elsewhere the list of as many layers as the
+    configuration says.
+    """
+    for path in LAYER_LISTS:
+        found = _module(model, path)
+        if isinstance(found, nn.ModuleList) and len(found):
+            return path
+    depth = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    return min((path for path, layers in _module_lists(model) if len(layers) == depth), key=len, default=None)
+
+
+def _module_lists(model: nn.Module) -> list[tuple[str, nn.ModuleList]]:
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+
+
+def _layers_or_refusal(model: nn.Module, fix: str) -> str:
+    """As `decoder_layers`.
+
+    Raises:
+        ModelError: There is none; the message says what to do.
+    """
+    path = decoder_layers(model)
+    if path is None:
+        lists = ", ".join(name for name, _ in _module_lists(model)) or "none"
+        kind = type(model).__name__
+        raise ModelError(f"The decoder layers of {kind} were not found (module lists: {lists}): {fix}.")
+    return path
+
+
 def _module(model: nn.Module, path: str) -> nn.Module | None:
     try:
         return model.get_submodule(path)
     except AttributeError:
         return None
-
-
-def _find_layers(model: nn.Module) -> str:
-    for path in LAYER_LISTS:
-        found = _module(model, path)
-        if isinstance(found, nn.ModuleList) and len(found):
-            return path + ".{}"
-    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    raise ModelError(
-        f"The decoder layers of {type(model).__name__} were not found (module lists: {', '.join(lists) or 'none'}): "
-        "set `layer_module_tmp`, for example 'model.layers.{}'."
-    )
 
 
 def _depth(model: nn.Module, template: str) -> int:
@@ -194,13 +227,32 @@ def _check_projection(model: nn.Module, layout: Layout, number: int) -> None:
         raise ModelError(
             f"{path!r} is a {type(module).__name__}{kind}, but a plain, not quantised linear projection is needed."
         )
+    _refuse_shared(model, layout.weight_name(number), "rewrite_module_tmp")
     hidden = _hidden_size(model, layout)
     out = layout.weight(model, number).shape[0]
     if hidden is not None and out != hidden:
         raise ModelError(f"{path!r} gives {out} features, but the hidden size is {hidden}: name its projection.")
 
 
+def _refuse_shared(model: nn.Module, name: str, setting: str) -> None:
+    """A weight that stands in two places would change in both.
+
+    Raises:
+        ModelError: It does.
+    """
+    weight = model.get_parameter(name)
+    every = model.named_parameters(remove_duplicate=False)
+    if others := [other for other, value in every if value is weight and other != name]:
+        raise ModelError(
+            f"`{setting}` takes in {name!r}, which is one weight with {others[0]!r} (tied weights): the change would "
+            "go into both. Name another module."
+        )
+
+
 def _hidden_size(model: Any, layout: Layout) -> int | None:
+    size = getattr(model.config.get_text_config(), "hidden_size", None)
+    if size is not None:  # the output layer may be narrower (OPT-350m projects in between)
+        return size
     head = getattr(model.get_submodule(layout.head), "weight", None)
     return None if head is None else head.shape[-1]
 
@@ -211,27 +263,26 @@ def _is_transposed(module: nn.Module) -> bool:
     return isinstance(module, Conv1D)
 
 
+def by_token(states: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """A module's states as `(rows, columns, features)`, also where the model flattens rows and columns (OPT's MLP).
+
+    Raises:
+        ModelError: They are of other tokens: an expert, for instance, sees its share of them alone.
+    """
+    if states.shape[:-1] == (rows, columns):
+        return states
+    if states.shape[:-1] == (rows * columns,):
+        return states.view(rows, columns, -1)
+    raise ModelError(
+        f"The module sees states of shape {tuple(states.shape)} where {rows} rows of {columns} tokens are read: name "
+        "one in `rewrite_module_tmp` that sees every token (no expert)."
+    )
+
+
 def not_behind_keys(layout: Layout, layer: int) -> tuple[str, ...]:
     """Name prefixes of parameters that a layer's keys do not depend on: its projection and all later layers."""
     later = (f"{layout.layer.format(n)}." for n in range(layer + 1, layout.depth))
     return (f"{layout.projection.format(layer)}.", *later)
-
-
-def decoder_layers(model: PreTrainedModel) -> str:
-    """Name of the model's list of decoder layers (`model.layers`, `transformer.h`, …), found by its length.
-
-    Raises:
-        ModelError: The model has no such list.
-    """
-    depth = model.config.get_text_config().num_hidden_layers
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == depth
-    ]
-    if not names:
-        raise ModelError(f"{type(model).__name__} has no list of {depth} decoder layers: this method cannot edit it.")
-    return min(names, key=len)
 
 
 def select_weights(model: PreTrainedModel, layers: Sequence[int] | None, modules: Sequence[str]) -> list[str]:
@@ -245,11 +296,13 @@ def select_weights(model: PreTrainedModel, layers: Sequence[int] | None, modules
     Raises:
         ModelError: A layer or module does not exist.
     """
-    parent, depth = decoder_layers(model), model.config.get_text_config().num_hidden_layers
+    whole = all("{}" in module for module in modules)
+    parent = "" if whole else _layers_or_refusal(model, "name whole paths in `modules`, {} for the layer")
+    depth = model.config.get_text_config().num_hidden_layers
     numbers = list(range(depth)) if layers is None else list(layers)
     if wrong := [n for n in numbers if not 0 <= n < depth]:
         raise ModelError(f"`layers` names layer {wrong[0]}, but the model has layers 0 to {depth - 1}.")
-    known = {name for name, _ in model.named_parameters()}
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     found = []
     for number in numbers:
         base = f"{parent}.{number}"
@@ -265,5 +318,6 @@ def select_weights(model: PreTrainedModel, layers: Sequence[int] | None, modules
             name = f"{path.removesuffix('.weight')}.weight"
             if name not in known:
                 raise ModelError(f"`modules` names {module!r}, but {type(model).__name__} has no weight {name!r}.")
+            _refuse_shared(model, name, "modules")
             found.append(name)
     return list(dict.fromkeys(found))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import ModelError
 from causaledit.models.gguf import load_gguf
+from causaledit.models.pairs import check_pair
 
 if TYPE_CHECKING:
     import torch
@@ -77,16 +79,17 @@ def load_model(
         model_parallel: Spread the weights over all devices.
 
     Raises:
-        ModelError: There is no such model, it is no causal LM, or the device does not exist.
+        ModelError: There is no such model, it is no causal LM, a pair is something else, or the device does not exist.
     """
     target = resolve_device(device)
     if not isinstance(name, str | Path):
         try:
-            model, tokenizer = name
+            model, tokenizer = () if isinstance(name, Mapping) else name
         except (TypeError, ValueError):
             raise ModelError(
                 f"`model_name` must be a path, a hub name or a (model, tokenizer) pair, got {type(name).__name__}."
             ) from None
+        check_pair(model, tokenizer)
         if not model_parallel and not getattr(model, "hf_device_map", None):
             model.to(target)
         return LoadedModel(model, tokenizer)

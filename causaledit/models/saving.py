@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from causaledit.errors import SaveError
+from causaledit.models.adapters import name_base_model
 
 CARD_NAME = "causaledit.json"
 
@@ -50,8 +51,7 @@ def save_result(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        if hasattr(model, "peft_config"):  # so that peft finds the base model again
-            model.peft_config["default"].base_model_name_or_path = hparams.to_dict()["model_name"]
+        name_base_model(model, hparams.to_dict()["model_name"])
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
         card = json.dumps(report.card(hparams, metrics), ensure_ascii=False, indent=1, default=str)

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from torch import nn
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from torch import nn
 
@@ -36,15 +30,17 @@ def restore(model: nn.Module, originals: dict[str, torch.Tensor]) -> None:
 def preserved_state(model: Any) -> Iterator[None]:
     """Put back everything but weights that training changes on a model.
 
-    That is: train/eval mode and dropout of each module, `requires_grad` of each parameter, padding ids, the
-    generation configuration, cache use, and attributes trainers leave behind.
+    That is: train/eval mode and dropout of each module, `requires_grad` and gradient of each parameter, padding ids,
+    the generation configuration, cache use, and attributes trainers leave behind. Inside, no parameter has a gradient.
     """
     modes = [(module, module.training) for module in model.modules()]
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)]
-    grads = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    grads = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     attributes = dict(vars(model))
     config = dict(vars(model.config))
     generation = dict(vars(model.generation_config)) if getattr(model, "generation_config", None) else None
+    for parameter, _, _ in grads:
+        parameter.grad = None
     try:
         yield
     finally:
@@ -52,9 +48,9 @@ def preserved_state(model: Any) -> Iterator[None]:
             module.training = mode
         for module, p in dropouts:  # trl sets them to 0 for good
             module.p = p
-        for parameter, flag in grads:
+        for parameter, flag, grad in grads:
             parameter.requires_grad_(flag)
-            parameter.grad = None
+            parameter.grad = grad
         for name in set(vars(model)) - set(attributes):
             delattr(model, name)
         for name, value in attributes.items():
@@ -79,17 +75,59 @@ def fingerprint(model: Any) -> tuple[int, ...]:
     return tuple(int(value) for value in sums)
 
 
+def structure_of(model: Any) -> Callable[[], None]:
+    """Note how a model is put together; calling the result puts it together like that again.
+
+    That is: every module in its place, with its type, its attributes, its hooks, and each parameter's `requires_grad`.
+    What is in the tensors is not kept.
+    """
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modules = [(module, type(module), dict(vars(module))) for module in model.modules()]
+    # modules, parameters and hooks are in dictionaries that others hold on to: they are refilled, not replaced
+    insides = [
+        (value, value.copy()) for _, _, own in modules for value in own.values() if isinstance(value, dict | set)
+    ]
+
+    def put_back() -> None:
+        for inside, content in insides:
+            inside.clear()
+            inside.update(content)
+        for module, kind, own in modules:
+            if type(module) is not kind:
+                module.__class__ = kind
+            vars(module).clear()
+            vars(module).update(own)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+    return put_back
+
+
+@contextlib.contextmanager
+def restructuring(model: Any) -> Iterator[None]:
+    """For a block that wraps or replaces modules; any exception (Ctrl-C too) puts the model together as it was."""
+    put_back = structure_of(model)
+    try:
+        yield
+    except BaseException:
+        put_back()
+        raise
+
+
 @contextlib.contextmanager
 def rewriting(model: Any, names: Iterable[str]) -> Iterator[dict[str, torch.Tensor]]:
     """Snapshot parameters by name for a block that changes them; any exception (Ctrl-C too) puts them back.
 
     The snapshot lies in host memory and is what a host gets as `weights_copy`.
     """
-    originals = {name: model.get_parameter(name).detach().to("cpu", copy=True) for name in names}
+    parameters = {name: model.get_parameter(name) for name in names}  # modules may be wrapped when they are restored
+    originals = {name: parameter.detach().to("cpu", copy=True) for name, parameter in parameters.items()}
     try:
         yield originals
     except BaseException:
-        restore(model, originals)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter.copy_(originals[name].to(parameter.device))
         raise
 
 

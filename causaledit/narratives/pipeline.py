@@ -6,7 +6,6 @@ Whatever fails, fails for one item: it is listed at the end, and what is done is
 from __future__ import annotations
 
 import contextlib
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +17,10 @@ from causaledit.narratives.ground import EntityInfo, Grounding, ground
 from causaledit.narratives.merge import conflicts, merge, with_related_facts, write_merged
 from causaledit.narratives.templates import TemplateBank
 from causaledit.support.jsonl import JsonlStore
+from causaledit.support.workers import GaveUpError, in_workers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from causaledit.narratives.cases import CaseFile, ScaffoldCase, ScaffoldEdit
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from causaledit.support.chat_endpoint import ChatClient
     from causaledit.support.progress import ProgressSink
 
-# an endpoint that failed for so many edits in a row is not asked again
+# an endpoint that failed for this many edits in a row is not asked again
 GIVE_UP_AFTER = 3
 
 
@@ -193,9 +193,6 @@ def _generate(
     todo = [edit for key, edit in wanted.items() if key not in done]
     found = {key: row["article"] for key, row in done.items()}
 
-    def write(batch: Sequence[ScaffoldEdit]) -> list[Written]:
-        return produce(batch, writer, verifier, max_attempts=settings.max_attempts, grounding=grounding)
-
     def keep(edit: ScaffoldEdit, written: Written) -> None:
         case, index = where[edit.key]
         row = {
@@ -216,68 +213,39 @@ def _generate(
             said = f"no narrative passed in {tries}: {written.check.reason}"
             report.problems.append(Problem(_item(case, index), "generate", said))
 
-    batches = [todo[i : i + settings.batch] for i in range(0, len(todo), settings.batch)]
-    with _stage(progress, "generate and check", len(todo)):
-        failed = 0
-        for batch, outcome in _in_workers(batches, write, settings.workers, on_stop):
-            if isinstance(outcome, LLMError):
-                failed += 1
-                for edit in batch:
-                    report.problems.append(Problem(_item(*where[edit.key]), "generate", str(outcome)))
-            elif outcome is None:
-                for edit in batch:
-                    said = "not tried: the endpoint failed for others before it"
-                    report.problems.append(Problem(_item(*where[edit.key]), "generate", said))
-            else:
-                failed = 0
-                for edit, written in zip(batch, outcome, strict=True):
-                    keep(edit, written)
-            _advance(progress, len(batch))
-    return found
-
-
-def _in_workers(
-    batches: Sequence[Sequence[ScaffoldEdit]],
-    write: Callable[[Sequence[ScaffoldEdit]], list[Written]],
-    workers: int,
-    on_stop: Callable[[], None],
-) -> Iterator[tuple[Sequence[ScaffoldEdit], list[Written] | LLMError | None]]:
-    """Outcomes as they come; None for batches that were not tried, as the endpoint kept failing."""
-
     def attempt(batch: Sequence[ScaffoldEdit]) -> list[Written] | LLMError:
         try:
-            return write(batch)
+            return produce(batch, writer, verifier, max_attempts=settings.max_attempts, grounding=grounding)
         except LLMError as error:
             return error
 
-    in_a_row = 0
-    if workers <= 1:
-        for batch in batches:
-            outcome = attempt(batch) if in_a_row < GIVE_UP_AFTER else None
-            in_a_row = in_a_row + 1 if isinstance(outcome, LLMError) else in_a_row * (outcome is None)
-            yield batch, outcome
-        return
-    waiting = list(reversed(batches))
-    running: dict[Any, Sequence[ScaffoldEdit]] = {}
-    pool = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="scaffold")
-    try:
-        while waiting or running:
-            while waiting and len(running) < workers and in_a_row < GIVE_UP_AFTER:
-                batch = waiting.pop()
-                running[pool.submit(attempt, batch)] = batch
-            if not running:
-                yield from ((batch, None) for batch in reversed(waiting))
-                return
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                outcome = future.result()
-                in_a_row = in_a_row + 1 if isinstance(outcome, LLMError) else 0
-                yield running.pop(future), outcome
-    except BaseException:
-        on_stop()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    def lose(edits: Iterable[ScaffoldEdit], why: str) -> None:
+        report.problems += [Problem(_item(*where[edit.key]), "generate", why) for edit in edits]
+
+    batches = [todo[i : i + settings.batch] for i in range(0, len(todo), settings.batch)]
+    left = {edit.key: edit for edit in todo}
+    with _stage(progress, "generate and check", len(todo)):
+        try:
+            for batch, outcome in in_workers(
+                attempt,
+                batches,
+                workers=settings.workers,
+                failed=lambda outcome: isinstance(outcome, LLMError),
+                give_up_after=GIVE_UP_AFTER,
+                on_stop=on_stop,
+            ):
+                if isinstance(outcome, LLMError):
+                    lose(batch, str(outcome))
+                else:
+                    for edit, written in zip(batch, outcome, strict=True):
+                        keep(edit, written)
+                for edit in batch:
+                    del left[edit.key]
+                _advance(progress, len(batch))
+        except GaveUpError:
+            lose(left.values(), "not tried: the endpoint failed for others before it")
+            _advance(progress, len(left))
+    return found
 
 
 def _write_extras(

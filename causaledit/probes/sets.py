@@ -1,9 +1,9 @@
 """The probes of a case, as data: which prompts a run asks, and what each is compared with.
 
-The forms are those of the published tool (EVALUATION table: hop-wise, multi-hop, conflict, old knowledge, and
-their open-book twins); the wording is ours, and locality is added. A change of wording raises
-`PROBE_SET_VERSION`; figures compare only within one version. The efficacy benchmark has its own, shorter set
-(`evaluation/probes.py`).
+The forms are those of the published tool (hop-wise, multi-hop, conflict, old knowledge, and their open-book
+twins: docs/running.md); the wording is ours, and locality is added. A change of wording raises
+`PROBE_SET_VERSION`; metrics compare only within one version. The efficacy benchmark has its own, shorter set
+(`probes/efficacy.py`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 PROBE_SET_VERSION = 1
 
-Kind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "forced"]
+ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "forced"]
 # what `causaledit run --probes` offers; "forced" is the pilot study's
-KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "forced")
-DEFAULT_KINDS: tuple[Kind, ...] = ("hop", "multi_hop", "conflict", "old_knowledge", "locality")
+KINDS: tuple[ProbeKind, ...] = tuple(kind for kind in get_args(ProbeKind) if kind != "forced")
+DEFAULT_KINDS: tuple[ProbeKind, ...] = ("hop", "multi_hop", "conflict", "old_knowledge", "locality")
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,10 @@ class CaseProbe:
         edit: Which edit of the case it is about (conflict, old knowledge, locality).
         open_book: The narrative is put before the question.
         prefix: What the assistant's turn is made to open with (pilot study).
+        rivals: Answers that it might give instead (multi-hop: the one before the edits, with its aliases).
     """
 
-    kind: Kind
+    kind: ProbeKind
     q: str
     prompt: str
     ref: tuple[str, ...]
@@ -110,9 +111,10 @@ class CaseProbe:
     edit: int | None = None
     open_book: bool = False
     prefix: str = ""
+    rivals: tuple[str, ...] = ()
 
 
-def parse_kinds(value: str) -> tuple[Kind, ...]:
+def parse_kinds(value: str) -> tuple[ProbeKind, ...]:
     """The sets named in `--probes`, in the order of `KINDS`.
 
     Raises:
@@ -129,7 +131,7 @@ def parse_kinds(value: str) -> tuple[Kind, ...]:
     return tuple(kind for kind in KINDS if kind in names)
 
 
-def build_probes(case: Case, kinds: Sequence[Kind] = DEFAULT_KINDS) -> list[CaseProbe]:
+def build_probes(case: Case, kinds: Sequence[ProbeKind] = DEFAULT_KINDS) -> list[CaseProbe]:
     """All prompts of a case for these sets.
 
     Open-book twins are made of the hop-wise and conflict prompts of edits that have a narrative: a conflict
@@ -150,13 +152,14 @@ def _hop(case: Case) -> Iterator[CaseProbe]:
 
 
 def _multi_hop(case: Case) -> Iterator[CaseProbe]:
+    new, old = (case.new_answer, *case.new_answer_alias), (case.answer, *case.answer_alias)
     for slot, question in enumerate(case.questions):
         prompt = MULTI_HOP.text.format(now_question=behind_now(question))
-        yield CaseProbe("multi_hop", question, prompt, (case.new_answer, *case.new_answer_alias), slot)
+        yield CaseProbe("multi_hop", question, prompt, new, slot, rivals=old)
 
 
 def _of_edit(
-    kind: Kind, templates: Sequence[Template], index: int, edit: CaseEdit, ref: tuple[str, ...]
+    kind: ProbeKind, templates: Sequence[Template], index: int, edit: CaseEdit, ref: tuple[str, ...]
 ) -> Iterator[CaseProbe]:
     request = edit.request
     for slot, template in enumerate(templates):

@@ -1,7 +1,7 @@
-"""One self-contained HTML page about one run or several: tables, figures, and a browser of single predictions.
+"""One self-contained HTML page about one run or several: tables, plots, and a browser of single predictions.
 
-Data flow: run folders → `read_run` → judge → `content` (tables, records) and `figures` → template → file.
-The page loads nothing: figures are data, script and style are inside, and its content security policy allows neither
+Data flow: run folders → `read_run` → judge → `tables`, `records` and `plots` → template → file.
+The page loads nothing: plots are data, script and style are inside, and its content security policy allows neither
 a connection nor a script that is not its own. Nothing a model wrote is ever parsed as HTML: the template escapes, the
 records are JSON in which `<` is written `\\u003c`, and the page's script only creates text.
 """
@@ -11,19 +11,17 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import JudgingStoppedError, MetricsError, SaveError
-from causaledit.judges.judging import judge_responses
+from causaledit.errors import MetricsError, SaveError
 from causaledit.judges.registry import get_judge
-from causaledit.judges.store import VerdictStore, analysis_folder, store_of
-from causaledit.metrics.predictions import units_of
-from causaledit.metrics.summary import TASKS, evaluate_run
-from causaledit.report import figures, tables
+from causaledit.metrics.judged import check_some_verdict, judge_file
+from causaledit.metrics.summary import TASKS, summarise
+from causaledit.report import plots, tables
 from causaledit.report.records import browser_data
-from causaledit.report.runs import ReportedRun, label_runs, read_run
+from causaledit.report.runs import ReportedRun, labels_of, read_run
+from causaledit.support.extras import require_extra
 from causaledit.support.files import check_writable, write_text
 from causaledit.support.progress import SilentProgress
 from causaledit.support.version import __version__
@@ -33,8 +31,6 @@ if TYPE_CHECKING:
 
     from causaledit.judges.base import Judge
     from causaledit.support.progress import ProgressSink
-
-logger = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
 
@@ -68,7 +64,9 @@ def write_report(
         MetricsError, RequestError: A run is missing, damaged, or given twice.
         JudgingStoppedError: The judge cannot go on, or reaches no verdict at all; verdicts so far are kept.
         SaveError: `out` cannot be written.
+        MissingExtraError: The packages of the extra `report` are not installed.
     """
+    require_extra("report", "the report page")
     out = Path(out).expanduser()
     if out.is_dir():
         raise SaveError(f"--html {str(out)!r} is a folder: give a file.")
@@ -79,41 +77,16 @@ def write_report(
     files = [run.file.resolve() for run in loaded]
     if twice := [str(run.file) for run, file in zip(loaded, files, strict=True) if files.count(file) > 1]:
         raise MetricsError(f"RUN {twice[0]!r} is given twice.")
-    label_runs(loaded)
-    judge = judge or get_judge("rule")
-    for run in loaded:
-        _judge(run, judge, workers, retry_errors, progress or SilentProgress())
-    errors = [sum(run.table.errors().values()) for run in loaded]
-    if sum(errors) and sum(errors) == sum(len(run.table) for run in loaded):
-        reason = next(iter(loaded[0].table.errors()), "")[:200]
-        raise JudgingStoppedError(f"None of {sum(errors)} responses could be judged, most often: {reason}. No page.")
-    return write_text(out, render_page(loaded, judge.identity))
-
-
-def _judge(run: ReportedRun, judge: Judge, workers: int, retry_errors: bool, progress: ProgressSink) -> None:
-    """Fill in the run's verdicts and figures."""
-    file = store_of(run.file, judge.name)
-    try:
-        check_writable(analysis_folder(run.file), "the run's folder")
-        store = VerdictStore(file)
-    except SaveError as error:
-        logger.warning("%s: verdicts are not kept: %s", run.label, error)
-        store = None
-    try:
-        run.table = judge_responses(
-            judge,
-            units_of(run.cases, TASKS),
-            store=store,
-            workers=workers,
-            retry_errors=retry_errors,
-            on_start=lambda missing: progress.start(f"judging {run.label}", missing),
-            on_verdict=progress.advance,
-        )
-    finally:
-        progress.finish()
-        if store is not None:
-            store.close()
-    run.figures = evaluate_run(run.cases, run.table)
+    judge, progress = judge or get_judge("rule"), progress or SilentProgress()
+    reported = []
+    for source, label in zip(loaded, labels_of(loaded), strict=True):
+        verdicts = judge_file(
+            source.file, source.cases, TASKS, judge,
+            workers=workers, retry_errors=retry_errors, progress=progress, label=label, must_keep=False,
+        )  # fmt: skip
+        reported.append(ReportedRun(source, label, verdicts, summarise(source.cases, verdicts)))
+    check_some_verdict(*(run.verdicts for run in reported))
+    return write_text(out, render_page(reported, judge.identity))
 
 
 def render_page(runs: Sequence[ReportedRun], judge: str) -> str:
@@ -148,9 +121,9 @@ def render_page(runs: Sequence[ReportedRun], judge: str) -> str:
         paired=paired,
         paired_notes=notes,
         costs=tables.cost_rows(runs),
-        metrics_figure=_image(figures.metrics_figure(runs)),
-        chains_figure=_image(figures.chains_figure(runs)),
-        costs_figure=_image(figures.costs_figure(runs)),
+        metrics_plot=_image(plots.metrics_plot(runs)),
+        chains_plot=_image(plots.chains_plot(runs)),
+        costs_plot=_image(plots.costs_plot(runs)),
         data=browser_data(runs),
     )
 

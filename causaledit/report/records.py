@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from causaledit.facts.answers import alias_match
 from causaledit.judges.base import verdict_to_dict
-from causaledit.metrics.predictions import read_prediction
+from causaledit.metrics.published import read_prediction
 from causaledit.probes.sets import CONFLICT, HOP, OLD_KNOWLEDGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from causaledit.judges.store import VerdictTable
-    from causaledit.metrics.predictions import Case, Item
+    from causaledit.metrics.predictions import Item, JudgedCase
     from causaledit.report.runs import ReportedRun
 
 
@@ -65,7 +65,7 @@ def browser_data(runs: Sequence[ReportedRun]) -> dict[str, Any]:
 
 
 def _records(number: int, run: ReportedRun, texts: Texts) -> Iterator[dict[str, Any]]:
-    for case, data in zip(run.cases, run.metrics, strict=True):
+    for case, data in zip(run.source.cases, run.source.content, strict=True):
         edits = [
             texts.number(
                 {
@@ -80,17 +80,17 @@ def _records(number: int, run: ReportedRun, texts: Texts) -> Iterator[dict[str, 
             together.setdefault(item.path, []).append(item)
         for path, items in together.items():
             first = items[0]
-            prediction: Any = run.metrics
+            prediction: Any = run.source.content
             for step in path:
                 prediction = prediction[step]
             yield _record(number, case, first.probe, _form(first), prediction, texts) | {
                 "edits": list(dict.fromkeys(edits[i.edit] for i in items if _within(i.edit, edits))),
-                "verdicts": [_verdict(item, run.table, edits) for item in items],
+                "verdicts": [_verdict(item, run.verdicts, edits) for item in items],
             }
         yield from _old_knowledge(number, case, data, texts, edits)
 
 
-def _record(number: int, case: Case, probe: str, form: str, prediction: Any, texts: Texts) -> dict[str, Any]:
+def _record(number: int, case: JudgedCase, probe: str, form: str, prediction: Any, texts: Texts) -> dict[str, Any]:
     read = read_prediction(prediction)
     record = {
         "run": number,
@@ -121,13 +121,13 @@ def _form(item: Item) -> str:
     return name if item.hop is None else f"hop {item.hop + 1}, {name}"
 
 
-def _within(index: int | None, edits: Sequence[int]) -> bool:
+def _within(index: int | None, edits: Sequence[int]) -> TypeGuard[int]:
     return isinstance(index, int) and 0 <= index < len(edits)
 
 
-def _verdict(item: Item, table: VerdictTable, edits: Sequence[int]) -> dict[str, Any]:
+def _verdict(item: Item, verdicts: VerdictTable, edits: Sequence[int]) -> dict[str, Any]:
     """A verdict without its empty fields."""
-    verdict = table.get(item.task, item.response)
+    verdict = verdicts.get(item.task, item.response)
     found = {"error": item.problem or "not judged"} if verdict is None else verdict_to_dict(verdict)
     data = {key: value for key, value in found.items() if value not in (None, "")}
     data["task"] = item.task
@@ -139,7 +139,7 @@ def _verdict(item: Item, table: VerdictTable, edits: Sequence[int]) -> dict[str,
 
 
 def _old_knowledge(
-    number: int, case: Case, data: Mapping[str, Any], texts: Texts, edits: Sequence[int]
+    number: int, case: JudgedCase, data: Mapping[str, Any], texts: Texts, edits: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
     """No judge is asked about these: whether the old answer occurs is an alias match, as in res.json."""
     post = data.get("post")

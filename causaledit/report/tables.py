@@ -1,35 +1,22 @@
-"""What stands on the report's page, as plain data: runs, tables, and one record per prediction.
-
-Data flow: run folders → `read_run` → judge → `evaluate_run` → **tables** and **records**. Texts that occur in several
-records (prompts, narratives) are kept once; the page looks them up by number.
-"""
+"""The tables of the report's page as plain data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import MetricsError
 from causaledit.metrics.paired import compare_books, compare_runs
-from causaledit.metrics.wording import Cell, _signed, cell
-from causaledit.support.statistics import Mean, Rate
+from causaledit.metrics.wording import NOTHING, Worded, p_value, srr_notes, worded_difference, worded_rate
+from causaledit.support.statistics import Mean, mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from causaledit.metrics.summary import RunMetrics
+    from causaledit.metrics.scores import Source
+    from causaledit.metrics.summary import RunMetrics, SelfRefutation
     from causaledit.report.runs import ReportedRun
-
-
-# ---- runs ----------------------------------------------------------------------------------------------------------
-
-
-# ---- tables --------------------------------------------------------------------------------------------------------
-
-
-def percent(share: float) -> str:
-    """A share as the page writes it."""
-    return f"{100 * share:.1f} %"
+    from causaledit.support.statistics import PairedTable, Rate
 
 
 @dataclass(frozen=True)
@@ -38,122 +25,161 @@ class Measure:
 
     Attributes:
         name: As the page calls it.
-        of: Takes it out of a run's figures; None where the run has none.
-        lower_is_better: For the figure's title.
-        drawn: Whether it is in the overview figure.
+        of: Takes it out of a run's metrics, or of those of one chain length; None where there is none.
+        lower_is_better: For the plot's title.
+        drawn: Whether it is in the overview plot.
+        notes: What else stands beside it in a table.
     """
 
     name: str
-    of: Callable[[RunMetrics], Rate | Mean | None]
+    of: Callable[[Any], Rate | Mean | None]
     lower_is_better: bool = False
     drawn: bool = False
+    notes: Callable[[Any, str], tuple[str, ...]] = lambda metrics, judge: ()
+
+    def cell(self, metrics: Any, judge: str) -> Worded:
+        """The metric in words; `metrics` is None for a run without such a part."""
+        return Worded() if metrics is None else worded_rate(self.of(metrics), self.notes(metrics, judge))
 
 
-def _opened(source: Any) -> Callable[[RunMetrics], Rate | None]:
-    return lambda f: f.open_book_self_refutation and f.open_book_self_refutation[source].conditional
+def _srr(
+    name: str, found: Callable[[Any], SelfRefutation | None], *, all_edits: bool = False, drawn: bool = False
+) -> Measure:
+    """A self-refutation rate, with what stands beside each."""
+
+    def rate(metrics: Any) -> Rate | None:
+        refutation = found(metrics)
+        if refutation is None:
+            return None
+        return refutation.all_edits if all_edits else refutation.conditional
+
+    return Measure(name, rate, True, drawn, lambda metrics, judge: srr_notes(found(metrics), judge))
 
 
 MEASURES = (
-    Measure("H-Acc: hop-wise accuracy", lambda f: f.h_acc, drawn=True),
-    Measure("M-Acc: multi-hop, all questions", lambda f: f.m_acc, drawn=True),
-    Measure("M-Acc: multi-hop, any question", lambda f: f.any_right_accuracy, drawn=True),
-    Measure("SRR: self-refutation, combined", lambda f: f.self_refutation["combined"].conditional, True, True),
-    Measure("SRR, hop-wise only", lambda f: f.self_refutation["hop_wise"].conditional, True),
-    Measure("SRR, conflict only", lambda f: f.self_refutation["conflict"].conditional, True),
-    Measure(
-        "SRR, conflict with the subject described first",
-        lambda f: f.self_refutation["conflict_described_first"].conditional,
-        True,
-    ),
-    Measure("SRR, combined, over all edits", lambda f: f.self_refutation["combined"].all_edits, True),
-    Measure("SRR, combined, open-book", _opened("combined"), True),
-    Measure("Edits that assert the new answer", lambda f: f.asserting_edits),
-    Measure("Rationale agrees with narrative", lambda f: f.rationale.aligned, drawn=True),
-    Measure("Locality: answer unchanged", lambda f: f.locality.unchanged, drawn=True),
-    Measure("Locality: still right", lambda f: f.locality.still_right),
+    Measure("H-Acc: hop-wise accuracy", lambda m: m.h_acc, drawn=True),
+    Measure("M-Acc: multi-hop, all questions", lambda m: m.m_acc, drawn=True),
+    Measure("M-Acc: multi-hop, any question", lambda m: m.any_right_accuracy, drawn=True),
+    _srr("SRR: self-refutation, combined", lambda m: m.self_refutation["combined"], drawn=True),
+    _srr("SRR, hop-wise only", lambda m: m.self_refutation["hop_wise"]),
+    _srr("SRR, conflict only", lambda m: m.self_refutation["conflict"]),
+    _srr("SRR, conflict with the subject described first", lambda m: m.self_refutation["conflict_described_first"]),
+    _srr("SRR, combined, over all edits", lambda m: m.self_refutation["combined"], all_edits=True),
+    _srr("SRR, combined, open-book", lambda m: (m.open_book_self_refutation or {}).get("combined")),
+    Measure("Edits that assert the new answer", lambda m: m.asserting_edits),
+    Measure("Rationale agrees with narrative", lambda m: m.rationale.aligned, drawn=True),
+    Measure("Locality: answer unchanged", lambda m: m.locality.unchanged, drawn=True),
+    Measure("Locality: still right", lambda m: m.locality.still_right),
+)
+# beside the rows above, where a method trained on some of the prompts
+UNSEEN_MEASURES = tuple(
+    replace(m, name=f"{m.name}, prompts not trained on", drawn=False)
+    for m in MEASURES
+    if m.name.startswith(("H-Acc", "M-Acc", "SRR: ", "Locality"))
 )
 
 
-def has_figure(figure: Rate | Mean | None) -> bool:
+def is_known(measured: Rate | Mean | None) -> bool:
     """Whether there is something to show: a rate, or something that could not be judged."""
-    return figure is not None and (figure.rate is not None or figure.not_judged > 0)
+    return measured is not None and (measured.rate is not None or measured.not_judged > 0)
 
 
-def metric_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Cell]]]:
+def metric_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Worded]]]:
     """One row per metric that some run has."""
-    rows = [(m.name, [m.of(run.figures) for run in runs]) for m in MEASURES]
-    return [(name, [cell(f) for f in figures]) for name, figures in rows if any(map(has_figure, figures))]
+    rows = _rows(MEASURES, [(run.metrics, run.metrics.judge) for run in runs])
+    return rows + _rows(UNSEEN_MEASURES, [(run.metrics.unseen, run.metrics.judge) for run in runs])
+
+
+def _rows(measures: Sequence[Measure], columns: Sequence[tuple[Any, str]]) -> list[tuple[str, list[Worded]]]:
+    return [
+        (measure.name, [measure.cell(metrics, judge) for metrics, judge in columns])
+        for measure in measures
+        if any(metrics is not None and is_known(measure.of(metrics)) for metrics, _ in columns)
+    ]
 
 
 HOP_MEASURES = (
     Measure("H-Acc", lambda part: part.h_acc),
     Measure("M-Acc, all questions", lambda part: part.m_acc),
     Measure("M-Acc, any question", lambda part: part.any_right_accuracy),
-    Measure("SRR, combined", lambda part: part.self_refutation.conditional, True),
+    _srr("SRR, combined", lambda part: part.self_refutation),
 )
 
 
 def chain_lengths(runs: Sequence[ReportedRun]) -> list[int]:
     """Lengths of chains that occur; 0 stands for cases without hop-wise predictions."""
-    return sorted({length for run in runs for length in run.figures.by_hops})
+    return sorted({length for run in runs for length in run.metrics.by_hops})
 
 
-def hop_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Cell]]]:
-    """Main figures by length of the chain, then H-Acc by the hop's place in it."""
-    rows = []
+def hop_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Worded]]]:
+    """Main metrics by length of the chain, then H-Acc by the hop's place in it."""
+    rows: list[tuple[str, list[Worded]]] = []
+    lengths = chain_lengths(runs)
     for measure in HOP_MEASURES:
-        for length in chain_lengths(runs):
-            parts = [run.figures.by_hops.get(length) for run in runs]
-            figures = [None if part is None else measure.of(part) for part in parts]
-            name = f"{measure.name}: {'chains of unknown length' if not length else f'{length}-hop chains'}"
-            rows.append((name, figures))
-    places = range(max((length for length in chain_lengths(runs)), default=0))
-    rows += [(f"Answers right at hop {n + 1} of the chain", [_at_hop(run.figures, n) for run in runs]) for n in places]
-    return [(name, [cell(f) for f in figures]) for name, figures in rows if any(map(has_figure, figures))]
+        for length in lengths:
+            chains = f"{length}-hop chains" if length else "chains of unknown length"
+            columns = [(run.metrics.by_hops.get(length), run.metrics.judge) for run in runs]
+            rows += _rows([replace(measure, name=f"{measure.name}: {chains}")], columns)
+    for hop in range(max(lengths, default=0)):
+        means = [_at_hop(run.metrics, hop) for run in runs]
+        if any(map(is_known, means)):
+            rows.append((f"Answers right at hop {hop + 1} of the chain", [worded_rate(found) for found in means]))
+    return rows
 
 
-def _at_hop(figures: RunMetrics, hop: int) -> Mean:
+def _at_hop(metrics: RunMetrics, hop: int) -> Mean:
     """Mean over cases of the share of the hop's answers that are right."""
-    values, missing = [], 0
-    for scores in figures.scores:
+    values: list[float] = []
+    missing = 0
+    for scores in metrics.scores:
         answers = [right for (number, _), right in scores.hop_answers.items() if number == hop]
-        judged = [right for right in answers if right is not None]
-        missing += bool(answers and not judged)
-        values += [sum(judged) / len(judged)] if judged else []
+        share = mean([float(right) for right in answers if right is not None])
+        if share is not None:
+            values.append(share)
+        elif answers:
+            missing += 1
     return Mean(tuple(values), missing)
 
 
 def book_rows(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
     """Closed-book against open-book, for runs that have both."""
-    names = {"hop_wise": "hop-wise only", "conflict": "conflict only", "combined": "combined"}
+    names: dict[Source, str] = {
+        "hop_wise": "hop-wise only",
+        "conflict": "conflict only",
+        "combined": "combined",
+    }
     rows = []
     for run in runs:
-        compared = compare_books(run.figures)
+        metrics = run.metrics
+        compared = compare_books(metrics)
         for source, name in names.items():
-            if source in compared and any(map(has_figure, (compared[source].closed_book, compared[source].open_book))):
-                found = compared[source]
-                rows.append(
-                    {
-                        "run": run.label,
-                        "name": name,
-                        "closed": cell(found.closed_book),
-                        "open": cell(found.open_book),
-                        **_paired(found.paired),
-                    }
-                )
+            found = compared.get(source)
+            if found is None or not (is_known(found.closed_book) or is_known(found.open_book)):
+                continue
+            closed, opened = metrics.self_refutation[source], (metrics.open_book_self_refutation or {}).get(source)
+            rows.append(
+                {
+                    "run": run.label,
+                    "name": name,
+                    "closed": worded_rate(found.closed_book, srr_notes(closed, metrics.judge)),
+                    "open": worded_rate(found.open_book, srr_notes(opened, metrics.judge)),
+                    **_paired(found.paired),
+                }
+            )
     return rows
 
 
 def paired_rows(runs: Sequence[ReportedRun]) -> tuple[list[dict[str, Any]], list[str]]:
     """Every run against the first, on the cases both have; and notes on those that cannot be paired."""
-    rows, notes = [], []
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
     for run in runs[1:]:
         first = runs[0]
-        if run.data_id and first.data_id and run.data_id != first.data_id:
+        if run.source.data_id and first.source.data_id and run.source.data_id != first.source.data_id:
             notes.append(f"{run.label}: other data than {first.label}, not paired.")
             continue
         try:
-            found = compare_runs(run.figures, first.figures)
+            found = compare_runs(run.metrics, first.metrics)
         except MetricsError as error:
             notes.append(f"{run.label}: {error}")
             continue
@@ -163,33 +189,31 @@ def paired_rows(runs: Sequence[ReportedRun]) -> tuple[list[dict[str, Any]], list
         for key, name in (("h_acc", "H-Acc"), ("m_acc", "M-Acc, all questions")):
             difference = found.differences[key]
             if difference.mean is not None:
-                spread = difference.interval
-                told = f" (95 %: {_signed(spread.low)} to {_signed(spread.high)})" if spread else ""
-                value = f"{_signed(difference.mean)} points{told}"
-                rows.append({"run": run.label, "name": name, "n": difference.n, "difference": value})
+                worded = replace(worded_difference(difference), count="")  # it has a column of its own
+                rows.append({"run": run.label, "name": name, "n": difference.n, "difference": str(worded)})
     return rows, notes
 
 
-def _paired(table: Any) -> dict[str, Any]:
-    p = table.p
-    told = "–" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
-    return {"n": table.n, "repaired": table.repaired, "harmed": table.harmed, "p": told}
+def _paired(table: PairedTable) -> dict[str, Any]:
+    return {"n": table.n, "repaired": table.repaired, "harmed": table.harmed, "p": p_value(table.p)}
 
 
 def seconds_per_edit(run: ReportedRun) -> float | None:
     """From run_info.json; for a published run from the cases' `time`. None for the unedited model."""
-    costs = run.info.get("costs")
+    costs = run.source.info.get("costs")
     if isinstance(costs, dict):
         return _number(costs.get("seconds_per_edit"))
-    timed = [(data, case) for data, case in zip(run.metrics, run.cases, strict=True) if case.error is None]
+    timed = [
+        (data, case) for data, case in zip(run.source.content, run.source.cases, strict=True) if case.error is None
+    ]
     seconds = sum(_number(data.get("time")) or 0.0 for data, _ in timed)
     edits = sum(len(case.edits) for _, case in timed)
     return seconds / edits if seconds and edits else None
 
 
 def cost_of(run: ReportedRun, name: str) -> float | None:
-    """A figure of run_info.json's `costs`."""
-    costs = run.info.get("costs")
+    """A number of run_info.json's `costs`."""
+    costs = run.source.info.get("costs")
     return _number(costs.get(name)) if isinstance(costs, dict) else None
 
 
@@ -206,11 +230,11 @@ _COSTS = (
 )
 
 
-def cost_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Cell]]]:
+def cost_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Worded]]]:
     """One row per cost that some run has."""
 
-    def row(name: str, values: Sequence[float | None], form: str) -> tuple[str, list[Cell]]:
-        return name, [Cell("–" if value is None else form.format(value)) for value in values]
+    def row(name: str, values: Sequence[float | None], form: str) -> tuple[str, list[Worded]]:
+        return name, [Worded(NOTHING if value is None else form.format(value)) for value in values]
 
     found = [
         ([seconds_per_edit(run) for run in runs], "Editing, seconds per edit", "{:,.1f}"),
@@ -224,31 +248,33 @@ def cost_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Cell]]]:
         values = [cost_of(run, key) for run in runs]
         found.append(([None if value is None else value * factor for value in values], name, form))
     rows = [row(name, values, form) for values, name, form in found if any(v is not None for v in values)]
-    devices = [run.info.get("device") if isinstance(run.info.get("device"), dict) else {} for run in runs]
-    told = [" ".join(str(d.get(key) or "") for key in ("name", "type", "dtype")).strip() for d in devices]
-    return [*rows, ("Device", [Cell(text or "–") for text in told])] if any(told) else rows
+    devices = [_device(run.source.info.get("device")) for run in runs]
+    return [*rows, ("Device", [Worded(text or NOTHING) for text in devices])] if any(devices) else rows
+
+
+def _device(device: Any) -> str:
+    if not isinstance(device, dict):
+        return ""
+    return " ".join(str(device.get(key) or "") for key in ("name", "type", "dtype")).strip()
 
 
 def run_rows(runs: Sequence[ReportedRun]) -> list[dict[str, Any]]:
     """Which runs these are, with the cases that have no predictions."""
     rows = []
     for run in runs:
-        failed = [(str(case.case_id), case.error) for case in run.cases if case.error is not None]
+        failed = [(str(case.case_id), case.error) for case in run.source.cases if case.error is not None]
         rows.append(
             {
                 "label": run.label,
-                "method": run.method or "–",
-                "model": run.model or "–",
-                "dataset": run.dataset or "–",
-                "name": run.name,
-                "cases": run.figures.cases,
-                "edits": run.figures.edits,
-                "status": str(run.info.get("status") or "–"),
+                "method": run.source.method or NOTHING,
+                "model": run.source.model or NOTHING,
+                "dataset": run.source.dataset or NOTHING,
+                "name": run.source.name,
+                "cases": run.metrics.cases,
+                "edits": run.metrics.edits,
+                "status": str(run.source.info.get("status") or NOTHING),
                 "failed": failed,
-                "errors": sorted(run.table.errors().items(), key=lambda pair: -pair[1]),
+                "errors": sorted(run.verdicts.errors().items(), key=lambda pair: -pair[1]),
             }
         )
     return rows
-
-
-# ---- records -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ it is what a run resumes from, after any stop.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from dataclasses import dataclass, field
@@ -23,41 +22,30 @@ from causaledit.errors import (
     EditFailedError,
     RequestError,
 )
-from causaledit.models.adapters import forget_adapter
+from causaledit.methods.call import edit_in_place
 from causaledit.models.batches import is_out_of_memory
-from causaledit.models.edited import undo_edit, weights_changed
 from causaledit.models.loading import load_from_hparams
 from causaledit.models.weights import fingerprint
 from causaledit.probes.asking import Prober
 from causaledit.probes.sets import CaseProbe, build_probes
-from causaledit.runs.folder import RunFolder, _RunInfo, locked
-from causaledit.runs.plan import Plan, _run_args
+from causaledit.probes.trained import TrainedPrompts
+from causaledit.runs.folder import RunFolder, RunInfo, locked
 from causaledit.runs.post import assemble_post, case_averages
 from causaledit.support.files import write_json
 from causaledit.support.progress import ProgressSink, SilentProgress
 from causaledit.support.seeding import seeded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from causaledit.models.loading import LoadedModel
     from causaledit.mquake.cases import Case
     from causaledit.mquake.selection import Group
+    from causaledit.runs.plan import Plan
 
 
 logger = logging.getLogger(__name__)
-
-
-# ---- arguments -------------------------------------------------------------------------------------
-
-
-# ---- the plan --------------------------------------------------------------------------------------
-
-
-# ---- the folder ------------------------------------------------------------------------------------
-
-
-# ---- metrics of a case -----------------------------------------------------------------------------
 
 
 # ---- progress --------------------------------------------------------------------------------------
@@ -67,7 +55,7 @@ class RunSink(Protocol):
     stages: ProgressSink
 
     def begin(self, plan: Plan, done: int) -> None:
-        """The model is loaded; so many cases were finished before."""
+        """The model is loaded; `done` cases were finished before."""
 
     def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
         """A case is on disk; `running` are the averages so far."""
@@ -103,7 +91,14 @@ class RunSummary:
     costs: dict[str, Any] = field(default_factory=dict)
 
 
-def execute(plan: Plan, sink: RunSink | None = None, *, model: Any = None, tokenizer: Any = None) -> RunSummary:
+def execute(
+    plan: Plan,
+    sink: RunSink | None = None,
+    *,
+    model: Any = None,
+    tokenizer: Any = None,
+    load: Callable[[Any], LoadedModel] = load_from_hparams,
+) -> RunSummary:
     """Run a plan to its end, going on where an earlier call stopped.
 
     Args:
@@ -111,6 +106,7 @@ def execute(plan: Plan, sink: RunSink | None = None, *, model: Any = None, token
         sink: Where progress goes.
         model: A loaded model with its `tokenizer`, instead of loading the hparams' one; restored bit for bit.
         tokenizer: See `model`.
+        load: Loads the model that hyper-parameters name, where there is a case to run and no `model`.
 
     Raises:
         CausalEditError: The run cannot go on; finished cases are on disk. A case that cannot be edited does not
@@ -118,18 +114,18 @@ def execute(plan: Plan, sink: RunSink | None = None, *, model: Any = None, token
     """
     folder = RunFolder(plan.folder, plan.cases)
     with locked(plan.folder):
-        info = _RunInfo(plan)
-        write_json(plan.folder / "meta" / "run_args.json", _run_args(plan))
+        info = RunInfo(plan)
+        info.measure_memory()
+        write_json(plan.folder / "meta" / "run_args.json", dict(plan.run_args))
         requests = [edit.to_request(case.case_id) for case in plan.cases for edit in case.edits]
         write_json(plan.folder / "requests.json", requests)
         folder.assemble()
         status, reason = "failed", None
         try:
-            todo = [case for case in plan.cases if not folder.is_finished(case)]
-            if todo:
+            if todo := folder.unfinished():
                 if model is None:
-                    model, tokenizer = load_from_hparams(plan.hparams)
-                _Execution(plan, folder, sink or SilentRun(), info, model, tokenizer).run()
+                    model, tokenizer = load(plan.hparams)
+                _Execution(plan, folder, sink or SilentRun(), info, model, tokenizer).run(todo)
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -139,17 +135,14 @@ def execute(plan: Plan, sink: RunSink | None = None, *, model: Any = None, token
             raise
         finally:
             folder.assemble()
-            failed = {i["case_id"]: i["error"] for i in folder.items if "error" in i}
             info.write(status, folder, reason)
-        return RunSummary(plan.folder, folder.averages(), failed, info.costs(folder))
+        return RunSummary(plan.folder, folder.averages(), folder.failed, info.costs(folder))
 
 
 class _Execution:
     """One process's part of a run: the loaded model, and the loop over groups."""
 
-    def __init__(
-        self, plan: Plan, folder: RunFolder, sink: RunSink, info: _RunInfo, model: Any, tokenizer: Any
-    ) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any) -> None:
         self.plan, self.folder, self.sink, self.info = plan, folder, sink, info
         self.model, self.tokenizer = model, tokenizer
         arguments = plan.arguments
@@ -159,26 +152,26 @@ class _Execution:
             token_budget=arguments.token_budget,
             template_kwargs=getattr(plan.hparams, "chat_template_kwargs", None),
         )
-        self.apply = plan.method.load_apply() if plan.method else None
+        self.method = plan.method
         self.weights_total = sum(parameter.numel() for parameter in model.parameters())
 
-    def run(self) -> None:
-        """All groups that are not finished."""
+    def run(self, todo: Sequence[Case]) -> None:
+        """All groups with a case to run."""
         kinds = self.plan.arguments.probes
-        todo = [case for case in self.plan.cases if not self.folder.is_finished(case)]
         prompts = [probe.prompt + probe.prefix for case in todo for probe in build_probes(case, kinds)]
         self.prober.check_window(self.model, prompts)
-        self.info.measured(self.model, self.tokenizer)
+        self.info.measure_machine(self.model, self.tokenizer)
         self.info.write("running", self.folder)
         self.sink.begin(self.plan, len(self.plan.cases) - len(todo))
         untouched = fingerprint(self.model)
+        wanted = {case.case_id for case in todo}
         for number, group in enumerate(self.plan.groups):
-            cases = [case for case in group.cases if not self.folder.is_finished(case)]
+            cases = [case for case in group.cases if case.case_id in wanted]
             if not cases:
                 continue
             with seeded(self.plan.arguments.shuffle_seed):  # whatever ran before: a resumed run edits alike
                 self._group(number, group, cases)
-            if self.apply is not None and fingerprint(self.model) != untouched:
+            if self.method is not None and fingerprint(self.model) != untouched:
                 raise EditFailedError(
                     f"{self.plan.arguments.editing_method} did not restore the model's weights after case "
                     f"{cases[-1].case_id}: the run stops, as later cases would be wrong. Finished cases are kept."
@@ -187,7 +180,7 @@ class _Execution:
     def _group(self, number: int, group: Group, cases: Sequence[Case]) -> None:
         probes = {case.case_id: build_probes(case, self.plan.arguments.probes) for case in cases}
         before: dict[int | str, dict[str, str]] = {case.case_id: {} for case in cases}
-        if self.apply is None:
+        if self.method is None:
             for case in cases:
                 self._case(number, case, self.model, probes[case.case_id], None, {"group": number})
             return
@@ -195,11 +188,12 @@ class _Execution:
             prompts = [probe.prompt for probe in probes[case.case_id] if probe.kind == "locality"]
             before[case.case_id] = dict(zip(prompts, self.prober.ask(self.model, prompts), strict=True))
         requests = [edit.to_request(_owner(group, edit)) for edit in group.edits]
+        report = self.method.load_report()()
         began = time.perf_counter()
         try:
-            edited, weights_copy = self.apply(
-                self.model, self.tokenizer, requests, self.plan.hparams,
-                copy=False, return_orig_weights=True, keep_original_weight=False, **self._progress(),
+            edited = edit_in_place(
+                self.method, self.model, self.tokenizer, requests, self.plan.hparams,
+                progress=self.sink.stages, report=report,
             )  # fmt: skip
         except (EditFailedError, RequestError, RuntimeError, MemoryError) as error:
             if not isinstance(error, CausalEditError) and not is_out_of_memory(error):
@@ -209,25 +203,18 @@ class _Execution:
         seconds = time.perf_counter() - began
         cost: dict[str, Any] = {"group": number, "edit_seconds": seconds, "edits": len(group.edits)}
         try:
-            changed = weights_changed(self.model, edited, weights_copy)
-            cost |= {"weights_changed": changed, "weights_total": self.weights_total}
+            cost |= {"weights_changed": edited.parameters_changed(), "weights_total": self.weights_total}
             for case in cases:
                 self._case(
-                    number, case, edited, probes[case.case_id], before[case.case_id], cost,
-                    compact=not callable(weights_copy),
+                    number, case, edited.model, probes[case.case_id], before[case.case_id], cost,
+                    trained=TrainedPrompts(report.trained_prompts), compact=not edited.own_generate,
                 )  # fmt: skip
         finally:
-            self._undo(edited, weights_copy)
-
-    def _progress(self) -> dict[str, Any]:
-        """Our progress sink, for methods that take one."""
-        parameters = inspect.signature(self.apply).parameters.values()
-        takes = any(p.name == "progress" or p.kind is p.VAR_KEYWORD for p in parameters)
-        return {"progress": self.sink.stages} if takes else {}
+            self.model = edited.undo()
 
     def _case(
         self, number: int, case: Case, model: Any, probes: Sequence[CaseProbe], before: Mapping[str, str] | None,
-        cost: Mapping[str, Any], *, compact: bool = True,
+        cost: Mapping[str, Any], *, trained: TrainedPrompts | None = None, compact: bool = True,
     ) -> None:  # fmt: skip
         asked, spent = self.prober.count.generated, self.prober.seconds
         predictions = self.prober.ask(
@@ -243,7 +230,7 @@ class _Execution:
         }
         if self.plan.arguments.batch_edit is not None:
             item["batch"] = number
-        item["post"] = assemble_post(case, probes, predictions, before)
+        item["post"] = assemble_post(case, probes, predictions, before, trained or TrainedPrompts())
         probing = {
             "probe_seconds": self.prober.seconds - spent,
             "probe_tokens": self.prober.count.generated - asked,
@@ -267,15 +254,8 @@ class _Execution:
 
     def _report(self, case: Case, item: Mapping[str, Any]) -> None:
         self.sink.case_done(case.case_id, self.folder.averages())
-        figures = {name: value for name, value in case_averages(item).items() if value is not None}
-        logger.debug("case %s: %s, %.0f s", case.case_id, figures, item["time"])
-
-    def _undo(self, edited: Any, weights_copy: Any) -> None:
-        if not weights_copy and hasattr(edited, "peft_config"):
-            edited.unload()  # nobody keeps the adapter: the plain model is taken out of it, not copied
-            forget_adapter(self.model)
-        else:
-            undo_edit(self.model, edited, weights_copy)
+        known = {name: value for name, value in case_averages(item).items() if value is not None}
+        logger.debug("case %s: %s, %.0f s", case.case_id, known, item["time"])
 
 
 def _owner(group: Group, edit: Any) -> int | str:

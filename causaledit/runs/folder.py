@@ -15,9 +15,10 @@ import torch
 
 from causaledit.errors import RunError, SaveError
 from causaledit.probes.asking import plain_rate
-from causaledit.runs.post import _mean, averages, case_averages
+from causaledit.runs.post import averages, case_averages
 from causaledit.support.costs import peak_rss_mb, reset_peak_rss, versions
 from causaledit.support.files import read_object, write_json
+from causaledit.support.statistics import mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 ASSEMBLE_EVERY = 60.0  # seconds between two metrics.json of a run under way
 
 
@@ -36,10 +36,10 @@ class RunFolder:
     """The files of one run."""
 
     def __init__(self, path: Path, cases: Sequence[Case]) -> None:
-        self.path = path
+        self.path, self.cases = path, cases
         self.positions = {case.case_id: position for position, case in enumerate(cases)}
         self.finished: dict[int, dict[str, Any]] = {}
-        self._figures: dict[int, dict[str, float | None]] = {}
+        self._averages: dict[int, dict[str, float | None]] = {}
         for position, case in enumerate(cases):
             record = self._read(position)
             if record is not None and record["item"].get("case_id") == case.case_id:
@@ -61,12 +61,17 @@ class RunFolder:
 
     def _take(self, position: int, record: dict[str, Any]) -> None:
         self.finished[position] = record
-        self._figures[position] = case_averages(record["item"])
+        self._averages[position] = case_averages(record["item"])
 
-    def is_finished(self, case: Case) -> bool:
-        """Whether a case is done; one that failed is tried again by a later call."""
-        record = self.finished.get(self.positions[case.case_id])
-        return record is not None and "error" not in record["item"]
+    def unfinished(self) -> list[Case]:
+        """The cases that are left to do; one that failed is tried again by a later call."""
+        done = {item["case_id"] for item in self.items if "error" not in item}
+        return [case for case in self.cases if case.case_id not in done]
+
+    @property
+    def failed(self) -> dict[int | str, str]:
+        """Cases that could not be edited, with the reason."""
+        return {item["case_id"]: item["error"] for item in self.items if "error" in item}
 
     def write(self, case: Case, item: dict[str, Any], cost: dict[str, Any]) -> None:
         """Put a finished case on disk, whole or not at all."""
@@ -89,7 +94,7 @@ class RunFolder:
 
     def averages(self) -> dict[str, Any]:
         """The content of res.json so far."""
-        return averages(self.items, [self._figures[position] for position in sorted(self.finished)])
+        return averages(self.items, [self._averages[position] for position in sorted(self.finished)])
 
     def assemble(self) -> None:
         """Write metrics.json and res.json from the finished cases."""
@@ -122,7 +127,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-class _RunInfo:
+class RunInfo:
     """meta/run_info.json: versions, device, status, costs."""
 
     def __init__(self, plan: Plan) -> None:
@@ -133,11 +138,15 @@ class _RunInfo:
         self.device = self.before.get("device")
         self.plain_tokens_per_second = self.before.get("costs", {}).get("plain_tokens_per_second")
         self.ran = False
-        self.resettable = reset_peak_rss()
+        self.peak_rss_of: str | None = None
+
+    def measure_memory(self) -> None:
+        """Count the process's peak memory from now on: the model and what the run does with it."""
+        self.peak_rss_of = "run" if reset_peak_rss() else "process"
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
 
-    def measured(self, model: Any, tokenizer: Any) -> None:
+    def measure_machine(self, model: Any, tokenizer: Any) -> None:
         """Note the device, and once per run the speed of plain generation on it."""
         self.ran = True
         device = torch.device(model.device)
@@ -168,11 +177,11 @@ class _RunInfo:
             "cost_tokens_per_edit": per_edit * rate if rate and per_edit is not None else None,
             "probe_seconds": sum(cost.get("probe_seconds", 0.0) for cost in folder.costs),
             "probe_tokens": sum(cost.get("probe_tokens", 0) for cost in folder.costs),
-            "weights_changed": _mean(changed),
-            "weights_changed_share": _mean(changed) / total if changed and total else None,
+            "weights_changed": mean(changed),
+            "weights_changed_share": sum(changed) / len(changed) / total if changed and total else None,
             "peak_rss_mb": max(peak_rss_mb() if self.ran else 0.0, before.get("peak_rss_mb") or 0.0),
-            "peak_rss_of": ("run" if self.resettable else "process") if self.ran else before.get("peak_rss_of"),
-            "peak_gpu_mb": max(gpu if self.ran else 0.0, before.get("peak_gpu_mb") or 0.0) if gpu is not None else None,
+            "peak_rss_of": self.peak_rss_of if self.ran else before.get("peak_rss_of"),
+            "peak_gpu_mb": None if gpu is None else max(gpu if self.ran else 0.0, before.get("peak_gpu_mb") or 0.0),
         }
 
     def write(self, status: str, folder: RunFolder, error: str | None = None) -> None:
@@ -185,8 +194,8 @@ class _RunInfo:
                 "started": self.started,
                 "written": _now(),
                 "cases": len(self.plan.cases),
-                "finished_cases": len([item for item in folder.items if "error" not in item]),
-                "failed_cases": [item["case_id"] for item in folder.items if "error" in item],
+                "finished_cases": len(folder.items) - len(folder.failed),
+                "failed_cases": list(folder.failed),
                 "left_out_cases": list(self.plan.left_out),
                 "batches": len(self.plan.groups) if self.plan.arguments.batch_edit else None,
                 "dataset": {"name": self.plan.dataset.name, "sha256": self.plan.sha256},

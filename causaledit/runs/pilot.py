@@ -24,8 +24,8 @@ def make_pilot_plan(
         datatype: A data set with narratives, or the path of one.
         model_type: Name of an hparams file that names the model, or a model.
         hparams_path: An hparams file instead.
-        max_cases: At most so many cases.
-        hop: Only cases of so many hops.
+        max_cases: The most cases to take.
+        hop: Only cases whose chain has this many hops.
         further: `shuffle_seed`, `output_root`, `run_id`, `device`, `max_new_tokens`, `token_budget`: see
             `RunArguments`.
 

@@ -28,7 +28,7 @@ from causaledit.mquake.selection import (
     select_cases,
 )
 from causaledit.probes.asking import MAX_NEW_TOKENS, TOKEN_BUDGET
-from causaledit.probes.sets import DEFAULT_KINDS, PROBE_SET_VERSION, Kind
+from causaledit.probes.sets import DEFAULT_KINDS, PROBE_SET_VERSION, ProbeKind
 from causaledit.support.files import check_writable
 from causaledit.support.paths import hparams_dir
 
@@ -39,10 +39,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
-
-
 _NAME = re.compile(r"[\w.-]+")
 
 
@@ -55,12 +52,12 @@ class RunArguments:
         datatype: A data set's name, or the path of an MQuAKE file.
         model_type: Name of the hparams file in `hparams/{editing_method}/`; for `PreEdited` also a model.
         hparams_path: An hparams file instead.
-        max_cases: At most so many cases.
-        hop: Only cases of so many hops.
+        max_cases: The most cases to take.
+        hop: Only cases whose chain has this many hops.
         shuffle_seed: Seed of the selection.
         exp_tag: Part of the folder's name.
-        batch_edit: Group unique edits into batches of so many.
-        skip_cases: Leave out so many of the first chosen cases.
+        batch_edit: Apply unique edits together, in batches of this size.
+        skip_cases: How many of the first chosen cases to leave out.
         output_root: Where runs are kept.
         run_id: Name of the run; the same name resumes it. None makes a new one.
         device: Instead of the hparams' device.
@@ -82,7 +79,7 @@ class RunArguments:
     output_root: str = "./output/experiments"
     run_id: str | None = None
     device: str | None = None
-    probes: tuple[Kind, ...] = DEFAULT_KINDS
+    probes: tuple[ProbeKind, ...] = DEFAULT_KINDS
     max_new_tokens: int = MAX_NEW_TOKENS
     token_budget: int = TOKEN_BUDGET
 
@@ -135,6 +132,7 @@ class Plan:
         left_out: Chosen cases that are in no batch (`--batch_edit`).
         folder: Where the run is kept.
         resumed: Whether it was there already.
+        run_args: What meta/run_args.json says: the flags, and what they stood for.
     """
 
     arguments: RunArguments
@@ -146,6 +144,7 @@ class Plan:
     left_out: tuple[int | str, ...]
     folder: Path
     resumed: bool
+    run_args: Mapping[str, Any]
 
     @property
     def cases(self) -> list[Case]:
@@ -181,8 +180,21 @@ def make_plan(arguments: RunArguments) -> Plan:
         logger.warning("--batch_edit: %d of %d cases have no batch of their own", len(left_out), len(cases))
     check_writable(Path(arguments.output_root), "--output_root")
     sha256 = hashlib.sha256(dataset.path.read_bytes()).hexdigest()
-    plan = Plan(arguments, method, hparams, dataset, sha256, tuple(groups), left_out, Path(), False)
-    return _with_folder(plan)
+    arguments = dataclasses.replace(arguments, run_id=arguments.run_id or new_run_id())
+    run_args = _run_args(arguments, hparams, sha256)
+    folder, resumed = _find_folder(arguments, dataset, len(inside), run_args)
+    return Plan(
+        arguments=arguments,
+        method=method,
+        hparams=hparams,
+        dataset=dataset,
+        sha256=sha256,
+        groups=tuple(groups),
+        left_out=left_out,
+        folder=folder,
+        resumed=resumed,
+        run_args=run_args,
+    )
 
 
 def _find_method(arguments: RunArguments) -> tuple[Method | None, Any]:
@@ -198,7 +210,8 @@ def _find_method(arguments: RunArguments) -> tuple[Method | None, Any]:
         raise RunError(f"--editing_method: {error} Or {PRE_EDITED!r}, the unedited model.{hint}") from None
     own = Path("hparams") / name / f"{model_type}.yaml"  # as the published tool looks it up
     path = arguments.hparams_path or (own if own.is_file() else model_type)
-    return method, method.load_hparams().from_hparams(str(path))
+    kind: Any = method.load_hparams()
+    return method, kind.from_hparams(str(path))
 
 
 def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
@@ -264,29 +277,33 @@ def new_run_id() -> str:
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def _with_folder(plan: Plan) -> Plan:
-    parent = place_of(plan.arguments, plan.dataset, plan.arguments.editing_method)
-    run_id = plan.arguments.run_id or new_run_id()
-    arguments = dataclasses.replace(plan.arguments, run_id=run_id)
-    folder = parent / f"n{len(plan.cases)}_seed{arguments.shuffle_seed}_{run_id}"
-    plan = dataclasses.replace(plan, arguments=arguments, folder=folder)
-    existing = [f for f in sorted(parent.glob("n*_seed*")) if (m := _FOLDER.fullmatch(f.name)) and m[1] == run_id]
-    for other in existing:
-        if (other / "meta" / "run_args.json").is_file():
-            _refuse_other_arguments(plan, json.loads((other / "meta" / "run_args.json").read_text(encoding="utf-8")))
-            plan = dataclasses.replace(plan, resumed=True)
-    return plan
+def _find_folder(
+    arguments: RunArguments, dataset: LocatedDataset, cases: int, run_args: Mapping[str, Any]
+) -> tuple[Path, bool]:
+    """Where the run is kept, and whether it was begun before.
+
+    Raises:
+        RunError: A run of that id was started with other arguments.
+    """
+    parent = place_of(arguments, dataset, arguments.editing_method)
+    resumed = False
+    for other in sorted(parent.glob("n*_seed*")):
+        named = _FOLDER.fullmatch(other.name)
+        started = other / "meta" / "run_args.json"
+        if named and named[1] == arguments.run_id and started.is_file():
+            _refuse_other_arguments(arguments, run_args, json.loads(started.read_text(encoding="utf-8")))
+            resumed = True
+    return parent / f"n{cases}_seed{arguments.shuffle_seed}_{arguments.run_id}", resumed
 
 
-def _run_args(plan: Plan) -> dict[str, Any]:
-    """What is written to meta/run_args.json: the flags, and what they stood for."""
+def _run_args(arguments: RunArguments, hparams: Any, sha256: str) -> dict[str, Any]:
     return {
-        **plan.arguments.comparable(),
-        "output_root": plan.arguments.output_root,
-        "run_id": plan.arguments.run_id,
-        "dataset_sha256": plan.sha256,
+        **arguments.comparable(),
+        "output_root": arguments.output_root,
+        "run_id": arguments.run_id,
+        "dataset_sha256": sha256,
         "probe_set_version": PROBE_SET_VERSION,
-        "hparams": json.loads(json.dumps(_plain(plan.hparams), default=str)),
+        "hparams": json.loads(json.dumps(_plain(hparams), default=str)),
     }
 
 
@@ -294,13 +311,13 @@ def _plain(hparams: Any) -> dict[str, Any]:
     return hparams.to_dict() if hasattr(hparams, "to_dict") else dict(vars(hparams))
 
 
-def _refuse_other_arguments(plan: Plan, started_with: Mapping[str, Any]) -> None:
-    now = _run_args(plan)
+def _refuse_other_arguments(arguments: RunArguments, now: Mapping[str, Any], started_with: Mapping[str, Any]) -> None:
+    flags = arguments.comparable()
     for name in now:
         before = started_with.get(name)
         if name in ("output_root", "run_id") or before == now[name]:
             continue
-        if name in plan.arguments.comparable():
+        if name in flags:
             what = f"--{name} {_shown(before)}, and now it is {_shown(now[name])}"
         elif name == "hparams":
             changed = [key for key in now[name] if (before or {}).get(key) != now[name][key]]
@@ -308,7 +325,7 @@ def _refuse_other_arguments(plan: Plan, started_with: Mapping[str, Any]) -> None
         else:
             what = f"another {name.replace('_', ' ')} ({_shown(before)}, now {_shown(now[name])})"
         raise RunError(
-            f"--run_id {plan.arguments.run_id!r} was started with {what}: give the same arguments to resume it, or "
+            f"--run_id {arguments.run_id!r} was started with {what}: give the same arguments to resume it, or "
             "another --run_id."
         )
 

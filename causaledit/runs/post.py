@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.facts.answers import alias_match
-from causaledit.probes.sets import PROBE_SET_VERSION, CaseProbe
+from causaledit.probes.sets import CONFLICT, HOP, PROBE_SET_VERSION, CaseProbe
+from causaledit.support.statistics import mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from causaledit.mquake.cases import Case
+    from causaledit.probes.trained import TrainedPrompts
 
 
 # published keys, in published order; ours is the last
@@ -21,7 +23,11 @@ POST_KEYS = (
 
 
 def assemble_post(
-    case: Case, probes: Sequence[CaseProbe], predictions: Sequence[str], before: Mapping[str, str]
+    case: Case,
+    probes: Sequence[CaseProbe],
+    predictions: Sequence[str],
+    before: Mapping[str, str],
+    trained: TrainedPrompts,
 ) -> dict[str, Any]:
     """The `post` of metrics.json from the answers to a case's probes.
 
@@ -30,6 +36,7 @@ def assemble_post(
         probes: What was asked.
         predictions: The answers, in the same order.
         before: Answers of the unedited model to the locality prompts.
+        trained: What the method trained on; such predictions are marked.
     """
     post: dict[str, Any] = {key: [] for key in POST_KEYS}
     asked = {(probe.kind, probe.open_book) for probe in probes}
@@ -40,13 +47,17 @@ def assemble_post(
     if ("hop", True) in asked:
         post["causal_enhanced_hop_wise_pred"] = _empty_hops(case, probes, open_book=True)
     if ("conflict", True) in asked:  # eight places per edit; an edit without a narrative leaves its own empty
-        post["causal_enhanced_conflict_probe"] = [None] * (8 * len(case.edits))
+        post["causal_enhanced_conflict_probe"] = [None] * (len(CONFLICT) * len(case.edits))
     for probe, text in zip(probes, predictions, strict=True):
         entry: dict[str, Any] = {"q": probe.q, "prompt": probe.prompt, "ref": list(probe.ref), "pred": text}
         if probe.edit is not None:
             entry["edit"] = probe.edit
+        if probe.rivals:
+            entry["rivals"] = list(probe.rivals)
         if probe.prefix:
             entry["forced_prefix"] = probe.prefix
+        if probe.prompt in trained:
+            entry["trained"] = True
         if probe.kind == "hop" and probe.open_book:
             post["causal_enhanced_hop_wise_pred"][probe.hop][probe.slot] = entry
         elif probe.kind == "hop":
@@ -56,8 +67,8 @@ def assemble_post(
         elif probe.kind == "multi_hop":
             post["accuracy_pred"].append(entry)
             post["accuracy"].append(alias_match(text, probe.ref))
-        elif probe.kind == "conflict" and probe.open_book:
-            post["causal_enhanced_conflict_probe"][8 * probe.edit + probe.slot] = entry
+        elif probe.kind == "conflict" and probe.open_book and probe.edit is not None:
+            post["causal_enhanced_conflict_probe"][len(CONFLICT) * probe.edit + probe.slot] = entry
         elif probe.kind == "conflict":
             post["conflict_probe"].append(entry)
         elif probe.kind == "old_knowledge":
@@ -70,44 +81,40 @@ def assemble_post(
 def _empty_hops(case: Case, probes: Sequence[CaseProbe], *, open_book: bool) -> list[list[Any]]:
     """Three places per hop of the new chain; none for a hop that is not asked about."""
     asked = {probe.hop for probe in probes if probe.kind == "hop" and probe.open_book == open_book}
-    return [[None] * 3 if hop in asked else [] for hop in range(len(case.hops))]
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    return [[None] * len(HOP) if hop in asked else [] for hop in range(len(case.hops))]
 
 
 def case_averages(item: Mapping[str, Any]) -> dict[str, float | None]:
-    """Quick figures of one case by alias match; None where nothing was asked."""
+    """Quick averages of one case by alias match; None where nothing was asked."""
     post = item.get("post") or {}
     hops = [sum(hop) / len(hop) for hop in post.get("hop_wise", ()) if hop]
     accuracy = [float(hit) for hit in post.get("accuracy", ())]
     local = [p for p in post.get("locality_probe", ()) if alias_match(p["pred_before"], p["ref"])]
     old = [alias_match(p["pred"], p["ref"]) for p in post.get("old_knowledge_probe", ())]
     return {
-        "hop_wise": _mean(hops),
-        "accuracy": _mean(accuracy),
+        "hop_wise": mean(hops),
+        "accuracy": mean(accuracy),
         "any_right_accuracy": float(any(accuracy)) if accuracy else None,
-        "old_knowledge": _mean([float(hit) for hit in old]),
-        "locality": _mean([float(alias_match(p["pred"], p["ref"])) for p in local]),
+        "old_knowledge": mean([float(hit) for hit in old]),
+        "locality": mean([float(alias_match(p["pred"], p["ref"])) for p in local]),
     }
 
 
 def averages(
-    items: Sequence[Mapping[str, Any]], figures: Sequence[Mapping[str, float | None]] | None = None
+    items: Sequence[Mapping[str, Any]], per_case: Sequence[Mapping[str, float | None]] | None = None
 ) -> dict[str, Any]:
     """The content of res.json: means over cases by alias match, with how many cases each is over.
 
-    Locality is the share of answers that were right before the edit and still are. These are the quick figures of
-    a run; the verdicts of a judge are what counts (`causaledit analyze`).
+    Locality is the share of answers that were right before the edit and still are. These are quick averages;
+    the verdicts of a judge are what counts (`causaledit analyze`).
 
     Args:
         items: The cases of metrics.json.
-        figures: Their `case_averages`, where they are known.
+        per_case: Their `case_averages`, where they are known.
     """
-    figures = [case_averages(item) for item in items] if figures is None else figures
+    known = [case_averages(item) for item in items] if per_case is None else per_case
     done = [item for item in items if "error" not in item]
-    per_case = [known for item, known in zip(items, figures, strict=True) if "error" not in item]
+    counted = [of_case for item, of_case in zip(items, known, strict=True) if "error" not in item]
     result: dict[str, Any] = {
         "cases": len(done),
         "failed": len(items) - len(done),
@@ -116,8 +123,8 @@ def averages(
         "probe_set_version": PROBE_SET_VERSION,
     }
     for name in ("hop_wise", "accuracy", "any_right_accuracy", "old_knowledge", "locality"):
-        values = [known[name] for known in per_case if known[name] is not None]
-        result[name] = _mean(values)
+        values = [value for of_case in counted if (value := of_case[name]) is not None]
+        result[name] = mean(values)
         result[f"{name}_cases"] = len(values)
-    result["time"] = _mean([item["time"] for item in done])
+    result["time"] = mean([item["time"] for item in done])
     return result

@@ -79,7 +79,7 @@ class RichProgress:
             return
         self._tokens += tokens
         seconds = max(time.perf_counter() - self._started, 1e-6)
-        fields: dict[str, str] = {"rate": f"{self._tokens / seconds:.0f} tok/s" if self._tokens else ""}
+        fields: dict[str, Any] = {"rate": f"{self._tokens / seconds:.0f} tok/s" if self._tokens else ""}
         if loss is not None:
             fields["loss"] = f"loss {loss:.3f}"
         self._progress.update(self._task, advance=1, **fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,7 +22,7 @@ class Interval(NamedTuple):
 
 def wilson(hits: int, total: int) -> Interval | None:
     """Wilson score interval of a share (Wilson 1927); None over nothing."""
-    from statsmodels.stats.proportion import proportion_confint
+    from statsmodels.stats.proportion import proportion_confint  # type: ignore[import-untyped]  # ships no types
 
     if not total:
         return None
@@ -37,7 +38,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = R
     certainty; the Wilson interval over as many yes-or-no cases, which is wider, is given instead.
     """
     import numpy as np
-    from scipy.stats import bootstrap
+    from scipy.stats import bootstrap  # type: ignore[import-untyped]  # ships no types
 
     if len(values) < 2:
         return None
@@ -58,7 +59,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = R
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Exact two-sided McNemar test on the discordant pairs (McNemar 1947); 1 where there are none."""
-    from statsmodels.stats.contingency_tables import mcnemar
+    from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]  # ships no types
 
     if not only_first + only_second:
         return 1.0
@@ -164,14 +165,15 @@ class PairedTable:
     @classmethod
     def of(cls, pairs: Iterable[tuple[bool | None, bool | None]], *, yes_is_good: bool = True) -> PairedTable:
         """Count pairs (this run, the other run)."""
-        counts = {(True, True): 0, (True, False): 0, (False, True): 0, (False, False): 0}
-        not_judged = 0
-        for this, other in pairs:
-            if this is None or other is None:
-                not_judged += 1
-            else:
-                counts[bool(this), bool(other)] += 1
-        return cls(*counts.values(), not_judged, yes_is_good)
+        counts = Counter("not judged" if None in pair else (bool(pair[0]), bool(pair[1])) for pair in pairs)
+        return cls(
+            both=counts[True, True],
+            only_this=counts[True, False],
+            only_other=counts[False, True],
+            neither=counts[False, False],
+            not_judged=counts["not judged"],
+            yes_is_good=yes_is_good,
+        )
 
     @property
     def n(self) -> int:
@@ -202,5 +204,6 @@ def _listed(interval: Interval | None) -> list[float] | None:
     return None if interval is None else list(interval)
 
 
-def _mean(values: list[float]) -> float | None:
+def mean(values: Sequence[float]) -> float | None:
+    """The mean; None over nothing."""
     return sum(values) / len(values) if values else None

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from causaledit.errors import HostError
+from causaledit.errors import HostError, one_line
+from causaledit.hosts.easyedit.requirements import ENTRY_MODULES, install_lines, missing_packages
+from causaledit.support.torchvision import make_torchvision_importable
 
 HOME_VARIABLE = "EASYEDIT_HOME"
 
@@ -60,14 +62,14 @@ def _import_parts() -> _Parts:
             "EasyEdit (the package `easyeditor`) is not importable: set EASYEDIT_HOME to a checkout of it, or use "
             "causaledit's embedded host (causaledit.EmbeddedEditor)."
         )
-    names = ("easyeditor", "easyeditor.util.alg_dict", "easyeditor.editors.batch_editor", "easyeditor.editors.editor")
+    make_torchvision_importable()
     try:
-        parts = _Parts(*(importlib.import_module(name) for name in names))
+        parts = _Parts(*(importlib.import_module(name) for name in ENTRY_MODULES))
         utilities = importlib.import_module("easyeditor.editors.utils")
         base_editor, batch_editor = parts.editors.BaseEditor, parts.batches.BatchEditor
         _ = parts.algorithms.ALG_DICT
     except Exception as error:  # whatever its own import runs into
-        raise HostError(f"{_where()} cannot be imported here: {error}. Its own requirements may be missing.") from error
+        raise HostError(f"{_where()} cannot be imported here: {_reason(error)}") from error
     missing = [name for name in ("restore_after_edit", "_prepare_requests") if not hasattr(utilities, name)]
     if missing or not hasattr(base_editor, "edit_requests") or not hasattr(batch_editor, "is_batchable_method"):
         raise HostError(
@@ -77,6 +79,22 @@ def _import_parts() -> _Parts:
     return parts
 
 
-def _where() -> str:
+def _home() -> Path | None:
     spec = importlib.util.find_spec("easyeditor")
-    return f"The EasyEdit at {Path(spec.origin).parent.parent if spec and spec.origin else 'an unknown place'}"
+    return Path(spec.origin).parent.parent if spec and spec.origin else None
+
+
+def _where() -> str:
+    return f"The EasyEdit at {_home() or 'an unknown place'}"
+
+
+def _reason(error: Exception) -> str:
+    """Why its import failed: everything that is missing, with the commands that bring it, or its own error."""
+    import torch
+
+    home = _home()
+    missing = [needed.name for needed in missing_packages(home)] if home else []
+    if not missing:
+        return f"{one_line(error)}. `causaledit doctor` looks closer."
+    gpu = torch.version.cuda is not None or torch.version.hip is not None
+    return f"it needs {', '.join(missing)}. Install them: {'; '.join(install_lines(missing, gpu=gpu))}"

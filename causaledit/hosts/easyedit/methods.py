@@ -23,22 +23,25 @@ from causaledit.methods.registry import METHODS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from causaledit.methods.call import Call
+    from causaledit.models.edited import Edited
+
 
 @dataclasses.dataclass(frozen=True)
 class EasyEditMethod(Method):
     """A method that EasyEdit brings."""
 
     hparams: str = ""
-    apply: str = ""
+    edit: str = ""
     batched: bool = False
 
     def load_hparams(self) -> type:
         """EasyEdit's hyper-parameter class of this method, with our loading."""
         return _hparams_class(self.name)
 
-    def load_apply(self) -> Callable[..., Any]:
-        """EasyEdit's apply function, called as ours are."""
-        return _apply_function(self.name)
+    def load_edit(self) -> Callable[..., Edited]:
+        """EasyEdit's apply function, called as the `edit` of ours."""
+        return _edit_function(self.name)
 
 
 # ---- hyper-parameters ------------------------------------------------------------------------------
@@ -134,7 +137,7 @@ def _in_their_names(name: str, data: dict[str, Any], fields: set[str]) -> dict[s
     if alg != name:
         raise HparamsError(f"`alg_name` is {alg!r}, but these hyper-parameters are for {name!r}.")
     ours = METHODS.get(name)
-    back = {mine: published for published, mine in ours.load_hparams().ALIASES.items()} if ours else {}
+    back = {mine: published for published, mine in ours.load_hparams().aliases().items()} if ours else {}
     known = {spec.name for spec in dataclasses.fields(ours.load_hparams())} if ours else set()
     values = {}
     for key, value in data.items():
@@ -162,66 +165,42 @@ def _is_required(spec: dataclasses.Field) -> bool:
     return spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING
 
 
-# ---- apply -----------------------------------------------------------------------------------------
-def _apply_function(name: str) -> Callable[..., Any]:
+# ---- edit ------------------------------------------------------------------------------------------
+def _edit_function(name: str) -> Callable[..., Edited]:
+    from causaledit.models.edited import read_edited
+    from causaledit.models.loading import resolve_device
+
     function = importlib.import_module("easyeditor.util.alg_dict").ALG_DICT[name]
 
-    def apply(
-        model: Any,
-        tok: Any,
-        requests: Any,
-        hparams: Any,
-        copy: bool = False,
-        return_orig_weights: bool = False,
-        keep_original_weight: bool = False,
-        *,
-        progress: Any = None,
-        report: Any = None,
-        **kwargs: Any,
-    ) -> tuple[Any, Any]:
-        """EasyEdit's method on our requests: seeded, the inputs left alone, the model restored after a fault.
-
-        Returns:
-            `(edited_model, weights_copy)`; `models.weights.undo_edit` undoes it, whatever EasyEdit gave back.
-        """
-        from causaledit.methods.call import ready_edits
-        from causaledit.methods.method import MethodReport
-        from causaledit.models.loading import resolve_device
-        from causaledit.models.weights import preserved_state, rewriting
-        from causaledit.support.seeding import seeded
-
-        report = report if report is not None else MethodReport()
-        report.requests = ready_edits(model, requests)
-        target = copying.deepcopy(model) if copy else model
+    def edit(model: Any, tokenizer: Any, edits: Any, hparams: Any, call: Call) -> Edited:
+        """EasyEdit's method on our requests: the inputs left alone, the model restored after a fault."""
         hparams = copying.copy(hparams)
         device = resolve_device(hparams.device)
         hparams.device = device.index or 0 if device.type == "cuda" else device.type
-        tok = copying.deepcopy(tok)
-        tok.pad_token = tok.pad_token or tok.eos_token
-        names = [key for key, _ in target.named_parameters()]
-        with report.tally.timed("edit"), seeded(hparams.seed), rewriting(target, names) as snapshot:
-            with preserved_state(target):
-                edited, originals = function(
-                    target,
-                    tok,
-                    [_their_request(edit) for edit in report.requests],
-                    hparams,
-                    copy=False,
-                    return_orig_weights=True,
-                    keep_original_weight=False,
-                    train_ds=kwargs.get("train_ds"),
-                )
-            if edited is target and not callable(originals):  # exact, also where EasyEdit copied after a change
+        tokenizer = copying.deepcopy(tokenizer)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        model.requires_grad_(True)  # EasyEdit's methods freeze what they want frozen
+        with call.report.tally.timed("edit"):
+            snapshot = call.rewriting(model, [name for name, _ in model.named_parameters()])
+            edited, originals = function(
+                model,
+                tokenizer,
+                [_their_request(edit) for edit in edits],
+                hparams,
+                copy=False,
+                return_orig_weights=True,
+                keep_original_weight=False,
+                train_ds=call.extra.get("train_ds"),
+            )
+            if edited is model and not callable(originals):  # exact, also where EasyEdit copied after a change
                 originals = {
                     key: value
                     for key, value in snapshot.items()
-                    if not value.equal(target.get_parameter(key).detach().to("cpu"))
+                    if not value.equal(model.get_parameter(key).detach().to("cpu"))
                 }
-        if not return_orig_weights and not callable(originals):
-            originals = {}
-        return edited, originals
+        return read_edited(model, edited, originals)
 
-    return apply
+    return edit
 
 
 def _their_request(edit: Any) -> dict[str, Any]:

@@ -5,11 +5,9 @@ Whose method runs is decided by whose hyper-parameters an editor gets. EasyEdit'
 hyper-parameter classes runs our method, also under a name EasyEdit has (FT, LoRA, IKE, ROME, …).
 
 What a host needs to know: EasyEdit restores a non-sequential edit by parameter name from the returned
-`weights_copy`, which is exact for a method that merges its adapter and hands back the originals; but for
-some names it does something else (ICE: drops the edited model and restores nothing; LoRA: unloads an
-adapter; IKE: wants a training set). Our methods therefore travel through an editor as `causaledit:<name>`,
-which none of its lists holds. With `merge_adapter: false` there is nothing to copy back, so the adapter is
-taken off by the wrapper here.
+`weights_copy`, and for some names it does something else (ICE: drops the edited model and restores nothing;
+LoRA: unloads an adapter; IKE: wants a training set). Our methods therefore travel through an editor as
+`causaledit:<name>`, which none of its lists holds, and undo their edits themselves, whatever kind of edit it is.
 """
 
 from __future__ import annotations
@@ -18,18 +16,18 @@ import copy
 import functools
 import inspect
 import logging
-import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from causaledit.errors import one_line
 from causaledit.hosts.easyedit.found import _MARK, _import_parts
 from causaledit.methods.method import EditSequence, Method
 from causaledit.methods.registry import METHODS, method_of
 
+if TYPE_CHECKING:
+    from causaledit.models.edited import Edited
+
 logger = logging.getLogger(__name__)
 
-_ADAPTER = "_causaledit_adapter"  # on a model: the PeftModel around it, weakly
-_SEQUENTIAL = "_causaledit_sequential"  # on an editor: whether the running call keeps its edits
-_SEQUENCE = "_causaledit_sequence"  # on an editor: what the edits it keeps share
 _OURS = "causaledit:"  # before the name under which an editor runs a method of ours
 
 
@@ -48,60 +46,94 @@ def register() -> type:
         if method.name in algorithms and not hasattr(algorithms[method.name], _MARK):
             logger.info("EasyEdit brings its own %s, which is kept", method.name)
             continue
-        algorithms[method.name] = _host_function(method)
-        setattr(parts.easyeditor, method.load_hparams().__name__, method.load_hparams())
-    _allow_batches(parts.batches.BatchEditor)
+        try:
+            hparams_class = method.load_hparams()
+        except Exception as error:  # a package that somebody else wrote must not keep the others out
+            logger.warning("the method %s is left out: %s", method.name, one_line(error))
+            continue
+        algorithms[method.name] = _added(method)
+        if not hasattr(parts.easyeditor, hparams_class.__name__):  # what EasyEdit has under a name stays its own
+            setattr(parts.easyeditor, hparams_class.__name__, hparams_class)
+    _allow_batches(parts.batches.BatchEditor, algorithms)
     _run_our_methods(base_editor, algorithms)
-    _take_adapters_off(parts.editors)
+    _restore_ours(parts.editors)
     _read_contexts(parts.editors)
     return base_editor
 
 
-def _host_function(method: Method, editor: Any = None) -> Any:
-    def apply(model: Any, tok: Any, requests: Any, hparams: Any, *args: Any, **kwargs: Any) -> Any:
-        # a sequential edit goes on from the merged weights of the one before, as in the embedded host
-        previous = vars(model).pop(_ADAPTER, None)
-        if previous is not None and (adapter := previous()) is not None:
-            adapter.merge_and_unload()
-        if getattr(editor, _SEQUENTIAL, False):
-            kwargs["sequence"] = vars(editor).setdefault(_SEQUENCE, EditSequence())
-        edited, originals = method.load_apply()(model, tok, requests, hparams, *args, **kwargs)
-        if hasattr(edited, "peft_config"):
-            setattr(edited.get_base_model(), _ADAPTER, weakref.ref(edited))
-        if not method.changes_weights and getattr(editor, _SEQUENTIAL, False):
-            editor.model = edited  # EasyEdit goes on with `editor.model`, which an edit in context left as it was
-        return edited, originals
+class _OwnMethod:
+    """A method of ours as one editor's `apply_algo`, with what that editor's edits have in common.
 
-    apply.__name__ = f"apply_{method.name}_to_model"
+    Attributes:
+        sequential: Whether the editor's running call keeps its edits.
+    """
+
+    def __init__(self, method: Method, editor: Any) -> None:
+        self.method, self.editor = method, editor
+        self.sequential = False
+        self._sequence = EditSequence()
+        self._last: Edited | None = None
+
+    def __call__(
+        self, model: Any, tok: Any, requests: Any, hparams: Any,
+        copy: bool = False, return_orig_weights: bool = False, keep_original_weight: bool = False, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        from causaledit.methods.call import edit_in_place
+
+        if self._last is not None:  # goes on from the merged weights of the edit before, as in the embedded host
+            kept = self._last.keep()
+            model = kept if model is self._last.model else model
+            self._last = None
+        sequence = self._sequence if self.sequential else None
+        edited = edit_in_place(self.method, model, tok, requests, hparams, copy=copy, sequence=sequence, **kwargs)
+        self._last = edited
+        if self.sequential and not self.method.changes_weights:
+            self.editor.model = edited.model  # EasyEdit goes on with `editor.model`, which such an edit left as it was
+        return edited.model, edited.weights_copy(asked=return_orig_weights)
+
+    def undo(self) -> None:
+        """The editor goes on with the unedited model; the edited one is the user's."""
+        if self._last is not None:
+            self.editor.model = self._last.undo(handed_over=True)
+            self._last = None
+
+
+def _added(method: Method) -> Any:
+    """What stands in EasyEdit's table under a name that it lacks, for whoever calls it from there."""
+    called = method.load_apply()
+
+    @functools.wraps(called)
+    def apply(*args: Any, **kwargs: Any) -> Any:
+        return called(*args, **kwargs)
+
+    apply.__module__ = __name__
     setattr(apply, _MARK, True)
     return apply
 
 
-def _take_adapters_off(editors: Any) -> None:
-    """With `merge_adapter: false` EasyEdit has nothing to copy back: let it go on with a plain model."""
-    from causaledit.models.adapters import without_adapter
-
+def _restore_ours(editors: Any) -> None:
+    """EasyEdit undoes a non-sequential edit by copying tensors back: an edit of ours undoes itself, of any kind."""
     original = editors.restore_after_edit
     if hasattr(original, _MARK):
         return
 
     def restore_after_edit(editor: Any, edited_model: Any, weights_copy: Any) -> Any:
-        result = original(editor, edited_model, weights_copy)
-        if str(getattr(editor, "alg_name", "")).startswith(_OURS) and hasattr(edited_model, "peft_config"):
-            editor.model = without_adapter(edited_model)
-            vars(editor.model).pop(_ADAPTER, None)
-        return result
+        if not isinstance(getattr(editor, "apply_algo", None), _OwnMethod):
+            return original(editor, edited_model, weights_copy)
+        editor.apply_algo.undo()
+        return edited_model
 
     setattr(restore_after_edit, _MARK, True)
     editors.restore_after_edit = restore_after_edit
 
 
-def _allow_batches(batch_editor: Any) -> None:
+def _allow_batches(batch_editor: Any, algorithms: dict[str, Any]) -> None:
     """`is_batchable_method` is a fixed list of names: let it also know ours."""
     known = batch_editor.is_batchable_method
     if hasattr(known, _MARK):
         return
-    ours = {_OURS + method.name for method in METHODS.values() if method.batched} | {"CausalEdit", "ICE"}
+    batched = [method.name for method in METHODS.values() if method.batched]
+    ours = {_OURS + name for name in batched} | {name for name in batched if hasattr(algorithms.get(name), _MARK)}
 
     def is_batchable_method(alg_name: str) -> bool:
         return alg_name in ours or known(alg_name)
@@ -140,7 +172,7 @@ def _run_our_methods(base_editor: Any, algorithms: dict[str, Any]) -> None:
         given, hparams.model_name = hparams.model_name, (model, copy.deepcopy(tok))
         original(self, hparams)
         hparams.model_name = given
-        self.apply_algo = _host_function(method, self)
+        self.apply_algo = _OwnMethod(method, self)
         self.alg_name = _OURS + method.name
         self.tok.padding_side = "left"
         if self.tok.pad_token_id is None:
@@ -155,16 +187,23 @@ def _run_our_methods(base_editor: Any, algorithms: dict[str, Any]) -> None:
 
 
 def _telling_sequence(call: Any) -> Any:
-    """An editor's call that notes on the editor, while it runs, whether it keeps its edits."""
+    """An editor's call that tells a method of ours, while it runs, whether the editor keeps its edits."""
     signature = inspect.signature(call)
 
     @functools.wraps(call)
     def told(self: Any, *args: Any, **kwargs: Any) -> Any:
-        setattr(self, _SEQUENTIAL, bool(signature.bind(self, *args, **kwargs).arguments.get("sequential_edit", False)))
+        method = getattr(self, "apply_algo", None)
+        if not isinstance(method, _OwnMethod):
+            return call(self, *args, **kwargs)
+        method.sequential = bool(signature.bind(self, *args, **kwargs).arguments.get("sequential_edit", False))
         try:
             return call(self, *args, **kwargs)
+        except BaseException:  # Ctrl-C while EasyEdit measures: the model is not left edited
+            if not method.sequential:
+                method.undo()
+            raise
         finally:
-            delattr(self, _SEQUENTIAL)
+            method.sequential = False
 
     return told
 

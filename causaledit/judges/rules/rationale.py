@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from causaledit.facts.answers import normalise
-from causaledit.facts.requests import strip_html
+from causaledit.facts.text import strip_html
 from causaledit.judges.rules.names import NEW, OLD, OTHER, names_for
 from causaledit.judges.rules.text import plain, sentences
 from causaledit.judges.rules.wording import word_set, wordings, words

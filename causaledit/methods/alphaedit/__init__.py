@@ -2,3 +2,12 @@
 
 Read `hparams` → `null_space` → `apply`.
 """
+
+from causaledit.methods.method import Method
+
+METHOD = Method(
+    name="AlphaEdit",
+    hparams="causaledit.methods.alphaedit.hparams:AlphaEditHyperParams",
+    edit="causaledit.methods.alphaedit.apply:edit",
+    report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
+)

@@ -2,83 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
+from causaledit.methods.alphaedit import METHOD
 from causaledit.methods.alphaedit.null_space import prepare_projections
+from causaledit.methods.call import host_call
 from causaledit.methods.shared.locate_edit.editor import locate_edit
+from causaledit.models.edited import WeightsEdit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.alphaedit.hparams import AlphaEditHyperParams
-    from causaledit.methods.method import EditSequence
-    from causaledit.methods.shared.locate_edit.editor import LocateEditReport
-    from causaledit.support.progress import ProgressSink
+    from causaledit.methods.call import Call
+    from causaledit.models.edited import Edited
 
 
-def apply_alphaedit_to_model(
+def edit(
     model: PreTrainedModel,
-    tok: PreTrainedTokenizerBase,
-    requests: list[Mapping[str, Any] | EditRequest],
+    tokenizer: PreTrainedTokenizerBase,
+    edits: list[EditRequest],
     hparams: AlphaEditHyperParams,
-    copy: bool = False,
-    return_orig_weights: bool = False,
-    keep_original_weight: bool = False,
-    *,
-    progress: ProgressSink | None = None,
-    report: LocateEditReport | None = None,
-    sequence: EditSequence | None = None,
-    **kwargs: Any,
-) -> tuple[Any, dict[str, torch.Tensor]]:
+    call: Call,
+) -> Edited:
     """Write facts together, spread over several layers, in directions that what is to stay does not use.
 
-    Args:
-        model: The network to edit. Changed in place unless `copy`.
-        tok: Its tokenizer; left as it is.
-        requests: EasyEdit dicts, MQuAKE rewrites or `EditRequest`s; left as they are.
-        hparams: The configuration.
-        copy: Edit a copy and leave `model` alone.
-        return_orig_weights: Return the original tensors of the weights that changed, by name.
-        keep_original_weight: Part of the host's call; weights are only kept where asked for.
-        progress: Where progress goes; by default rich bars in a terminal.
-        report: Filled in with what was done.
-        sequence: Given by the host where this edit goes on top of earlier ones: their keys are kept then, and this
-            edit's are added once it has succeeded. Without it the edit knows of no other.
-        **kwargs: Further arguments of a host's call (`train_ds`, …), not used here.
-
-    Returns:
-        The edited model, and the original tensors by parameter name where asked for.
-
-    Raises:
-        RequestError, ModelError: Bad input, before any compute.
-        EditFailedError: The optimisation diverged or there is no null space. After any exception `model` and
-            `sequence` are as they were.
+    In a sequence the keys of earlier edits are kept, and this edit's are added once it has succeeded. Without one the
+    edit knows of no other.
     """
-    with locate_edit(model, tok, requests, hparams, copy=copy, progress=progress, report=report, sequence=sequence) as (
-        editor,
-        edits,
-        originals,
-    ):
-        prepare_projections(editor, hparams)
-        memory = editor.memory
+    editor, originals = locate_edit(model, tokenizer, edits, hparams, call)
+    prepare_projections(editor, hparams)
+    memory = editor.memory
 
-        def change(layer: int, keys: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
-            return projected_change(
-                keys.double(), residuals.double(), memory.projections[layer], memory.earlier_keys.get(layer), hparams.L2
-            )
+    def change(layer: int, keys: torch.Tensor, residuals: torch.Tensor) -> torch.Tensor:
+        return projected_change(
+            keys.double(), residuals.double(), memory.projections[layer], memory.earlier_keys.get(layer), hparams.L2
+        )
 
-        editor.spread(edits, change)
-        if sequence is not None:  # as the edited model has them, which is what later edits must leave alone
-            fresh = {layer: editor.keys(edits, layer, by_group=True).double() for layer in hparams.layers}
-            for layer, keys in fresh.items():
-                earlier = memory.earlier_keys.get(layer)
-                memory.earlier_keys[layer] = keys if earlier is None else torch.cat([earlier, keys], dim=1)
-    return editor.model, originals if return_orig_weights else {}
+    editor.spread(edits, change)
+    if call.sequence is not None:  # as the edited model has them, which is what later edits must leave alone
+        fresh = {layer: editor.keys(edits, layer, by_group=True).double() for layer in hparams.layers}
+        for layer, keys in fresh.items():
+            earlier = memory.earlier_keys.get(layer)
+            memory.earlier_keys[layer] = keys if earlier is None else torch.cat([earlier, keys], dim=1)
+    return WeightsEdit(model, originals)
+
+
+apply_alphaedit_to_model = host_call(METHOD)
 
 
 def projected_change(

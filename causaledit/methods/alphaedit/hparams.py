@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from causaledit.methods.hyperparams import setting
+from causaledit.methods.published_keys import Ignored
 from causaledit.methods.shared.locate_edit.hparams import SpreadHyperParams
+
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
 
 
 @dataclass
@@ -14,11 +18,14 @@ class AlphaEditHyperParams(SpreadHyperParams):
     """Configuration of one AlphaEdit edit (arXiv 2410.02355)."""
 
     ALG_NAME: ClassVar[str] = "AlphaEdit"
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **SpreadHyperParams.PUBLISHED_KEYS,
+        "mom2_update_weight": Ignored("MEMIT's λ; the null space stands in its place"),
+    }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
     nullspace_threshold: float = setting(
-        2e-2, "Directions in which the keys' second moment is below this count as its null space.", above=0
+        2e-2, "Directions in which the keys' second moment is below this count as its null space.", more_than=0
     )
-    L2: float = setting(10.0, "Weight of the change's norm.", above=0)
+    L2: float = setting(10.0, "Weight of the change's norm.", more_than=0)
     P_loc: str | None = setting(None, "A ready projection file (AlphaEdit's `null_space_project.pt`), if it is there.")
-    mom2_update_weight: float = setting(15_000.0, "MEMIT's λ; read from EasyEdit's files, not needed here.", above=0)

@@ -11,13 +11,23 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from causaledit.errors import HparamsError
-from causaledit.methods.hyperparams import AdapterHyperParams, setting
+from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
+from causaledit.methods.published_keys import Converted, PublishedKey
 
 ALG_NAME = "CausalEdit"
 
+
+def _teacher(use_sft: Any) -> str:
+    """The published switch is a boolean where we have three choices."""
+    if not isinstance(use_sft, bool):
+        raise HparamsError(f"`teacher_use_sft` must be true or false, got {use_sft!r}.")
+    return "bootstrapped" if use_sft else "base"
+
+
 # The published configuration's keys. Files that use them load here unchanged.
-PUBLISHED_ALIASES = {
-    "alg": "alg_name",
+PUBLISHED_KEYS: dict[str, PublishedKey] = {
+    **BaseHyperParams.PUBLISHED_KEYS,
+    "teacher_use_sft": Converted("teacher", _teacher, "true is `bootstrapped`, false is `base`"),
     "stage2_lora_rank": "lora_rank",
     "stage2_num_train_epochs": "bootstrap_epochs",
     "stage2_learning_rate": "bootstrap_learning_rate",
@@ -54,7 +64,7 @@ class CausalEditHyperParams(AdapterHyperParams):
     """
 
     ALG_NAME: ClassVar[str] = ALG_NAME
-    ALIASES: ClassVar[dict[str, str]] = PUBLISHED_ALIASES
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = PUBLISHED_KEYS
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
 
@@ -69,40 +79,44 @@ class CausalEditHyperParams(AdapterHyperParams):
         "or `auto` (`base` where it is right often enough on the edit's own prompts).",
         choices=("base", "bootstrapped", "auto"),
     )
-    teacher_min_accuracy: float = setting(0.75, "`auto` takes `base` from this share of right answers on.", share=True)
+    teacher_min_accuracy: float = setting(
+        0.75, "`auto` takes `base` from this share of right answers on.", fraction=True
+    )
     student_use_sft: bool = setting(True, "Stage 2's student starts from the stage-1 adapter.")
     context_role: str = setting(
         "system", "Message that carries the privileged context: `system` or `user`.", choices=("system", "user")
     )
     chat_template_kwargs: dict[str, Any] | None = setting(None, "Further arguments of the chat template.")
     narrative_file: str | None = setting(None, "JSON file with narratives, looked up by subject and new answer.")
-    narrative_max_new_tokens: int = setting(256, "Longest narrative the model writes itself, in tokens.", whole=1)
+    narrative_max_new_tokens: int = setting(
+        256, "Longest narrative the model writes itself, in tokens.", integer_from=1
+    )
 
     prompt_paraphrases: int = setting(
-        0, "Further ways to ask for the fact (data/relations.json) among the prompts.", whole=0
+        0, "Further ways to ask for the fact (data/relations.json) among the prompts.", integer_from=0
     )
 
     optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise.")
     adam_epsilon: float = setting(
         1e-8,
         "Adam's ε. Near a gradient's size, weights of smaller gradients move less: less is written beside the edit.",
-        above=0,
+        more_than=0,
     )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
-    bootstrap_traces: int = setting(25, "Traces kept per edit.", whole=1)
-    bootstrap_candidates_per_trace: int = setting(48, "Candidates sampled for each kept trace.", whole=1)
+    bootstrap_traces: int = setting(25, "Traces kept per edit.", integer_from=1)
+    bootstrap_candidates_per_trace: int = setting(48, "Candidates sampled for each kept trace.", integer_from=1)
     bootstrap_early_stop: bool = setting(
         True, "Stop sampling once `bootstrap_oversample` × `bootstrap_traces` candidates have passed."
     )
     bootstrap_oversample: float = setting(
-        4.0, "Passed candidates wanted per kept trace before sampling stops.", above=0
+        4.0, "Passed candidates wanted per kept trace before sampling stops.", more_than=0
     )
-    bootstrap_temperature: float = setting(0.9, "Sampling temperature of the traces.", above=0)
-    bootstrap_top_p: float = setting(0.95, "Nucleus of the traces' sampling.", share=True)
-    bootstrap_max_new_tokens: int = setting(2048, "Longest trace, in tokens.", whole=1)
+    bootstrap_temperature: float = setting(0.9, "Sampling temperature of the traces.", more_than=0)
+    bootstrap_top_p: float = setting(0.95, "Nucleus of the traces' sampling.", fraction=True)
+    bootstrap_max_new_tokens: int = setting(2048, "Longest trace, in tokens.", integer_from=1)
     bootstrap_sample_batch_size: int = setting(
-        48, "Candidates generated at a time (their prompt is prefilled once).", whole=1
+        48, "Candidates generated at a time (their prompt is prefilled once).", integer_from=1
     )
     bootstrap_guided: bool = setting(
         False,
@@ -113,44 +127,48 @@ class CausalEditHyperParams(AdapterHyperParams):
         False,
         "Train on every stage-2 prompt form (with the kept traces' reasons), not on the stage-1 form alone.",
     )
-    bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", above=0)
-    bootstrap_warmup_ratio: float = setting(0.1, "Share of stage 1 that warms up; then cosine.", share=True)
-    bootstrap_batch_size: int = setting(12, "Traces per optimiser step of stage 1.", whole=1)
-    bootstrap_epochs: int = setting(125, "Most passes over the traces.", whole=1)
+    bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", more_than=0)
+    bootstrap_warmup_ratio: float = setting(0.1, "Share of stage 1 that warms up; then cosine.", fraction=True)
+    bootstrap_batch_size: int = setting(12, "Traces per optimiser step of stage 1.", integer_from=1)
+    bootstrap_epochs: int = setting(125, "Most passes over the traces.", integer_from=1)
     bootstrap_max_steps: int | None = setting(
-        None, "Most optimiser steps for one edit; None means by epochs alone.", whole=1
+        None, "Most optimiser steps for one edit; None means by epochs alone.", integer_from=1
     )
-    bootstrap_steps_per_extra_edit: int = setting(0, "Steps added to `bootstrap_max_steps` per further edit.", whole=0)
-    bootstrap_max_grad_norm: float = setting(0.1, "Gradient clipping of stage 1.", above=0)
+    bootstrap_steps_per_extra_edit: int = setting(
+        0, "Steps added to `bootstrap_max_steps` per further edit.", integer_from=0
+    )
+    bootstrap_max_grad_norm: float = setting(0.1, "Gradient clipping of stage 1.", more_than=0)
     bootstrap_loss_mean: str = setting(
         "token",
         "`token`: all completion tokens weigh the same; `sequence`: all completions, so short ones more.",
         choices=("token", "sequence"),
     )
-    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops when the loss stays below this …", least=0)
-    bootstrap_stop_patience: int = setting(2, "… for so many logs in a row.", whole=1)
+    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops when the loss stays below this …", at_least=0)
+    bootstrap_stop_patience: int = setting(2, "… for so many logs in a row.", integer_from=1)
 
     # ---- stage 2: causal internalisation -------------------------------------------------------
-    distill_steps_base: int = setting(20, "Optimiser steps for one edit.", whole=0)
-    distill_steps_per_extra_edit: int = setting(5, "Further steps per further edit in the batch.", whole=0)
-    distill_max_steps: int | None = setting(None, "Exact number of steps, whatever the number of edits.", whole=0)
+    distill_steps_base: int = setting(20, "Optimiser steps for one edit.", integer_from=0)
+    distill_steps_per_extra_edit: int = setting(5, "Further steps per further edit in the batch.", integer_from=0)
+    distill_max_steps: int | None = setting(
+        None, "Exact number of steps, whatever the number of edits.", integer_from=0
+    )
     distill_cake_data: bool = setting(False, "Add the requests' paraphrases and learning questions to the prompts.")
-    distill_learning_rate: float = setting(9e-5, "Peak learning rate of stage 2.", above=0)
-    distill_warmup_ratio: float = setting(0.2, "Share of stage 2 that warms up; then constant.", share=True)
-    distill_batch_size: int = setting(18, "Rollouts per device and accumulation step.", whole=1)
-    distill_gradient_accumulation_steps: int = setting(2, "Accumulation steps per optimiser step.", whole=1)
-    distill_num_generations: int = setting(9, "Rollouts per prompt: one weight group.", whole=1)
-    distill_temperature: float = setting(1.0, "Sampling temperature of the rollouts.", above=0)
-    distill_top_p: float = setting(0.9, "Nucleus of the rollouts' sampling.", share=True)
-    distill_max_new_tokens: int = setting(180, "Longest rollout, in tokens.", whole=1)
-    distill_max_grad_norm: float = setting(0.5, "Gradient clipping of stage 2.", above=0)
+    distill_learning_rate: float = setting(9e-5, "Peak learning rate of stage 2.", more_than=0)
+    distill_warmup_ratio: float = setting(0.2, "Share of stage 2 that warms up; then constant.", fraction=True)
+    distill_batch_size: int = setting(18, "Rollouts per device and accumulation step.", integer_from=1)
+    distill_gradient_accumulation_steps: int = setting(2, "Accumulation steps per optimiser step.", integer_from=1)
+    distill_num_generations: int = setting(9, "Rollouts per prompt: one weight group.", integer_from=1)
+    distill_temperature: float = setting(1.0, "Sampling temperature of the rollouts.", more_than=0)
+    distill_top_p: float = setting(0.9, "Nucleus of the rollouts' sampling.", fraction=True)
+    distill_max_new_tokens: int = setting(180, "Longest rollout, in tokens.", integer_from=1)
+    distill_max_grad_norm: float = setting(0.5, "Gradient clipping of stage 2.", more_than=0)
     distill_forward_kl: bool = setting(True, "Forward KL(teacher‖student); False: reverse KL.")
-    distill_kd_temperature: float = setting(1.0, "Temperature of both distributions in the loss.", above=0)
-    distill_top_k: int = setting(24, "Size of each side's top-k set; the loss lives on their union.", whole=1)
-    distill_repetition_ngram: int = setting(3, "n of the repetition filter's n-grams.", whole=1)
-    distill_repetition_window: int = setting(48, "Last tokens of a rollout that the filter looks at.", whole=1)
+    distill_kd_temperature: float = setting(1.0, "Temperature of both distributions in the loss.", more_than=0)
+    distill_top_k: int = setting(24, "Size of each side's top-k set; the loss lives on their union.", integer_from=1)
+    distill_repetition_ngram: int = setting(3, "n of the repetition filter's n-grams.", integer_from=1)
+    distill_repetition_window: int = setting(48, "Last tokens of a rollout that the filter looks at.", integer_from=1)
     distill_repetition_threshold: float = setting(
-        0.15, "Share of repeated n-grams above which a rollout is dropped.", share=True
+        0.15, "Share of repeated n-grams above which a rollout is dropped.", fraction=True
     )
     distill_use_vllm: bool = setting(False, "Rollouts through vLLM (trl's own switch).")
     distill_vllm_mode: str = setting(
@@ -159,31 +177,19 @@ class CausalEditHyperParams(AdapterHyperParams):
 
     # ---- preservation (not in the paper; off in its configurations) ----------------------------
     preserve_weight: float = setting(
-        0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", least=0
+        0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", at_least=0
     )
-    preserve_prompts: int = setting(32, "How many such questions are drawn for an edit.", whole=1)
-    preserve_batch_size: int = setting(8, "Of these, how many enter one optimiser step.", whole=1)
-    preserve_max_new_tokens: int = setting(24, "Length of the base model's own answers to them, in tokens.", whole=1)
+    preserve_prompts: int = setting(32, "How many such questions are drawn for an edit.", integer_from=1)
+    preserve_batch_size: int = setting(8, "Of these, how many enter one optimiser step.", integer_from=1)
+    preserve_max_new_tokens: int = setting(
+        24, "Length of the base model's own answers to them, in tokens.", integer_from=1
+    )
     preserve_top_k: int = setting(
-        64, "Tokens of the base distribution that are kept per position; the rest is one bucket.", whole=1
+        64, "Tokens of the base distribution that are kept per position; the rest is one bucket.", integer_from=1
     )
     preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
 
-    # ---- loading and checks ------------------------------------------------------------------------
-    @classmethod
-    def published_keys(cls) -> list[str]:
-        """The published keys, `teacher_use_sft` among them."""
-        return [*super().published_keys(), "teacher_use_sft"]
-
-    @classmethod
-    def translate(cls, key: str, value: Any) -> tuple[str, Any]:
-        """As the base, and `teacher_use_sft`: a boolean there where we have three choices."""
-        if key != "teacher_use_sft":
-            return super().translate(key, value)
-        if not isinstance(value, bool):
-            raise HparamsError(f"`teacher_use_sft` must be true or false, got {value!r}.")
-        return "teacher", "bootstrapped" if value else "base"
-
+    # ---- checks ------------------------------------------------------------------------------------
     def check(self) -> None:
         """Rules between fields."""
         super().check()

@@ -1,1 +1,9 @@
 """ICE: consistent in-context editing (arXiv 2406.11194), gradient editing toward the model's own in-context answers."""
+
+from causaledit.methods.method import Method
+
+METHOD = Method(
+    name="ICE",
+    hparams="causaledit.methods.ice.hparams:ICEHyperParams",
+    edit="causaledit.methods.ice.apply:edit",
+)

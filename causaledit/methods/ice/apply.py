@@ -7,27 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.methods.call import editing, ready_edits
+from causaledit.methods.call import host_call
+from causaledit.methods.ice import METHOD
 from causaledit.methods.ice.contexts import edit_contexts
 from causaledit.methods.ice.losses import consistency_loss, sampled_consistency_loss
-from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
-from causaledit.methods.shared.finetune.rows import TargetRow, check_window, row_logits, target_batches, target_rows
+from causaledit.methods.shared.finetune.rows import (
+    TargetRow,
+    check_window,
+    prompt_texts,
+    row_logits,
+    target_batches,
+    target_rows,
+)
 from causaledit.models.batches import eos_ids
 from causaledit.models.chat import prepare_tokenizer
+from causaledit.models.edited import WeightsEdit
 from causaledit.models.generation import sample_tokens
 from causaledit.models.layout import select_weights
 from causaledit.models.scoring import completion_logits
-from causaledit.models.weights import rewriting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.call import Call
     from causaledit.methods.ice.hparams import ICEHyperParams
-    from causaledit.support.progress import ProgressSink
+    from causaledit.models.edited import Edited
 
 
 @dataclass(frozen=True)
@@ -38,19 +46,13 @@ class _Prompt:
     in_context: list[TargetRow]
 
 
-def apply_ice_to_model(
+def edit(
     model: PreTrainedModel,
-    tok: PreTrainedTokenizerBase,
-    requests: list[Mapping[str, Any] | EditRequest],
+    tokenizer: PreTrainedTokenizerBase,
+    edits: list[EditRequest],
     hparams: ICEHyperParams,
-    copy: bool = False,
-    return_orig_weights: bool = False,
-    keep_original_weight: bool = False,
-    *,
-    progress: ProgressSink | None = None,
-    report: MethodReport | None = None,
-    **kwargs: Any,
-) -> tuple[Any, dict[str, torch.Tensor]]:
+    call: Call,
+) -> Edited:
     """Consistent in-context editing (arXiv 2406.11194, section 3).
 
     Each step s samples continuations x_c ~ p_θs(· | [c, q, x*]) of the context c, the query q and the target
@@ -62,54 +64,31 @@ def apply_ice_to_model(
     after which every weight is put back into ±ε around its start. The target distribution is the model's own
     and moves with it, which is what keeps the step from collapsing onto the target tokens. Means over tokens
     stand for the sums, so that λ does not depend on lengths.
-
-    Args:
-        model: The network to edit. Changed in place unless `copy`.
-        tok: Its tokenizer; left as it is.
-        requests: EasyEdit dicts, MQuAKE rewrites or `EditRequest`s; applied together.
-        hparams: The configuration.
-        copy: Edit a copy.
-        return_orig_weights: Also return the original tensors by name.
-        keep_original_weight: Part of the host's contract; nothing depends on it.
-        progress: Where progress goes; bars in a terminal by default.
-        report: Filled in while editing.
-
-    Returns:
-        The edited model and the originals (empty unless asked for).
-
-    Raises:
-        RequestError, ModelError: Unusable input, before any compute.
-        EditFailedError: The loss is not finite; the model is restored.
     """
-    report = report if report is not None else MethodReport()
-    edits = ready_edits(model, requests)
     names = select_weights(model, hparams.layers, hparams.modules)
-    tokenizer = prepare_tokenizer(tok)
-    prompts = [_prompts(tokenizer, edit, hparams) for edit in edits]
+    tokenizer = prepare_tokenizer(tokenizer)
+    prompts = [_prompts(tokenizer, request, hparams) for request in edits]
     every = [row for group in prompts for p in group for row in (p.closed, *p.in_context)]
     check_window(model, every, further=hparams.sample_max_new_tokens)
-    report.requests = edits
-    count = report.tally.tokens
+    call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
+    originals, tally = call.rewriting(model, names), call.report.tally
+    closed = [p.closed for group in prompts for p in group]
 
-    with (
-        editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
-        rewriting(target, names) as originals,
-        report.tally.timed("train"),
-    ):
-        closed = [p.closed for group in prompts for p in group]
+    def losses(step: int) -> list[Callable[[], torch.Tensor]]:
+        parts = target_batches(model, closed, hparams.micro_batch_size, tally.tokens)
+        if hparams.context_weight:
+            for group in prompts:  # prompts and contexts take turns
+                prompt = group[step % len(group)]
+                behind = prompt.in_context[(step // len(group)) % len(prompt.in_context)]
+                parts.append(
+                    _context_part(model, tokenizer, prompt.closed, behind, hparams, len(prompts), tally.tokens)
+                )
+        return parts
 
-        def losses(step: int) -> list[Callable[[], torch.Tensor]]:
-            parts = target_batches(target, closed, hparams.micro_batch_size, count)
-            if hparams.context_weight:
-                for group in prompts:  # prompts and contexts take turns
-                    prompt = group[step % len(group)]
-                    behind = prompt.in_context[(step // len(group)) % len(prompt.in_context)]
-                    parts.append(_context_part(target, tokenizer, prompt.closed, behind, hparams, len(prompts), count))
-            return parts
-
-        report.losses["train"] = descend(
+    with tally.timed("train"):
+        call.report.losses["train"] = descend(
             ConstrainedAdam(
-                [target.get_parameter(name) for name in names],
+                [model.get_parameter(name) for name in names],
                 learning_rate=hparams.learning_rate,
                 weight_decay=hparams.weight_decay,
                 norm_constraint=hparams.norm_constraint,
@@ -118,10 +97,13 @@ def apply_ice_to_model(
             stage="training",
             steps=hparams.steps,
             stop_loss=hparams.stop_loss,
-            progress=sink,
-            count=count,
+            progress=call.progress,
+            count=tally.tokens,
         )
-    return target, originals if return_orig_weights else {}
+    return WeightsEdit(model, originals)
+
+
+apply_ice_to_model = host_call(METHOD)
 
 
 def _prompts(tokenizer: Any, edit: EditRequest, hparams: ICEHyperParams) -> list[_Prompt]:

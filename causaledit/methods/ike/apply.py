@@ -2,67 +2,52 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from causaledit.methods.call import ready_edits
+from causaledit.methods.call import host_call
+from causaledit.methods.ike import METHOD
+from causaledit.methods.ike.demonstrations import choose_examples
 from causaledit.methods.ike.model import InContextModel
-from causaledit.methods.ike.prompts import context_text, read_examples
-from causaledit.methods.method import MethodReport
-from causaledit.methods.shared.finetune.rows import TargetRow, check_window
+from causaledit.methods.ike.prompts import context_text
+from causaledit.methods.shared.window import check_length
+from causaledit.models.edited import ContextEdit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.call import Call
     from causaledit.methods.ike.hparams import IKEHyperParams
-    from causaledit.support.progress import ProgressSink
+    from causaledit.models.edited import Edited
 
 ROOM = 256  # tokens left for the prompt and its answer
 
 
-def apply_ike_to_model(
+def edit(
     model: PreTrainedModel | InContextModel,
-    tok: PreTrainedTokenizerBase,
-    requests: list[Mapping[str, Any] | EditRequest],
+    tokenizer: PreTrainedTokenizerBase,
+    edits: list[EditRequest],
     hparams: IKEHyperParams,
-    copy: bool = False,
-    return_orig_weights: bool = False,
-    keep_original_weight: bool = False,
-    *,
-    progress: ProgressSink | None = None,
-    report: MethodReport | None = None,
-    **kwargs: Any,
-) -> tuple[InContextModel, dict[str, torch.Tensor]]:
+    call: Call,
+) -> Edited:
     """Put new facts before every prompt (in-context knowledge editing, arXiv 2305.12740).
 
-    Facts add up over calls: a model that already carries facts keeps them, unless a new one replaces them.
-
-    Args:
-        model: The network; its weights are never written, so `copy` makes no difference.
-        tok: Its tokenizer; left as it is.
-        requests: EasyEdit dicts, MQuAKE rewrites or `EditRequest`s.
-        hparams: The configuration.
-        copy, return_orig_weights, keep_original_weight, progress: Part of the host's contract.
-        report: Filled in.
-
-    Returns:
-        The model behind its context, and no weights: there is nothing to restore.
+    Demonstrations are made of the call's `train_ds` where there is one (see `demonstrations`). Facts add up over
+    calls: a model that already carries facts keeps them, unless a new one replaces them.
 
     Raises:
-        RequestError: Unusable input, or a context that does not fit into the model's window.
+        RequestError: There is nothing to make demonstrations of, or a context does not fit into the model's window.
     """
-    report = report if report is not None else MethodReport()
     plain = model.plain if isinstance(model, InContextModel) else model
-    edits = ready_edits(plain, requests)
-    new = {(edit.subject, edit.prompt) for edit in edits}
+    new = {(request.subject, request.prompt) for request in edits}
     earlier = model.edits if isinstance(model, InContextModel) else ()
     every = [*(e for e in earlier if (e.subject, e.prompt) not in new), *edits]
-    with report.tally.timed("context"):
-        examples = read_examples(hparams, every)
+    with call.report.tally.timed("context"):
+        examples = choose_examples(hparams, every, call.extra.get("train_ds"))
         prefix = context_text(every, examples, include_narrative=hparams.include_narrative)
-        check_window(plain, [TargetRow(tok(prefix)["input_ids"], [])], further=ROOM)
-    report.requests = edits
-    return InContextModel(plain, every, prefix), {}
+        length = len(tokenizer(prefix)["input_ids"]) + ROOM
+        check_length(plain, length, "The context, with room for a question and its answer,")
+    return ContextEdit(InContextModel(plain, every, prefix), model)
+
+
+apply_ike_to_model = host_call(METHOD)

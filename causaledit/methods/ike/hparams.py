@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.published_keys import Ignored, Refused
+
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
 
 ALG_NAME = "IKE"
+
+_MULTIMODAL = Refused(
+    "the file is for a model of images and text (BLIP-2, MiniGPT-4), which is not edited here: take one for a "
+    "language model"
+)
+_MULTIMODAL_KEYS = (
+    "name", "tokenizer_class", "tokenizer_name", "exact_match", "task_name", "template", "qformer_checkpoint",
+    "qformer_name_or_path", "state_dict_file", "pretrained_ckpt", "coco_image", "rephrase_image",
+)  # fmt: skip
 
 
 @dataclass
@@ -16,20 +28,23 @@ class IKEHyperParams(BaseHyperParams):
     """Configuration of one IKE run."""
 
     ALG_NAME: ClassVar[str] = ALG_NAME
-    ALIASES: ClassVar[dict[str, str]] = {**BaseHyperParams.ALIASES, "k": "demonstrations"}
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **BaseHyperParams.PUBLISHED_KEYS,
+        "k": "demonstrations",
+        "sentence_model_name": Ignored("demonstrations are chosen by the words they share with the edit, offline"),
+        "results_dir": Ignored("no embeddings are stored"),
+        **dict.fromkeys(_MULTIMODAL_KEYS, _MULTIMODAL),
+    }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
-    demonstrations: int = setting(0, "Worked examples of obeying a new fact, put before the facts.", whole=0)
-    demonstration_file: str | None = setting(
-        None, "JSON file of edit requests the examples are drawn from (with `seed`); needed for any."
+    demonstrations: int = setting(
+        0,
+        "Worked examples of obeying a new fact, put before the facts: those most like the edit in the host's "
+        "`train_ds`, or drawn from `demonstration_file`. Any need one of the two.",
+        integer_from=0,
     )
+    demonstration_file: str | None = setting(
+        None, "JSON file of edit requests the examples are drawn from (with `seed`), where there is no `train_ds`."
+    )
+    use_icl_examples: bool = setting(True, "EasyEdit's switch: false leaves the demonstrations out.")
     include_narrative: bool = setting(False, "Also give the request's narrative after its fact.")
-
-    def check(self) -> None:
-        """Rules between fields."""
-        super().check()
-        if self.demonstrations and not self.demonstration_file:
-            raise HparamsError(
-                f"`demonstrations` is {self.demonstrations}, but `demonstration_file` is missing: name a JSON file of "
-                "edit requests, or set `demonstrations: 0`."
-            )

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
+from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, setting
+from causaledit.methods.published_keys import Ignored, OnlyAt
 from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
+
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
 
 ALG_NAME = "LoRA"
 
@@ -16,18 +21,43 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams):
     """Configuration of one LoRA run."""
 
     ALG_NAME: ClassVar[str] = ALG_NAME
-    ALIASES: ClassVar[dict[str, str]] = {
-        **FineTuneHyperParams.ALIASES,
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **FineTuneHyperParams.PUBLISHED_KEYS,
         "rank": "lora_rank",
         "target_modules": "lora_target_modules",
+        "norm_constraint": OnlyAt((False, None), "an adapter has no bound: set it to false, or take FT"),
+        "sh_lr": Ignored("the learning rate is constant; EasyEdit's multimodal LoRA alone lets it decay", warn=True),
     }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
-    steps: int = setting(60, "Most optimiser steps.", whole=1)
-    learning_rate: float = setting(5e-3, "Learning rate of AdamW, constant.", above=0)
-    lora_rank: int = setting(8, "Rank of the adapter.", whole=1)
-    lora_alpha: float | None = setting(32.0, "LoRA alpha; None means 2 × rank.", above=0)
-    lora_dropout: float = setting(0.1, "Dropout of the adapter.", share=True)
+    lora_type: str = setting(
+        "lora",
+        "`lora`, or `adalora`: peft's AdaLoRA, which moves rank to the modules that need it. `lora_rank` is then the "
+        "mean rank at the end; half as much again is there at the beginning.",
+        choices=("lora", "adalora"),
+    )
+    layers: list[int] | None = setting(
+        None, "Numbers of the layers that get an adapter, as EasyEdit lists them; None or [] means all."
+    )
+    steps: int = setting(60, "Most optimiser steps.", integer_from=1)
+    learning_rate: float = setting(5e-3, "Learning rate of AdamW, constant.", more_than=0)
+    lora_rank: int = setting(8, "Rank of the adapter.", integer_from=1)
+    lora_alpha: float | None = setting(32.0, "LoRA alpha; None means 2 × rank.", more_than=0)
+    lora_dropout: float = setting(0.1, "Dropout of the adapter.", fraction=True)
     lora_target_modules: list[str] = setting(
         ["q_proj", "v_proj"], "Names of the projections that get an adapter, or ['all-linear']."
     )
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        layers = self.layers or None
+        if layers is not None and not (
+            isinstance(layers, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers)
+        ):
+            raise HparamsError(f"`layers` must be a list of layer numbers (none: all), got {layers!r}.")
+        if layers is not None and self.lora_layers is not None:
+            raise HparamsError(f"`layers` ({layers}) and `lora_layers` ({self.lora_layers}) say the same: keep one.")
+        self.layers = layers
+        if self.lora_type == "adalora" and self.steps < 2:
+            raise HparamsError(f"`steps` is {self.steps}, but `lora_type: adalora` moves rank between steps: give 2.")

@@ -1,1 +1,10 @@
 """MEMIT (arXiv 2210.07229): many facts at once, spread over layers. Read `hparams` → `apply`."""
+
+from causaledit.methods.method import Method
+
+METHOD = Method(
+    name="MEMIT",
+    hparams="causaledit.methods.memit.hparams:MEMITHyperParams",
+    edit="causaledit.methods.memit.apply:edit",
+    report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
+)

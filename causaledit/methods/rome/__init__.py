@@ -1,1 +1,10 @@
 """ROME (arXiv 2202.05262): one fact, one layer, a change of rank one. Read `hparams` → `apply`."""
+
+from causaledit.methods.method import Method
+
+METHOD = Method(
+    name="ROME",
+    hparams="causaledit.methods.rome.hparams:ROMEHyperParams",
+    edit="causaledit.methods.rome.apply:edit",
+    report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
+)

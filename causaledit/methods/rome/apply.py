@@ -2,74 +2,45 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from causaledit.errors import EditFailedError
+from causaledit.methods.call import host_call
+from causaledit.methods.rome import METHOD
 from causaledit.methods.shared.locate_edit.editor import locate_edit
+from causaledit.models.edited import WeightsEdit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
-    from causaledit.methods.method import EditSequence
+    from causaledit.methods.call import Call
     from causaledit.methods.rome.hparams import ROMEHyperParams
-    from causaledit.methods.shared.locate_edit.editor import LocateEditor, LocateEditReport
-    from causaledit.support.progress import ProgressSink
+    from causaledit.methods.shared.locate_edit.editor import LocateEditor
+    from causaledit.models.edited import Edited
 
 # Below this cosine between the prompt's key and the direction of the change, the change would blow up.
 SMALLEST_MATCH = 1e-6
 
 
-def apply_rome_to_model(
+def edit(
     model: PreTrainedModel,
-    tok: PreTrainedTokenizerBase,
-    requests: list[Mapping[str, Any] | EditRequest],
+    tokenizer: PreTrainedTokenizerBase,
+    edits: list[EditRequest],
     hparams: ROMEHyperParams,
-    copy: bool = False,
-    return_orig_weights: bool = False,
-    keep_original_weight: bool = False,
-    *,
-    progress: ProgressSink | None = None,
-    report: LocateEditReport | None = None,
-    sequence: EditSequence | None = None,
-    **kwargs: Any,
-) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Write facts into one layer, one after the other, each as a change of rank one.
-
-    Args:
-        model: The network to edit. Changed in place unless `copy`.
-        tok: Its tokenizer; left as it is.
-        requests: EasyEdit dicts, MQuAKE rewrites or `EditRequest`s; left as they are.
-        hparams: The configuration.
-        copy: Edit a copy and leave `model` alone.
-        return_orig_weights: Return the original tensor of the weight that changed, by name.
-        keep_original_weight: Part of the host's call; weights are only kept where asked for.
-        progress: Where progress goes; by default rich bars in a terminal.
-        report: Filled in with what was done.
-        sequence: Given by the host where this edit goes on top of earlier ones.
-        **kwargs: Further arguments of a host's call (`train_ds`, …), not used here.
-
-    Returns:
-        The edited model, and the original tensors by parameter name where asked for.
-
-    Raises:
-        RequestError, ModelError: Bad input, before any compute.
-        EditFailedError: The optimisation diverged or the statistics are singular. After any exception `model` is as
-            it was, bit for bit.
-    """
+    call: Call,
+) -> Edited:
+    """Write facts into one layer, one after the other, each as a change of rank one."""
     [layer] = hparams.layers
-    with locate_edit(model, tok, requests, hparams, copy=copy, progress=progress, report=report, sequence=sequence) as (
-        editor,
-        edits,
-        originals,
-    ):
-        editor.prepare_spaces()
-        for edit in edits:
-            editor.write(layer, rank_one_change(editor, edit, layer))
-    return editor.model, originals if return_orig_weights else {}
+    editor, originals = locate_edit(model, tokenizer, edits, hparams, call)
+    editor.prepare_spaces()
+    for request in edits:
+        editor.write(layer, rank_one_change(editor, request, layer))
+    return WeightsEdit(model, originals)
+
+
+apply_rome_to_model = host_call(METHOD)
 
 
 def rank_one_change(editor: LocateEditor, edit: EditRequest, layer: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -39,17 +40,27 @@ class ConstrainedAdam:
         self.adam = torch.optim.AdamW(self.masters, lr=learning_rate, weight_decay=weight_decay)
 
     @torch.no_grad()
-    def step(self) -> None:
-        """One update from the gradients on the parameters, which are then cleared."""
+    def step(self, adjust: Callable[[], None] | None = None) -> None:
+        """One update from the gradients on the parameters, which are then cleared.
+
+        Args:
+            adjust: Called behind the update, while the gradients are there; what it writes into parameters stays.
+        """
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             master.grad = None if parameter.grad is None else parameter.grad.float()
-            parameter.grad = None
         self.adam.step()
-        epsilon = self.norm_constraint
-        for master, start in zip(self.masters, self.starts, strict=False):
-            master.clamp_(start - epsilon, start + epsilon)
+        if self.norm_constraint is not None:
+            for master, start in zip(self.masters, self.starts, strict=True):
+                master.clamp_(start - self.norm_constraint, start + self.norm_constraint)
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             parameter.copy_(master)
+        if adjust is not None:
+            adjust()
+            for parameter, master in zip(self.parameters, self.masters, strict=True):
+                rounded = master.to(parameter.dtype)
+                master.copy_(torch.where(parameter == rounded, master, parameter.float()))
+        for parameter in self.parameters:
+            parameter.grad = None
 
 
 def descend(
@@ -61,6 +72,8 @@ def descend(
     stop_loss: float,
     progress: ProgressSink,
     count: TokenCount,
+    penalties: Sequence[Callable[[], torch.Tensor]] = (),
+    adjust: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Take up to `steps` optimiser steps.
 
@@ -68,6 +81,8 @@ def descend(
         losses: For a step's number, its micro-batches: each call gives that part of the step's loss (parts
             add up), so that one graph at a time is in memory.
         stop_loss: Stop once a step's loss is below this.
+        penalties: Further terms of each step, which neither the history nor the stop rule counts.
+        adjust: Called with the step's number (from 1) behind each update, while the gradients are there.
 
     Returns:
         The loss of each step.
@@ -88,11 +103,13 @@ def descend(
                 )
             loss.backward()
         history.append(total)
-        if total < stop_loss:  # what it is at is good enough: no further update
+        if total < stop_loss:  # the weights that gave this loss are good enough
             for parameter in optimizer.parameters:
                 parameter.grad = None
             break
-        optimizer.step()
+        for penalty in penalties:
+            penalty().backward()
+        optimizer.step(None if adjust is None else functools.partial(adjust, step + 1))
         progress.advance(loss=total, tokens=count.generated + count.trained - before)
     progress.finish()
     return history

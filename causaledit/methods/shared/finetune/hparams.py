@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.published_keys import Converted, Ignored, OnlyAt
 
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
+
+_MODULES = "`rewrite_module_tmp` (`modules`) names all that is trained"
 PROMPT_FORMS = ("plain", "cloze", "question")
 
 
@@ -15,21 +20,24 @@ PROMPT_FORMS = ("plain", "cloze", "question")
 class FineTuneHyperParams(BaseHyperParams):
     """Gradient descent on target tokens. EasyEdit's names for these figures are accepted too."""
 
-    ALIASES: ClassVar[dict[str, str]] = {
-        **BaseHyperParams.ALIASES,
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **BaseHyperParams.PUBLISHED_KEYS,
         "num_steps": "steps",
         "lr": "learning_rate",
+        "kl_factor": OnlyAt(
+            (0, None), "the loss has no divergence term (EasyEdit reads this key and has none either): set it to 0"
+        ),
     }
 
     prompt_forms: list[str] = setting(
         ["plain"],
         "Prompts to train on: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message).",
     )
-    steps: int = setting(25, "Most optimiser steps.", whole=1)
-    learning_rate: float = setting(5e-4, "Learning rate of AdamW, constant.", above=0)
-    weight_decay: float = setting(0.0, "Weight decay of AdamW.", least=0)
-    stop_loss: float = setting(1e-2, "Stop once the loss of a step is below this.", least=0)
-    micro_batch_size: int = setting(8, "Rows whose graph is in memory at a time; a step uses all rows.", whole=1)
+    steps: int = setting(25, "Most optimiser steps.", integer_from=1)
+    learning_rate: float = setting(5e-4, "Learning rate of AdamW, constant.", more_than=0)
+    weight_decay: float = setting(0.0, "Weight decay of AdamW.", at_least=0)
+    stop_loss: float = setting(1e-2, "Stop once the loss of a step is below this.", at_least=0)
+    micro_batch_size: int = setting(8, "Rows whose graph is in memory at a time; a step uses all rows.", integer_from=1)
 
     def check(self) -> None:
         """Rules between fields."""
@@ -43,7 +51,18 @@ class FineTuneHyperParams(BaseHyperParams):
 class WeightTuneHyperParams(FineTuneHyperParams):
     """As above, on the weights of chosen modules, which stay within ±ε of where they started."""
 
-    ALIASES: ClassVar[dict[str, str]] = {**FineTuneHyperParams.ALIASES, "rewrite_module_tmp": "modules"}
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **FineTuneHyperParams.PUBLISHED_KEYS,
+        "rewrite_module_tmp": "modules",
+        "norm_constraint": Converted(
+            "norm_constraint", lambda value: None if value is False else value, "false is null: no bound"
+        ),
+        "layer_module_tmp": Ignored(_MODULES),
+        "mlp_module_tmp": Ignored(_MODULES),
+        "attn_module_tmp": Ignored(_MODULES),
+        "ln_f_module": Ignored(_MODULES),
+        "lm_head_module": Ignored(_MODULES),
+    }
 
     layers: list[int] | None = setting(None, "Numbers of the layers whose weights change; None means all.")
     modules: list[str] = setting(
@@ -51,7 +70,7 @@ class WeightTuneHyperParams(FineTuneHyperParams):
         "Modules within a layer (`mlp.down_proj`), whole paths with {} for the layer, or `auto`: the MLP's output "
         "projection.",
     )
-    norm_constraint: float | None = setting(None, "ε: how far any single weight may move; None: no bound.", above=0)
+    norm_constraint: float | None = setting(None, "ε: how far any single weight may move; None: no bound.", more_than=0)
 
     def check(self) -> None:
         """Rules between fields."""

@@ -1,29 +1,26 @@
-"""Gradient descent on an edit's target tokens: what FT, LoRA and ICE share.
-
-Rows of (prompt tokens, target tokens), the selection of weights by layer and module, and an optimiser that
-keeps every weight within ε of where it started.
-"""
+"""An edit's prompts and target tokens as rows, and the loss over them, in micro-batches."""
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from causaledit.errors import RequestError
+from causaledit.methods.shared.window import check_length
 from causaledit.models.batches import left_padded
 from causaledit.models.chat import render, user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
     from causaledit.support.costs import TokenCount
 
 
-# ---- rows ------------------------------------------------------------------------------------------
 class TargetRow(NamedTuple):
     """Token ids of a prompt and of the answer that is to follow."""
 
@@ -44,16 +41,26 @@ def target_rows(
     """
     rows = []
     for form in forms:
+        asked = prompt_text(edit, form)
         if form == "plain":
-            head = f"{context}\n{edit.cloze}" if context else edit.cloze
+            head = f"{context}\n{asked}" if context else asked
             rows.append(_split(tokenizer, head, f"{head} {edit.target_new}", special=True))
             continue
-        asked = edit.cloze if form == "cloze" else edit.question_form
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
         row = _split(tokenizer, head, head + edit.target_new, special=False)
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         rows.append(TargetRow(row.prompt, row.target + end))
     return rows
+
+
+def prompt_text(edit: EditRequest, form: str) -> str:
+    """What is asked in a prompt of one of `target_rows`' forms, without context or template."""
+    return edit.question_form if form == "question" else edit.cloze
+
+
+def prompt_texts(edits: Sequence[EditRequest], forms: Sequence[str]) -> list[str]:
+    """What some edits are trained on, each text once: a report's `trained_prompts`."""
+    return list(dict.fromkeys(prompt_text(edit, form) for edit in edits for form in forms))
 
 
 def _split(tokenizer: Any, head: str, full: str, *, special: bool) -> TargetRow:
@@ -75,15 +82,11 @@ def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int
     Raises:
         RequestError: A row is too long; nothing is ever cut.
     """
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    need = max(len(row.prompt) + len(row.target) for row in rows) + further
-    if window and need > window:
-        raise RequestError(
-            f"A prompt with its answer has {need} tokens, and the model's context window is {window}: shorten it."
-        )
+    longest = max(len(row.prompt) + len(row.target) for row in rows)
+    check_length(model, longest + further, "A prompt with its answer")
 
 
-def row_logits(model: PreTrainedModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
+def row_logits(model: PreTrainedModel | PeftModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
     """For each row the `(len(target), vocabulary)` logits that predict its target, with gradients."""
     inputs = left_padded(model, [row.prompt + row.target for row in rows], 0, model.device)
     longest = max(len(row.target) for row in rows) + 1
@@ -102,21 +105,27 @@ def target_loss(logits: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
     return torch.nn.functional.cross_entropy(logits, ids)
 
 
-# ---- which weights ---------------------------------------------------------------------------------
-
-
-# ---- descending ------------------------------------------------------------------------------------
+def target_losses(model: PreTrainedModel | PeftModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
+    """For each row the mean loss over its target tokens, each behind those before it."""
+    return [target_loss(logits, row.target) for logits, row in zip(row_logits(model, rows), rows, strict=True)]
 
 
 def target_batches(
-    model: PreTrainedModel, rows: Sequence[TargetRow], size: int, count: TokenCount
+    model: PreTrainedModel | PeftModel,
+    rows: Sequence[TargetRow],
+    size: int,
+    count: TokenCount,
+    losses: Callable[[Any, Sequence[TargetRow]], list[torch.Tensor]] = target_losses,
 ) -> list[Callable[[], torch.Tensor]]:
-    """The mean target loss over rows as micro-batches of `size` rows, for `descend`."""
+    """The mean loss over rows as micro-batches of `size` rows, for `descend`.
+
+    Args:
+        losses: The loss of each of some rows.
+    """
 
     def part(batch: Sequence[TargetRow]) -> torch.Tensor:
-        logits = row_logits(model, batch)
         count.trained += sum(len(row.target) for row in batch)
-        return torch.stack([target_loss(x, r.target) for x, r in zip(logits, batch, strict=True)]).sum() / len(rows)
+        return torch.stack(losses(model, batch)).sum() / len(rows)
 
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
-    return [lambda batch=batch: part(batch) for batch in batches]
+    return [functools.partial(part, batch) for batch in batches]

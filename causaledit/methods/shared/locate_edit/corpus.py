@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import HparamsError
+from causaledit.errors import HparamsError, one_line
+from causaledit.methods.shared.locate_edit.corpus_files import corpus_files, documents_in, texts_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
 
-TEXT_SUFFIXES = (".txt", ".md", ".jsonl")
 # EasyEdit's short names for what it downloads.
 KNOWN_DATASETS = {
     "wikipedia": "wikimedia/wikipedia:20231101.en",
@@ -44,10 +44,10 @@ class Corpus:
 
 
 def open_corpus(source: str) -> Corpus:
-    """A text file, a folder of them, or a data set by name (`name` or `name:configuration`).
+    """A file, a folder of them, what `datasets` saved to disk, or a data set by name (`name` or `name:configuration`).
 
-    A document is a paragraph (up to an empty line) of a `.txt` or `.md` file, a line's `text` in a `.jsonl` file,
-    a row's `text` in a data set.
+    A document is a paragraph (up to an empty line) of a text file, a line's `text` in a `.jsonl` file, or a row's or
+    object's `text` in CSV, JSON, Parquet, Arrow and data sets. Files may be compressed.
 
     Raises:
         HparamsError: There is nothing of that kind, or no text in it.
@@ -56,8 +56,9 @@ def open_corpus(source: str) -> Corpus:
     if path.is_file():
         return _from_files(source, [path])
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in TEXT_SUFFIXES)
-        if files:
+        if any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
+            return _from_disk(source, path)
+        if files := corpus_files(path):
             return _from_files(source, files)
     return _from_datasets(source)
 
@@ -70,36 +71,27 @@ def _from_files(name: str, files: list[Path]) -> Corpus:
                 digest.update(hashlib.file_digest(stream, "sha256").digest())
     except OSError as error:
         raise HparamsError(f"`mom2_dataset`: {str(error.filename)!r} cannot be read ({error.strerror}).") from None
+    for file in files:
+        next(documents_in(file), None)  # refuses what is no text before anything is computed
 
     def documents() -> Iterator[str]:
         for file in files:
-            yield from _file_documents(file)
+            yield from documents_in(file)
 
     return Corpus(name, digest.hexdigest(), documents)
 
 
-def _file_documents(file: Path) -> Iterator[str]:
-    with file.open(encoding="utf-8", errors="replace") as stream:
-        if file.suffix == ".jsonl":
-            for number, line in enumerate(stream, start=1):
-                try:
-                    text = json.loads(line)["text"] if line.strip() else ""
-                except (ValueError, KeyError, TypeError):
-                    raise HparamsError(
-                        f"`mom2_dataset`: line {number} of {str(file)!r} is no JSON object with `text`."
-                    ) from None
-                if text.strip():
-                    yield text
-            return
-        paragraph: list[str] = []
-        for line in stream:
-            if line.strip():
-                paragraph.append(line)
-            elif paragraph:
-                yield "".join(paragraph).strip()
-                paragraph = []
-        if paragraph:
-            yield "".join(paragraph).strip()
+def _from_disk(source: str, folder: Path) -> Corpus:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        found = load_from_disk(str(folder))
+        rows = found["train"] if isinstance(found, DatasetDict) else found
+    except Exception as error:  # whatever a damaged folder makes of it
+        raise HparamsError(f"`mom2_dataset` {source!r} cannot be loaded ({one_line(error)}).") from None
+    next(texts_of(rows, source), None)
+    digest = hashlib.sha256(f"{rows._fingerprint}:{len(rows)}".encode()).hexdigest()
+    return Corpus(source, digest, lambda: texts_of(rows, source))
 
 
 def _from_datasets(source: str) -> Corpus:
@@ -117,12 +109,8 @@ def _from_datasets(source: str) -> Corpus:
         ) from None
     if "text" not in first:
         raise HparamsError(f"`mom2_dataset` {source!r} has no column `text`, only {sorted(first)}.")
-
-    def documents() -> Iterator[str]:
-        return (row["text"] for row in rows if row["text"].strip())
-
     digest = hashlib.sha256(f"{name}:{configuration}:{first['text']}".encode()).hexdigest()
-    return Corpus(source, digest, documents)
+    return Corpus(source, digest, lambda: texts_of(rows, source))
 
 
 def own_samples(model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revision: str, keep: Path | None) -> Corpus:

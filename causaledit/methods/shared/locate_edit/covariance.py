@@ -17,10 +17,10 @@ import torch
 
 from causaledit.errors import EditFailedError, HparamsError
 from causaledit.methods.shared.locate_edit.corpus import Corpus, open_corpus, own_samples
-from causaledit.methods.shared.locate_edit.stored import Moment, check_moment, easyedit_file, read_moment, write_moment
+from causaledit.methods.shared.locate_edit.stored import Moment, check_moment, easyedit_files, read_moment, write_moment
 from causaledit.models.batches import _padded, positions_for
 from causaledit.models.hooks import run_until, watched
-from causaledit.models.layout import not_behind_keys
+from causaledit.models.layout import by_token, not_behind_keys
 from causaledit.models.weights import revision_of
 from causaledit.support.files import write_arrays
 from causaledit.support.paths import cache_dir
@@ -61,11 +61,17 @@ def moments_for(
     rest = [layer for layer in layers if layer not in found]
     if not rest:
         return found
+    looked_for = _looked_for(model, layout, rest, hparams)
+    if looked_for:
+        logger.warning(looked_for)
     folder = cache_dir() / "statistics" if hparams.stats_cache else None
     if hparams.mom2_dataset is None:
         corpus = own_samples(model, tokenizer, hparams, revision_of(model), folder)
     else:
-        corpus = open_corpus(hparams.mom2_dataset)
+        try:
+            corpus = open_corpus(hparams.mom2_dataset)
+        except HparamsError as error:
+            raise HparamsError(f"{error} {looked_for}".rstrip()) from None
     revisions = {layer: revision_of(model, not_behind_keys(layout, layer)) for layer in rest}
     keys = {layer: cache_key(revisions[layer], layout.projection.format(layer), corpus, hparams) for layer in rest}
     if folder is not None:
@@ -101,12 +107,29 @@ def cache_key(revision: str, layer_name: str, corpus: Corpus, hparams: LocateEdi
 def _given_file(model: Any, layout: Layout, layer: int, hparams: LocateEditHyperParams) -> Path | None:
     if hparams.mom2_file is not None:
         return Path(hparams.mom2_file.replace("{}", str(layer))).expanduser()
+    return next((file for file in _kept_files(model, layout, layer, hparams) if file.is_file()), None)
+
+
+def _kept_files(model: Any, layout: Layout, layer: int, hparams: LocateEditHyperParams) -> list[Path]:
     if hparams.stats_dir is None or hparams.mom2_dataset is None:
-        return None
-    return easyedit_file(
+        return []
+    return easyedit_files(
         Path(hparams.stats_dir).expanduser(), model, layout.projection.format(layer), hparams.mom2_dataset,
         hparams.mom2_dtype, hparams.mom2_n_samples,
     )  # fmt: skip
+
+
+def _looked_for(model: Any, layout: Layout, layers: Sequence[int], hparams: LocateEditHyperParams) -> str:
+    """Why `stats_dir` gave nothing for some layers; empty where it was not asked."""
+    if hparams.stats_dir is None or hparams.mom2_file is not None:
+        return ""
+    nothing = f"`stats_dir` ({hparams.stats_dir!r}) gave no statistics for layer(s) {', '.join(map(str, layers))}:"
+    if hparams.mom2_dataset is None:
+        return f"{nothing} files there are named by `mom2_dataset`, which is not set (EasyEdit's is 'wikipedia')."
+    files = _kept_files(model, layout, layers[0], hparams)
+    if not files:
+        return f"{nothing} files there are named by the model, which has no name of its own (`name_or_path`)."
+    return f"{nothing} there is no {' and no '.join(repr(str(file)) for file in files)}."
 
 
 def _groups(layers: list[int], sizes: dict[int, int], hparams: LocateEditHyperParams) -> Iterator[list[int]]:
@@ -135,11 +158,13 @@ def collect(
     hparams: LocateEditHyperParams,
     progress: ProgressSink,
     partial: Path | None = None,
+    save_every: float = SAVE_EVERY,
 ) -> dict[int, Moment]:
     """Sum k kᵀ over the corpus, one forward pass at a time, up to the highest layer only.
 
     Args:
-        partial: Where an interrupted collection is kept; one that is there is gone on with.
+        partial: Where an interrupted collection is kept; if the file exists, that collection is continued.
+        save_every: Seconds between two savings of it.
 
     Raises:
         HparamsError: There is no text.
@@ -164,7 +189,7 @@ def collect(
         count += int(mask.sum())
         pieces_done += pieces
         progress.advance(tokens=int(mask.sum()))
-        if partial is not None and time.monotonic() - last_saved > SAVE_EVERY:
+        if partial is not None and time.monotonic() - last_saved > save_every:
             arrays: dict[str, Any] = {f"layer.{layer}": value.cpu().numpy() for layer, value in sums.items()}
             write_arrays(partial, {**arrays, "count": count, "pieces": pieces_done})
             last_saved = time.monotonic()
@@ -182,7 +207,7 @@ def collect(
 
 def _adder(total: torch.Tensor, mask: torch.Tensor) -> Any:
     def add(received: torch.Tensor, _: Any) -> None:
-        keys = received[mask.to(received.device).bool()].to(total)
+        keys = by_token(received, *mask.shape)[mask.to(received.device).bool()].to(total)
         total.addmm_(keys.T, keys)
 
     return add

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.errors import EditFailedError, ModelError
-from causaledit.methods.call import editing, ready_edits
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.locate_edit.contexts import Contexts, sample_contexts
 from causaledit.methods.shared.locate_edit.covariance import KeySpace, moments_for
@@ -20,12 +18,12 @@ from causaledit.methods.shared.locate_edit.stored import Moment, read_projection
 from causaledit.methods.shared.locate_edit.subjects import locate, refuse_unclear_subjects
 from causaledit.methods.shared.locate_edit.values import Value, optimise_values
 from causaledit.models.layout import Layout, find_layout
-from causaledit.models.weights import rewriting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Sequence
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.call import Call
     from causaledit.methods.method import EditSequence
     from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
     from causaledit.support.progress import ProgressSink
@@ -68,26 +66,21 @@ class LocateMemory:
 
 
 def check_locate_edit(
-    model: Any,
-    tokenizer: Any,
-    requests: Iterable[Mapping[str, Any] | EditRequest],
-    hparams: LocateEditHyperParams,
-) -> tuple[list[EditRequest], Layout]:
+    model: Any, tokenizer: Any, edits: Sequence[EditRequest], hparams: LocateEditHyperParams, call: Call
+) -> Layout:
     """Everything that can be refused before the model is run.
 
     Raises:
-        RequestError: A request is unusable, or its subject is unclear or makes no token.
+        RequestError: A subject is unclear or makes no token.
         ModelError: The model has no such layers, or not the form that is needed.
     """
-    requests = list(requests)
-    refuse_unclear_subjects(requests)
-    edits = ready_edits(model, requests)
+    refuse_unclear_subjects(call.requests)
     layout = find_layout(model, hparams)
     if any(value.is_meta for value in model.parameters()):
         raise ModelError("Some of the model's weights are not loaded (offloaded or meta): load it whole.")
     for edit in edits:
         locate(tokenizer, "{}", edit, hparams.fact_token)
-    return edits, layout
+    return layout
 
 
 class LocateEditor:
@@ -231,35 +224,24 @@ class LocateEditor:
         return dict(zip(layers, read_projections(Path(path).expanduser(), features, layers), strict=True))
 
 
-@contextlib.contextmanager
 def locate_edit(
-    model: Any,
-    tokenizer: Any,
-    requests: Iterable[Mapping[str, Any] | EditRequest],
-    hparams: LocateEditHyperParams,
-    *,
-    copy: bool,
-    progress: ProgressSink | None,
-    report: LocateEditReport | None,
-    sequence: EditSequence | None,
-) -> Iterator[tuple[LocateEditor, list[EditRequest], dict[str, torch.Tensor]]]:
-    """One call of a method: its input checked, its weights put back after any exception (Ctrl-C too).
+    model: Any, tokenizer: Any, edits: Sequence[EditRequest], hparams: LocateEditHyperParams, call: Call
+) -> tuple[LocateEditor, dict[str, torch.Tensor]]:
+    """What a method edits with, once its input is checked.
 
     Args:
-        model, tokenizer, requests, hparams, copy, progress, report, sequence: As the method's apply got them.
+        model, tokenizer, edits, hparams, call: As the method's `edit` got them.
 
-    Yields:
-        The editor (on a copy if asked), the edits, and the edited layers' original tensors by parameter name.
+    Returns:
+        The editor, and the original tensors of the layers that it will change, by parameter name.
 
     Raises:
         RequestError, ModelError: As in `check_locate_edit`.
     """
-    report = report if report is not None else LocateEditReport()
-    edits, layout = check_locate_edit(model, tokenizer, requests, hparams)
-    report.requests = edits
-    with (
-        editing(model, copy=copy, seed=hparams.seed, progress=progress) as (target, sink),
-        rewriting(target, [layout.weight_name(layer) for layer in hparams.layers]) as originals,
-    ):
-        editor = LocateEditor(target, tokenizer, layout, hparams, progress=sink, report=report, sequence=sequence)
-        yield editor, edits, originals
+    layout = check_locate_edit(model, tokenizer, edits, hparams, call)
+    call.report.trained_prompts = list(dict.fromkeys(edit.cloze for edit in edits))  # what values are optimised on
+    originals = call.rewriting(model, [layout.weight_name(layer) for layer in hparams.layers])
+    editor = LocateEditor(
+        model, tokenizer, layout, hparams, progress=call.progress, report=call.report, sequence=call.sequence
+    )
+    return editor, originals

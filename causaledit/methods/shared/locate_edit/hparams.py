@@ -7,17 +7,28 @@ Where a name starts with `v_` it belongs to the optimisation of the value, with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.published_keys import Ignored, OnlyAt
+
+if TYPE_CHECKING:
+    from causaledit.methods.published_keys import PublishedKey
 
 FACT_TOKENS = ("subject_last", "subject_first", "subject_first_after_last", "last")
-_TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp", "mlp_module_tmp", "attn_module_tmp")
+_TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp")
 
 
 @dataclass
 class LocateEditHyperParams(BaseHyperParams):
     """What a locate-then-edit method is told. Files written for EasyEdit load unchanged."""
+
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **BaseHyperParams.PUBLISHED_KEYS,
+        "mlp_module_tmp": Ignored("the path of an MLP; keys are read at its projection (`rewrite_module_tmp`)"),
+        "attn_module_tmp": Ignored("the path of an attention block; none is looked into"),
+    }
 
     # ---- where ---------------------------------------------------------------------------------
     layers: list[int] = setting([5], "Layers whose MLP output projection is rewritten, counted from 0.")
@@ -28,22 +39,24 @@ class LocateEditHyperParams(BaseHyperParams):
     )
     rewrite_module_tmp: str | None = setting(None, "Path of the rewritten projection, `{}` for the layer; None: found.")
     layer_module_tmp: str | None = setting(None, "Path of a decoder layer, `{}` for its number; None: found.")
-    mlp_module_tmp: str | None = setting(None, "EasyEdit's path of an MLP; read, not needed here.")
-    attn_module_tmp: str | None = setting(None, "EasyEdit's path of an attention block; read, not needed here.")
     ln_f_module: str | None = setting(None, "Path of the final norm; None: found.")
     lm_head_module: str | None = setting(None, "Path of the output layer, or of tied embeddings; None: found.")
 
     # ---- the value -----------------------------------------------------------------------------
-    v_num_grad_steps: int = setting(25, "Most evaluations of the value's loss; one step fewer is taken.", whole=1)
-    v_lr: float = setting(0.5, "Adam's learning rate for the value.", above=0)
-    v_loss_layer: int | None = setting(
-        None, "Layer whose output is read out for the target's likelihood (MEMIT, AlphaEdit); None: the last.", whole=0
+    v_num_grad_steps: int = setting(
+        25, "Most evaluations of the value's loss; one step fewer is taken.", integer_from=1
     )
-    v_weight_decay: float = setting(0.5, "Weight of the value's norm against its initial one.", least=0)
-    v_stop_loss: float = setting(0.05, "The value is good enough below this loss.", least=0)
-    v_batch_requests: int = setting(16, "How many edits' values are optimised side by side.", whole=1)
-    clamp_norm_factor: float = setting(4.0, "Longest change of the value, in norms of its initial one.", above=0)
-    kl_factor: float = setting(0.0625, "Weight of the divergence on the prompt '<subject> is a'.", least=0)
+    v_lr: float = setting(0.5, "Adam's learning rate for the value.", more_than=0)
+    v_loss_layer: int | None = setting(
+        None,
+        "Layer whose output is read out for the target's likelihood (MEMIT, AlphaEdit); None: the last.",
+        integer_from=0,
+    )
+    v_weight_decay: float = setting(0.5, "Weight of the value's norm against its initial one.", at_least=0)
+    v_stop_loss: float = setting(0.05, "The value is good enough below this loss.", at_least=0)
+    v_batch_requests: int = setting(16, "How many edits' values are optimised side by side.", integer_from=1)
+    clamp_norm_factor: float = setting(4.0, "Longest change of the value, in norms of its initial one.", more_than=0)
+    kl_factor: float = setting(0.0625, "Weight of the divergence on the prompt '<subject> is a'.", at_least=0)
     context_template_length_params: list[list[int]] = setting(
         [[10, 5]], "[length in tokens, how many] of the contexts that the model samples to go before the prompt."
     )
@@ -53,14 +66,20 @@ class LocateEditHyperParams(BaseHyperParams):
     mom2_dataset: str | None = setting(
         None, "Text behind the second moment: a file, a folder or a datasets name; None: the model's own samples."
     )
-    mom2_n_samples: int = setting(100_000, "Most documents read.", whole=1)
-    mom2_max_tokens: int | None = setting(None, "Most tokens read; None: by documents alone.", whole=1)
-    mom2_document_tokens: int = setting(512, "Longest piece of a document that is read at once, in tokens.", whole=2)
-    mom2_batch_tokens: int = setting(4096, "Tokens per forward pass: the memory budget of the activations.", whole=1)
-    mom2_memory_gb: float = setting(8.0, "Memory budget of the moments collected in one pass over the text.", above=0)
+    mom2_n_samples: int = setting(100_000, "Most documents read.", integer_from=1)
+    mom2_max_tokens: int | None = setting(None, "Most tokens read; None: by documents alone.", integer_from=1)
+    mom2_document_tokens: int = setting(
+        512, "Longest piece of a document that is read at once, in tokens.", integer_from=2
+    )
+    mom2_batch_tokens: int = setting(
+        4096, "Tokens per forward pass: the memory budget of the activations.", integer_from=1
+    )
+    mom2_memory_gb: float = setting(
+        8.0, "Memory budget of the moments collected in one pass over the text.", more_than=0
+    )
     mom2_dtype: str = setting("float32", "Type the moment is summed up in.", choices=("float64", "float32", "float16"))
     mom2_ridge: float = setting(
-        0.0, "Added to the moment's diagonal, as a share of its mean: repairs a singular one.", least=0
+        0.0, "Added to the moment's diagonal, as a share of its mean: repairs a singular one.", at_least=0
     )
     mom2_file: str | None = setting(None, "A ready `.npz` of second moments, `{}` for the layer's number.")
     stats_dir: str | None = setting(None, "Folder of such files as EasyEdit keeps it; looked into first.")
@@ -93,12 +112,15 @@ class LocateEditHyperParams(BaseHyperParams):
 class SpreadHyperParams(LocateEditHyperParams):
     """What MEMIT and AlphaEdit share: several layers, of which the last carries the value."""
 
+    PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
+        **LocateEditHyperParams.PUBLISHED_KEYS,
+        "layer_selection": OnlyAt(("all",), "no layers are drawn at random here: name those to rewrite in `layers`"),
+    }
+
     layers: list[int] = setting(
         [3, 4, 5, 6, 7, 8], "Layers whose MLP output projection is rewritten, counted from 0, lowest first."
     )
-    layer_selection: str = setting("all", "Which of `layers` are rewritten.", choices=("all",))
-    clamp_norm_factor: float = setting(0.75, "Longest change of the value, in norms of its initial one.", above=0)
-    mom2_update_weight: float = setting(15_000.0, "λ: how much what is to stay weighs against the edits.", above=0)
+    clamp_norm_factor: float = setting(0.75, "Longest change of the value, in norms of its initial one.", more_than=0)
 
     def check(self) -> None:
         super().check()

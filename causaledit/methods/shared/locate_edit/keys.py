@@ -10,6 +10,7 @@ from causaledit.methods.shared.locate_edit.contexts import Contexts, flat, weigh
 from causaledit.methods.shared.locate_edit.frozen import FrozenRows
 from causaledit.methods.shared.locate_edit.subjects import TokenRow, locate
 from causaledit.models.hooks import hidden, run_until
+from causaledit.models.layout import by_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,13 +33,16 @@ def states_at(
     Returns:
         Two `(rows, features)` tensors.
     """
-    received, given = [], []
+    received: list[torch.Tensor] = []
+    given: list[torch.Tensor] = []
     for start in range(0, len(rows), rows_at_a_time):
         part = [TokenRow(row.ids[: row.at + 1], row.at) for row in rows[start : start + rows_at_a_time]]
         frozen = FrozenRows(model, part, share=False)
-        inside, outside = run_until(model, module, **frozen.inputs())
+        inputs = frozen.inputs()
+        inside, outside = run_until(model, module, **inputs)
         for states, out in ((inside, received), (hidden(outside), given)):
-            out.append(states[torch.arange(len(part), device=states.device), frozen.at.to(states.device)])
+            every = by_token(states, *inputs["input_ids"].shape)
+            out.append(every[torch.arange(len(part), device=states.device), frozen.at.to(states.device)])
     return torch.cat(received), torch.cat(given)
 
 

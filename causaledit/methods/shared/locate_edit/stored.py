@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class Moment(NamedTuple):
+@dataclass(frozen=True)
+class Moment:
     """The keys' uncentred covariance E[k kᵀ], `(features, features)`, the number of tokens, and where it is from."""
 
     matrix: torch.Tensor
@@ -83,14 +85,12 @@ def write_moment(file: Path, moment: Moment, revision: str) -> None:
     )
 
 
-def easyedit_file(folder: Path, model: Any, layer_name: str, dataset: str, dtype: str, samples: int) -> Path | None:
-    """Where ROME's and EasyEdit's code keeps a second moment, if it is there."""
+def easyedit_files(folder: Path, model: Any, layer_name: str, dataset: str, dtype: str, samples: int) -> list[Path]:
+    """Where ROME's and EasyEdit's code may keep a second moment of a model; empty for a model without a name."""
     name = str(getattr(model.config, "_name_or_path", ""))
-    for model_name in dict.fromkeys([name.rsplit("/", maxsplit=1)[-1], name.replace("/", "_")]):
-        file = folder / model_name / f"{dataset}_stats" / f"{layer_name}_{dtype}_mom2_{samples}.npz"
-        if model_name and file.is_file():
-            return file
-    return None
+    names = dict.fromkeys([name.rsplit("/", maxsplit=1)[-1], name.replace("/", "_")])
+    file = f"{layer_name}_{dtype}_mom2_{samples}.npz"
+    return [folder / model_name / f"{dataset}_stats" / file for model_name in names if model_name]
 
 
 def read_projections(file: Path, features: int, layers: Sequence[int]) -> list[torch.Tensor]:

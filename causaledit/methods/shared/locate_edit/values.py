@@ -14,6 +14,7 @@ from causaledit.methods.shared.locate_edit.contexts import Contexts, flat
 from causaledit.methods.shared.locate_edit.frozen import FrozenRows
 from causaledit.methods.shared.locate_edit.subjects import TokenRow, locate, locate_span, target_tokens
 from causaledit.models.hooks import altered, hidden, narrowed, replayed, run_until, watched
+from causaledit.models.layout import by_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -243,8 +244,9 @@ class _Passes:
 
     def _initial(self) -> torch.Tensor:
         first = [sum(len(job.rows) for job in self.jobs[:j]) for j in range(len(self.jobs))]
+        inputs = self.rows.inputs()
         with torch.no_grad(), self._replayed():
-            states = hidden(run_until(self.model, self.edited, **self.rows.inputs())[1])
+            states = by_token(hidden(run_until(self.model, self.edited, **inputs)[1]), *inputs["input_ids"].shape)
         rows = torch.tensor(first, device=states.device)
         return states[rows, self.rows.at.to(states.device)[rows]].detach().clone()
 
@@ -259,10 +261,12 @@ class _Passes:
         """Log-probabilities: `(wanted, vocabulary)` for the answers, `(active, vocabulary)` for the essence prompts."""
 
         def add(states: torch.Tensor) -> torch.Tensor:
-            rows = torch.arange(states.shape[0], device=states.device)
+            every = by_token(states, *inputs["input_ids"].shape)
+            rows = torch.arange(len(every), device=states.device)
             change = delta[self.owner.to(delta.device)].to(states)
-            return states.index_put((rows, self.rows.at.to(states.device)), change, accumulate=True)
+            return every.index_put((rows, self.rows.at.to(states.device)), change, accumulate=True).view_as(states)
 
+        inputs = self.rows.inputs()
         early: list[torch.Tensor] = []
         spots = self.essence if self.early else torch.cat([self.wanted[:, :2], self.essence])
         head = self.model.get_output_embeddings()
@@ -272,7 +276,7 @@ class _Passes:
             if self.early:
                 module = self.layout.layer_module(self.model, self.loss_layer)
                 stack.enter_context(watched(module, lambda _, out: early.append(_pick(hidden(out), self.wanted))))
-            logits = self.model(**self.rows.inputs()).logits[0]
+            logits = self.model(**inputs).logits[0]
         log_p = logits.float().log_softmax(-1)
         if self.early:
             return self._read_out(early[0]).float().log_softmax(-1), log_p

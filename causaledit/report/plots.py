@@ -1,7 +1,7 @@
-"""The report's figures, as SVG texts. Every point has its 95 % interval, its value is written beside it.
+"""The report's plots, as SVG texts. Every point has its 95 % interval, its value is written beside it.
 
 Colours are those of Okabe and Ito, which colour-blind readers tell apart; a run keeps its colour and marker in all
-figures. Text is drawn as paths, so that a page looks the same everywhere.
+plots. Text is drawn as paths, so that a page looks the same everywhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
-from causaledit.report.tables import HOP_MEASURES, MEASURES, Measure, chain_lengths, cost_of, percent, seconds_per_edit
+from causaledit.metrics.wording import percent
+from causaledit.report.tables import HOP_MEASURES, MEASURES, Measure, chain_lengths, cost_of, seconds_per_edit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "D", "^", "v", "P", "X")
 _INK, _GREY, _GRID = "#1f2328", "#57606a", "#d8dee4"
-_STYLE = {
+_STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "svg.fonttype": "path",
@@ -41,9 +42,9 @@ _STYLE = {
 WIDTH = 10.0  # inches
 
 
-def metrics_figure(runs: Sequence[ReportedRun]) -> str | None:
+def metrics_plot(runs: Sequence[ReportedRun]) -> str | None:
     """The main metrics, one panel each, one row per run; None where there is nothing to draw."""
-    shown = [m for m in MEASURES if m.drawn and any(_rate(m.of(run.figures)) is not None for run in runs)]
+    shown = [m for m in MEASURES if m.drawn and any(_rate(m.of(run.metrics)) is not None for run in runs)]
     if not shown:
         return None
     columns = min(2, len(shown))
@@ -62,14 +63,14 @@ def _dots(axis: Any, measure: Measure, runs: Sequence[ReportedRun]) -> None:
     axis.set_title(measure.name)
     axis.text(1, 1.02, better, transform=axis.transAxes, ha="right", va="bottom", fontsize=8, color=_GREY)
     for row, run in enumerate(runs):
-        figure = measure.of(run.figures)
-        value = _rate(figure)
-        told = "no figure"
+        measured = measure.of(run.metrics)
+        value = _rate(measured)
+        beside = "not known"
         if value is not None:
-            _point(axis, 100 * value, row, _errors(figure), run_number=row, horizontal=True)
-            told = percent(value)
+            _point(axis, 100 * value, row, _errors(measured), run_number=row, horizontal=True)
+            beside = percent(value)
         axis.annotate(
-            told, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9,
+            beside, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9,
             color=_INK if value is not None else _GREY,
         )  # fmt: skip
     axis.set_yticks(range(len(runs)), [_short(run.label) for run in runs])
@@ -79,16 +80,16 @@ def _dots(axis: Any, measure: Measure, runs: Sequence[ReportedRun]) -> None:
     _percent_axis(axis.xaxis, axis.set_xlim)
 
 
-def chains_figure(runs: Sequence[ReportedRun]) -> str | None:
+def chains_plot(runs: Sequence[ReportedRun]) -> str | None:
     """Accuracies and SRR by length of the chain, one panel each; None without chains of two lengths."""
     lengths = [length for length in chain_lengths(runs) if length]
     wanted = [m for m in HOP_MEASURES if m.name != "M-Acc, any question"]
     values = {
-        (m.name, n, length): m.of(run.figures.by_hops[length])
+        (m.name, n, length): m.of(run.metrics.by_hops[length])
         for m in wanted
         for n, run in enumerate(runs)
         for length in lengths
-        if length in run.figures.by_hops
+        if length in run.metrics.by_hops
     }
     shown = [m for m in wanted if any(_rate(f) is not None for (name, *_), f in values.items() if name == m.name)]
     if len(lengths) < 2 or not shown:
@@ -103,9 +104,10 @@ def chains_figure(runs: Sequence[ReportedRun]) -> str | None:
             for n in range(len(runs)):
                 for place, length in enumerate(lengths):
                     found = values.get((measure.name, n, length))
-                    if _rate(found) is not None:
+                    value = _rate(found)
+                    if value is not None:
                         x = place + spread * (n - (len(runs) - 1) / 2)
-                        _point(axis, x, 100 * _rate(found), _errors(found), run_number=n, horizontal=False)
+                        _point(axis, x, 100 * value, _errors(found), run_number=n, horizontal=False)
             axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
             axis.set_xlim(-0.5, len(lengths) - 0.5)
             axis.tick_params(axis="x", length=0)
@@ -115,7 +117,7 @@ def chains_figure(runs: Sequence[ReportedRun]) -> str | None:
         return _svg(figure)
 
 
-def costs_figure(runs: Sequence[ReportedRun]) -> str | None:
+def costs_plot(runs: Sequence[ReportedRun]) -> str | None:
     """Seconds per edit and peak memory as bars from zero; None unless two runs can be set side by side."""
     panels = [
         ("Editing: seconds per edit", [seconds_per_edit(run) for run in runs], "{:,.1f} s"),
@@ -132,9 +134,9 @@ def costs_figure(runs: Sequence[ReportedRun]) -> str | None:
             most = max(value for value in values if value is not None) or 1.0
             for row, value in enumerate(values):
                 axis.barh(row, value or 0.0, height=0.55, color=COLOURS[row % len(COLOURS)])
-                told = "not known" if value is None else form.format(value)
+                beside = "not known" if value is None else form.format(value)
                 axis.annotate(
-                    told, (value or 0.0, row), xytext=(4, 0), textcoords="offset points", va="center",
+                    beside, (value or 0.0, row), xytext=(4, 0), textcoords="offset points", va="center",
                     color=_GREY if value is None else _INK,
                 )  # fmt: skip
             axis.set_xlim(0, 1.3 * most)
@@ -150,15 +152,16 @@ def costs_figure(runs: Sequence[ReportedRun]) -> str | None:
 def _style() -> Any:
     import matplotlib
 
-    return matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_STYLE})
+    settings: Any = {**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_STYLE}
+    return matplotlib.rc_context(settings)
 
 
 def _panels(rows: int, columns: int, *, height: float, share_rows: bool = False) -> tuple[Any, list[Any]]:
     """A figure without pyplot, which would keep it alive and want a display."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.06, w_pad=0.06, hspace=0.1, wspace=0.04)
+    figure = Figure(figsize=(WIDTH, height))
+    figure.set_layout_engine("constrained", h_pad=0.06, w_pad=0.06, hspace=0.1, wspace=0.04)
     axes = figure.subplots(rows, columns, squeeze=False, sharey="row" if share_rows else False)
     return figure, list(axes.flat)
 
@@ -191,16 +194,16 @@ def _legend(figure: Any, runs: Sequence[ReportedRun]) -> None:
     figure.legend(handles, labels, loc="outside upper left", ncols=4, frameon=False, handletextpad=0.2)
 
 
-def _rate(figure: Rate | Mean | None) -> float | None:
-    return None if figure is None else figure.rate
+def _rate(measured: Rate | Mean | None) -> float | None:
+    return None if measured is None else measured.rate
 
 
-def _errors(figure: Rate | Mean | None) -> tuple[float, float] | None:
-    """Distances to the ends of the interval, in per cent points."""
-    if figure is None or figure.rate is None or figure.interval is None:
+def _errors(measured: Rate | Mean | None) -> tuple[float, float] | None:
+    """Distances to the ends of the interval, in percentage points."""
+    if measured is None or measured.rate is None or measured.interval is None:
         return None
-    low, high = figure.interval
-    return (max(0.0, 100 * (figure.rate - low)), max(0.0, 100 * (high - figure.rate)))
+    low, high = measured.interval
+    return (max(0.0, 100 * (measured.rate - low)), max(0.0, 100 * (high - measured.rate)))
 
 
 def _gigabytes(megabytes: float | None) -> float | None:

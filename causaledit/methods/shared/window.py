@@ -1,0 +1,25 @@
+"""Whether what a method puts before the model fits into its context window."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from causaledit.errors import RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def check_length(model: PreTrainedModel, tokens: int, what: str) -> None:
+    """Refuse a text that is longer than the model's context window; nothing is ever cut.
+
+    Args:
+        tokens: Its length, with what is to follow it.
+        what: Its name in the message.
+
+    Raises:
+        RequestError: It is too long.
+    """
+    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if window and tokens > window:
+        raise RequestError(f"{what} has {tokens} tokens, and the model's context window is {window}: shorten it.")

@@ -1,0 +1,35 @@
+"""Dataclass fields that are also options of the command line: default, help and bounds stand once."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    help_text: str = "",
+    *,
+    flag: str | None = None,
+    min: float | None = None,
+    max: float | None = None,
+    from_text: Callable[[str], Any] | None = None,
+    to_text: Callable[[Any], str] | None = None,
+) -> Any:
+    """A dataclass field with what the command line says of it.
+
+    Args:
+        default: The default; left out, the option is required.
+        help_text: One sentence.
+        flag: Its flag, where that is not `--` and the field's name.
+        min: Smallest value.
+        max: Largest value.
+        from_text: Reads the option's text, where the field is no plain value.
+        to_text: Writes the default for the help.
+    """
+    rules = {"help": help_text, "flag": flag, "min": min, "max": max, "from_text": from_text, "to_text": to_text}
+    metadata = {name: value for name, value in rules.items() if value is not None}
+    return dataclasses.field(default=default, metadata=metadata)
