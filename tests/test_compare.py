@@ -24,7 +24,7 @@ from causaledit.judges.registry import get_judge
 from causaledit.metrics.paired import compare_runs
 from causaledit.metrics.predictions import read_metrics
 from causaledit.metrics.summary import evaluate_run
-from causaledit.runs.plan import RunArguments
+from causaledit.runs.arguments import RunArguments
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 METHODS = ("CausalEdit", "LoRA", "ROME", "IKE", "PreEdited")

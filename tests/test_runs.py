@@ -17,8 +17,9 @@ from conftest import CARELESS, FAST, REPOSITORY, make_llama, make_tokenizer, sam
 
 from causaledit.errors import DatasetError, EditFailedError, HparamsError, ModelError, RunError
 from causaledit.methods.registry import METHODS
+from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.execution import SilentRun, execute
-from causaledit.runs.plan import PRE_EDITED, RunArguments, make_plan
+from causaledit.runs.plan import make_plan
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 POST_KEYS = {

@@ -7,12 +7,15 @@ by default.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
 from causaledit.methods.published_keys import Converted, PublishedKey
+
+logger = logging.getLogger(__name__)
 
 ALG_NAME = "CausalEdit"
 
@@ -102,6 +105,11 @@ class CausalEditHyperParams(AdapterHyperParams):
         "Adam's ε. Near a gradient's size, weights of smaller gradients move less: less is written beside the edit.",
         more_than=0,
     )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Compute activations again in the backward passes of both stages instead of keeping them: the same losses, "
+        "far less memory, one more forward pass. For models of billions of parameters; off for small ones.",
+    )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
     bootstrap_traces: int = setting(25, "Traces kept per edit.", integer_from=1)
@@ -130,6 +138,12 @@ class CausalEditHyperParams(AdapterHyperParams):
     bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", more_than=0)
     bootstrap_warmup_ratio: float = setting(0.1, "Share of stage 1 that warms up; then cosine.", fraction=True)
     bootstrap_batch_size: int = setting(12, "Traces per optimiser step of stage 1.", integer_from=1)
+    bootstrap_micro_batch_tokens: int = setting(
+        4096,
+        "Most tokens, padding included, that go through the model at a time in stage 1. A step's traces are split by "
+        "length; its loss and gradient stay those of the whole batch.",
+        integer_from=1,
+    )
     bootstrap_epochs: int = setting(125, "Most passes over the traces.", integer_from=1)
     bootstrap_max_steps: int | None = setting(
         None, "Most optimiser steps for one edit; None means by epochs alone.", integer_from=1
@@ -143,7 +157,7 @@ class CausalEditHyperParams(AdapterHyperParams):
         "`token`: all completion tokens weigh the same; `sequence`: all completions, so short ones more.",
         choices=("token", "sequence"),
     )
-    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops when the loss stays below this …", at_least=0)
+    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops when its own loss stays below this …", at_least=0)
     bootstrap_stop_patience: int = setting(2, "… for so many logs in a row.", integer_from=1)
 
     # ---- stage 2: causal internalisation -------------------------------------------------------
@@ -152,7 +166,11 @@ class CausalEditHyperParams(AdapterHyperParams):
     distill_max_steps: int | None = setting(
         None, "Exact number of steps, whatever the number of edits.", integer_from=0
     )
-    distill_cake_data: bool = setting(False, "Add the requests' paraphrases and learning questions to the prompts.")
+    distill_cake_data: bool = setting(
+        False,
+        "CAKE data: add the learning questions of a request (`learning_prompt`), and beside them its paraphrases "
+        "(`rephrase_prompt`), to the prompts. A request without learning questions adds nothing.",
+    )
     distill_learning_rate: float = setting(9e-5, "Peak learning rate of stage 2.", more_than=0)
     distill_warmup_ratio: float = setting(0.2, "Share of stage 2 that warms up; then constant.", fraction=True)
     distill_batch_size: int = setting(18, "Rollouts per device and accumulation step.", integer_from=1)
@@ -172,8 +190,31 @@ class CausalEditHyperParams(AdapterHyperParams):
     )
     distill_use_vllm: bool = setting(False, "Rollouts through vLLM (trl's own switch).")
     distill_vllm_mode: str = setting(
-        "colocate", "trl's vllm_mode: `colocate` or `server`.", choices=("colocate", "server")
+        "colocate",
+        "trl's vllm_mode: `colocate` (an engine in this process, on the same GPU) or `server` (one started with "
+        "`trl vllm-serve`).",
+        choices=("colocate", "server"),
     )
+    distill_vllm_gpu_memory_utilization: float = setting(
+        0.35,
+        "Share of the GPU's memory that a colocated engine takes: 28 of 80 GB, of which an 8B model's bfloat16 "
+        "weights are 16.",
+        fraction=True,
+    )
+    distill_vllm_max_model_length: int | None = setting(
+        None, "Longest prompt and rollout together, in tokens; None: the longest prompt plus a rollout.", integer_from=1
+    )
+    distill_vllm_sleep_mode: bool = setting(
+        True, "A colocated engine gives its memory back while the student is trained."
+    )
+    distill_vllm_tensor_parallel_size: int = setting(
+        1, "Processes that a colocated engine is spread over; it divides their number.", integer_from=1
+    )
+    distill_vllm_server_base_url: str | None = setting(
+        None, "Address of the server, such as http://localhost:8000; used instead of host and port."
+    )
+    distill_vllm_server_host: str = setting("127.0.0.1", "Host of the server.")
+    distill_vllm_server_port: int = setting(8000, "Port of the server.", integer_from=1)
 
     # ---- preservation (not in the paper; off in its configurations) ----------------------------
     preserve_weight: float = setting(
@@ -189,7 +230,23 @@ class CausalEditHyperParams(AdapterHyperParams):
     )
     preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
 
-    # ---- checks ------------------------------------------------------------------------------------
+    # ---- loading and checks ------------------------------------------------------------------------
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """As the base; a fixed number of steps beside steps by the number of edits is pointed out."""
+        hparams = super().from_dict(data)
+        named = {str(key): cls.PUBLISHED_KEYS.get(str(key), str(key)) for key in data}
+        by_edits = [
+            key for key, name in named.items() if name in ("distill_steps_base", "distill_steps_per_extra_edit")
+        ]
+        fixed = [key for key, name in named.items() if name == "distill_max_steps"]
+        if hparams.distill_max_steps is not None and fixed and by_edits:
+            logger.warning(
+                "`%s: %d` is the number of steps of stage 2 whatever the number of edits: not used: %s",
+                fixed[0], hparams.distill_max_steps, ", ".join(f"`{key}`" for key in by_edits),
+            )  # fmt: skip
+        return hparams
+
     def check(self) -> None:
         """Rules between fields."""
         super().check()

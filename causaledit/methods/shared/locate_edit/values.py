@@ -104,7 +104,7 @@ def optimise_values(
 
 
 def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Edits side by side: at most so many, and of like length, so that little padding is computed."""
+    """Groups of edits that are optimised side by side: up to `most`, of like length, so that little is padding."""
     chunks: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if chunks and len(chunks[-1]) < most:
