@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from causaledit.facts.answers import commits_to, long_names, normalise
+from causaledit.facts.answers import commits_to, long_names
+from causaledit.facts.text import normalise, word_count
 from causaledit.models.chat import prepare_tokenizer, render_for, user
 from causaledit.models.generation import generate_texts
 from causaledit.mquake.cases import aliases_of, read_case
@@ -121,7 +122,7 @@ class Answered:
     @property
     def words(self) -> int:
         """How long the answer is."""
-        return len(self.response.split())
+        return word_count(self.response)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
