@@ -10,7 +10,7 @@ import pytest
 
 from causaledit.errors import DatasetError, RequestError, ScaffoldError
 from causaledit.facts.requests import EditRequest, request_from_dict, requests_from_data
-from causaledit.metrics.predictions import read_cases as read_metrics_cases
+from causaledit.metrics.predictions import cases_of
 from causaledit.mquake.cases import describe_cases, parse_cases, read_cases
 from causaledit.mquake.checks import check_cases
 from causaledit.mquake.datasets import locate_dataset
@@ -62,7 +62,7 @@ def test_a_narrative_under_each_name_is_read_everywhere(key, tmp_path, caplog):
     assert "1 with a narrative" in describe_cases(data)
     assert read_scaffold_cases(file).cases[0].edits[0].narrative == TEXT
     assert load_narratives(str(file)) == {("egypt", "alexandria"): TEXT}
-    assert read_metrics_cases([{**data[0], "post": {}}])[0].edits[0].narrative == TEXT
+    assert cases_of([{**data[0], "post": {}}])[0].edits[0].narrative == TEXT
     assert check_cases(data) == []
     assert f"requested_rewrite[0].{key}" in str(check_cases([case(**{key: 3})])[0])
 
