@@ -59,7 +59,7 @@ def refuse_zero3(environment: Mapping[str, str] = os.environ) -> None:
 
 def _zero_stage(environment: Mapping[str, str]) -> int | None:
     """The ZeRO stage of accelerate's plugin in this process, or of the one that its environment describes."""
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 
     if AcceleratorState._shared_state and (plugin := AcceleratorState().deepspeed_plugin) is not None:
         return int(plugin.zero_stage)
