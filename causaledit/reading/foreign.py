@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from causaledit.facts.text import is_question
 from causaledit.reading.acts import Act, Event
 from causaledit.reading.names import NEW, OLD
-from causaledit.reading.text import is_question, plain
+from causaledit.reading.text import plain
 from causaledit.reading.wording import wordings, words
 
 _MARK = re.compile(rf"\b({NEW}|{OLD})\b")

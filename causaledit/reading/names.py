@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
+from causaledit.facts.text import is_spaceless
 from causaledit.reading.forms import other_forms
 from causaledit.reading.text import plain
 from causaledit.reading.wording import word_set
@@ -43,7 +44,6 @@ _FUNCTION_WORDS = word_set("""
     me my no nor not of on one or our re she so the to un us was we who will you
 """)
 # scripts without spaces between words
-_SPACELESS = re.compile("[\u1100-\u11ff\u3040-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 _PAREN_OPTION = re.compile(r"\(([A-Ha-h])\)\s*([^\n()]{1,120}?)\s*(?=\(|\n|$|[,;?])")
 _LINE_OPTION = re.compile(r"^[ \t]*([A-H])[.):][ \t]+([^\n]{1,120}?)[ \t]*$", re.MULTILINE)
 
@@ -205,6 +205,10 @@ def _variants(given: tuple[str, ...], person: bool) -> list[tuple[str, bool]]:
     return [(name, cased) for name, cased in found if not cased or name.casefold() not in full]
 
 
+# Korean writes particles behind a name without a space
+_HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
+
+
 @dataclass(frozen=True)
 class _Shape:
     """A name as a pattern: in its own case only, or in a script without spaces between words."""
@@ -216,7 +220,7 @@ class _Shape:
 
 def _shape(name: str, cased: bool) -> _Shape:
     body = r"\s+".join(re.escape(word) for word in name.split())
-    return _Shape(body, cased, spaceless=bool(_SPACELESS.search(name)))
+    return _Shape(body, cased, spaceless=is_spaceless(name) or bool(_HANGUL.search(name)))
 
 
 def _larger_names(question: str, pattern: re.Pattern[str], known: dict[str, str]) -> list[str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from causaledit.facts.text import is_question
 from causaledit.reading.acts import Act, Event
 from causaledit.reading.clauses import clauses, settle
 from causaledit.reading.foreign import foreign_events
@@ -20,7 +21,7 @@ from causaledit.reading.nameless import denies_it, gives_it, other_answer, quali
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
 from causaledit.reading.naming import Naming, in_apposition, stance_of
 from causaledit.reading.retraction import affirms, cancelled, denies_person, hedges, takes_back
-from causaledit.reading.text import is_question, plain, spell_out
+from causaledit.reading.text import plain, spell_out
 from causaledit.reading.tokens import Token, has, index, last_index, tokens_of
 from causaledit.reading.wording import word_set
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST_SENTENCE = 600
 
 # the look-behind keeps a long run of stops from being tried at each of its places
-_BOUNDARY = re.compile(r"\n+|</?\w{1,12}>|[。！？｡]+|(?<![.!?…;])[.!?…;]+[\"'”’»)\]*_]{0,3}\s")
+_BOUNDARY = re.compile(r"\n+|</?\w{1,12}>|[。！？｡۔।॥።؟]+|(?<![.!?…;])[.!?…;]+[\"'”’»)\]*_]{0,3}\s")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|vs|etc|ca|approx|e\.g|i\.e|Mt|Ft|Gen|Gov|Inc|Ltd|Co|Corp)"
     r"|(?<![\w.])[A-Za-z](?:\.[A-Za-z])*|(?:^|\n)\s*\d{1,2})\.$",
@@ -66,11 +66,6 @@ def spell_out(text: str) -> str:
     for pattern, replacement in _CONTRACTIONS:
         text = pattern.sub(replacement, text)
     return text.strip()
-
-
-def is_question(text: str) -> bool:
-    """Whether a sentence ends with a question mark, inside quotation marks or not."""
-    return text.rstrip("\"') ").endswith(("?", "？"))
 
 
 def sentences(text: str, names: Iterable[str] = ()) -> list[str]:
