@@ -8,11 +8,12 @@ import unicodedata
 
 import pytest
 
-from causaledit.errors import RequestError
+from causaledit.errors import DatasetError, RequestError, ScaffoldError
 from causaledit.facts.requests import EditRequest, request_from_dict, requests_from_data
-from causaledit.metrics.predictions import read_cases as read_metrics_cases
+from causaledit.metrics.predictions import cases_of
 from causaledit.mquake.cases import describe_cases, parse_cases, read_cases
 from causaledit.mquake.checks import check_cases
+from causaledit.mquake.datasets import locate_dataset
 from causaledit.narratives.cases import Entity, ScaffoldEdit
 from causaledit.narratives.cases import read_cases as read_scaffold_cases
 from causaledit.narratives.check import rule_failures
@@ -61,7 +62,7 @@ def test_a_narrative_under_each_name_is_read_everywhere(key, tmp_path, caplog):
     assert "1 with a narrative" in describe_cases(data)
     assert read_scaffold_cases(file).cases[0].edits[0].narrative == TEXT
     assert load_narratives(str(file)) == {("egypt", "alexandria"): TEXT}
-    assert read_metrics_cases([{**data[0], "post": {}}])[0].edits[0].narrative == TEXT
+    assert cases_of([{**data[0], "post": {}}])[0].edits[0].narrative == TEXT
     assert check_cases(data) == []
     assert f"requested_rewrite[0].{key}" in str(check_cases([case(**{key: 3})])[0])
 
@@ -120,6 +121,16 @@ def test_ids_and_aliases_reach_the_scaffold(tmp_path):
     [edit] = read_scaffold_cases(file).cases[0].edits
     assert (edit.subject.id, edit.old.id, edit.new.id) == ("Q79", "Q85", "Q87")
     assert edit.new.names == ("Alexandria", "Iskandariyya") and edit.old.names == ("Cairo", "al-Qahirah")
+
+
+def test_a_file_whose_name_differs_only_in_its_unicode_form_is_pointed_out(tmp_path):
+    (tmp_path / unicodedata.normalize("NFD", "cités.json")).write_text("[]", encoding="utf-8")
+    path = tmp_path / unicodedata.normalize("NFC", "cités.json")
+    for read in (read_scaffold_cases, lambda p: locate_dataset(str(p))):
+        with pytest.raises((ScaffoldError, DatasetError), match=r"does not exist.*differs only in the Unicode form"):
+            read(path)
+    with pytest.raises(DatasetError, match="differs only in capital letters"):
+        locate_dataset("mquake-cf-3k")
 
 
 # ---- narratives and old answers in other scripts ---------------------------------------------------

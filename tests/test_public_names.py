@@ -73,8 +73,9 @@ def test_yaml_keys(method):
 
 
 def test_files_and_keys_of_a_run(tmp_path):
+    from causaledit.runs.arguments import RunArguments
     from causaledit.runs.execution import execute
-    from causaledit.runs.plan import RunArguments, make_plan
+    from causaledit.runs.plan import make_plan
 
     cases = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))[:1]
     (tmp_path / "one.json").write_text(json.dumps(cases), encoding="utf-8")

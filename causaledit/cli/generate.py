@@ -16,19 +16,24 @@ def generate(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="For sampling.")] = 42,
 ) -> None:
-    """Answer prompts with a saved model or adapter."""
+    """Answer prompts with a saved model or adapter, in the chat format it was edited in."""
+    from pathlib import Path
+
     import torch
 
     from causaledit.errors import RequestError
     from causaledit.models.chat import prepare_tokenizer, render, user
     from causaledit.models.generation import generate_texts
     from causaledit.models.loading import load_model
+    from causaledit.models.saving import CARD_NAME
+    from causaledit.support.files import read_object
 
     if empty := [p for p in prompt if not p.strip()]:
         raise RequestError(f"--prompt is empty ({empty[0]!r}): say what to ask.")
     with Console(stderr=True).status(f"loading {model}"):
         loaded = load_model(model, device=device)
-    tokenizer = prepare_tokenizer(loaded.tokenizer)
+    edited_with = read_object(Path(model).expanduser() / CARD_NAME).get("hparams") or {}
+    tokenizer = prepare_tokenizer(loaded.tokenizer, edited_with.get("chat_template_kwargs"))
     torch.manual_seed(seed)
     answers = generate_texts(
         loaded.model,

@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from causaledit.judges.base import Judge
 
 InputOption = Annotated[Path, typer.Option("--input", help="A run's metrics.json.")]
-JudgeOption = Annotated[str, typer.Option("--judge", help="rule, llm or hf.")]
-ModelOption = Annotated[str, typer.Option("--judge-model", help="Model of the llm or hf judge.")]
-UrlOption = Annotated[str, typer.Option("--base-url", help="OpenAI-compatible endpoint; OpenAI's own if left out.")]
-KeyOption = Annotated[str, typer.Option("--api-key-env", help="Environment variable that holds the endpoint's key.")]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=256, help="Requests at a time (llm).")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, help="Longest wait for a reply, in seconds (llm).")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N (hf).")]
-RetryOption = Annotated[bool, typer.Option("--retry-errors", help="Judge again what is kept as an error.")]
 
 
 @dataclass(frozen=True)
@@ -100,10 +92,9 @@ class Group:
                 continue
             rules = field.metadata
             flag = self.renamed.get(field.name) or rules.get("flag") or f"--{field.name}"
-            name = flag.removeprefix("--").replace("-", "_")
-            told = typer.Option(
-                flag, help=self.helps.get(field.name, rules["help"]), min=rules.get("min"), max=rules.get("max")
-            )
+            name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+            limits = {rule: rules[rule] for rule in ("min", "max", "envvar") if rule in rules}
+            described = typer.Option(flag, help=self.helps.get(field.name, rules["help"]), **limits)
             default: Any = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             kind = hints[field.name]
             if "to_text" in rules:  # a list on the command line is one text with commas
@@ -111,7 +102,7 @@ class Group:
             found[name] = (
                 field.name,
                 inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, told]
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, described]
                 ),
             )
         return found

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from causaledit.errors import RequestError
+from causaledit.facts.request_texts import clean_text
 from causaledit.facts.text import strip_html
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ OLD_ANSWER_KEYS = ("ground_truth", "target_true", "target_old")
 
 
 class Rewrite(NamedTuple):
-    """One edit, read without any check: texts are stripped, and empty where the field is missing or no text.
+    """One edit, read without any check: texts are cleaned, and empty where the field is missing or no text.
 
     Attributes:
         prompt: The cloze as it is written, with `{}` or with the subject.
@@ -60,7 +61,7 @@ def text_in(value: Any) -> str:
         value = value[0] if value else None
     if isinstance(value, Mapping):
         value = value.get("str")
-    return value.strip() if isinstance(value, str) else ""
+    return clean_text(value) if isinstance(value, str) else ""
 
 
 def id_in(value: Any) -> str | None:
@@ -81,21 +82,30 @@ def rewrites_in(data: Any) -> list[Any]:
     Raises:
         RequestError: The data is not of that form.
     """
+    return [rewrite for _, rewrite in rewrites_with_places(data)]
+
+
+def rewrites_with_places(data: Any) -> list[tuple[str, Any]]:
+    """As `rewrites_in`, each behind the words that say where in a case it is (empty for one outside a case).
+
+    Raises:
+        RequestError: The data is not of that form.
+    """
     if isinstance(data, Mapping):
         data = [data]
     if not isinstance(data, Iterable) or isinstance(data, str):
         raise RequestError(f"Requests must be a list of objects, got {type(data).__name__}.")
-    flat: list[Any] = []
-    for item in data:
+    flat: list[tuple[str, Any]] = []
+    for position, item in enumerate(data, start=1):
         if not isinstance(item, Mapping) or "requested_rewrite" not in item:
-            flat.append(item)
+            flat.append(("", item))
             continue
         rewrites = item["requested_rewrite"]
         if isinstance(rewrites, Mapping):  # AKEW's CounterFact file has one edit a case
             rewrites = [rewrites]
         if not isinstance(rewrites, list):
             raise RequestError(f"`requested_rewrite` must be a list of edits, got {rewrites!r}.")
-        flat += rewrites
+        flat += [(f" (edit {i} of case {position})", rewrite) for i, rewrite in enumerate(rewrites, start=1)]
     return flat
 
 

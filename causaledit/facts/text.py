@@ -19,10 +19,11 @@ that make another letter elsewhere are not ("バリ" is not "パリ"); "ü" is "
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -172,6 +173,7 @@ _PARTICLES = [
     "였으며",
 ]
 _KOREAN_END = "(?=(?:" + "|".join(sorted(_PARTICLES, key=len, reverse=True)) + rf"){{0,3}}(?![{_HANGUL}]))"
+_ARABIC_ASSIMILATED = [c + "لل" for c in ("", "و", "ف")]
 _ARABIC_PREFIXES = [c + p for c, p in product(("", "و", "ف"), ("", "ب", "ك", "ل"))]
 _HEBREW_PREFIXES = ["".join(p) for p in product(("", "ו"), ("", "ש", "כש"), ("", "ב", "ל", "מ", "כ", "ה", "מה"))]
 SHORTEST_PREFIXED = 3
@@ -182,31 +184,79 @@ def word_start(text: str) -> str:
     return _edges(text[0])[0] + re.escape(text)
 
 
-def whole_word(name: str) -> str:
-    """The source of a pattern that finds a name as a whole word, as the name's script has words.
+def whole_words(names: Iterable[str]) -> str:
+    """The source of a pattern that finds any of several names as a whole word, as each name's script has words.
+
+    For patterns with more in them than names; `occurrences` is quicker for names alone.
 
     Args:
-        name: Not empty; spelt as in the texts that are searched (through `normalise`, for example).
+        names: Not empty each; spelt as in the texts that are searched (through `normalise`, for example).
     """
-    body = re.escape(name)
-    # a space within a Chinese or Japanese name may be left out
-    body = re.sub(rf"(?<=[{_HAN}{_KANA}])\\ (?=[{_HAN}{_KANA}])", " ?", body)
+    groups: dict[tuple[str, str], list[str]] = {}
+    for form in (form for name in sorted(names, key=lambda name: (-len(name), name)) for form in _forms(name)):
+        groups.setdefault((form.before, form.after), []).append(re.escape(form.name))
+    return "(?:" + "|".join(f"{before}(?:{'|'.join(n)}){after}" for (before, after), n in groups.items()) + ")"
+
+
+def occurrences(text: str, name: str) -> list[tuple[int, int]]:
+    """Where a name stands in a text as a whole word; see `whole_words`."""
+    found = []
+    for form in _forms(name):
+        start = text.find(form.name)
+        while start >= 0:
+            end = start + len(form.name)
+            if _compiled(form.before).match(text, start) and _compiled(form.after).match(text, end):
+                found.append((start, end))
+            start = text.find(form.name, start + 1)
+    return found
+
+
+class _Form(NamedTuple):
+    """A way to write a name, and what must hold before and after it."""
+
+    name: str
+    before: str
+    after: str
+
+
+@functools.lru_cache(maxsize=4096)
+def _forms(name: str) -> tuple[_Form, ...]:
     first, last = name[0], name[-1]
-    if len(name) >= SHORTEST_PREFIXED and _in(_ARABIC, first):
-        return _prefixed_arabic(name, body)
-    if len(name) >= SHORTEST_PREFIXED and _in(_HEBREW, first):
-        return rf"(?={body}){_after_prefix(_HEBREW_PREFIXES)}{body}{_edges(last)[1]}"
     if len(name) == 1 and _in(_HAN, name):
-        return _HAN_EDGES[0] + body + _HAN_EDGES[1]
-    return _edges(first)[0] + body + _edges(last)[1]
+        return (_Form(name, *_HAN_EDGES),)
+    after = _edges(last)[1]
+    if len(name) >= SHORTEST_PREFIXED and _in(_HEBREW, first):
+        return (_Form(name, _after_prefix(_HEBREW_PREFIXES), after),)
+    if len(name) >= SHORTEST_PREFIXED and _in(_ARABIC, first):
+        # the article "ال" belongs to the name or to the prefix; behind "ل" it is written "لل"
+        if name.startswith("ال") and len(name) > SHORTEST_PREFIXED + 1:
+            stem = _Form(name[2:], _after_prefix(_ARABIC_ASSIMILATED), after)
+            return (_Form(name, _after_prefix(_ARABIC_PREFIXES), after), stem)
+        prefixes = [p + article for p, article in product(_ARABIC_PREFIXES, ("", "ال"))]
+        return (_Form(name, _after_prefix((*prefixes, *_ARABIC_ASSIMILATED)), after),)
+    # a space within a Chinese or Japanese name may be left out
+    closed = re.sub(rf"(?<=[{_HAN}{_KANA}]) (?=[{_HAN}{_KANA}])", "", name) if not name.isascii() else name
+    return tuple(_Form(spelt, _edges(first)[0], after) for spelt in dict.fromkeys((name, closed)))
+
+
+@functools.cache
+def _compiled(edge: str) -> re.Pattern[str]:
+    return re.compile(edge)
+
+
+@functools.cache
+def _class(script: str) -> re.Pattern[str]:
+    return re.compile(f"[{script}]")
 
 
 def _in(script: str, character: str) -> bool:
-    return re.match(f"[{script}]", character) is not None
+    return _class(script).match(character) is not None
 
 
 def _edges(character: str) -> tuple[str, str]:
     """What must hold before a name that begins, and after one that ends, with a character."""
+    if character.isascii():
+        return _SPACED_EDGES
     if _in(_KATAKANA, character):
         return rf"(?<![{_KATAKANA}])", rf"(?![{_KATAKANA}])"
     if _in(_SPACELESS, character):
@@ -219,18 +269,6 @@ def _edges(character: str) -> tuple[str, str]:
 def _after_prefix(prefixes: Iterable[str]) -> str:
     """At the beginning of a word, or behind one of the prefixes at its beginning."""
     return "(?:" + "|".join(f"(?<={_SPACED_EDGES[0]}{p})" if p else _SPACED_EDGES[0] for p in prefixes) + ")"
-
-
-def _prefixed_arabic(name: str, body: str) -> str:
-    """The article "ال" belongs to a name or to its prefix; behind "ل" it is written "لل"."""
-    end = _edges(name[-1])[1]
-    assimilated = [c + "لل" for c in ("", "و", "ف")]
-    if name.startswith("ال") and len(name) > SHORTEST_PREFIXED + 1:
-        stem = re.escape(name[2:])
-        plain = rf"(?={body}){_after_prefix(_ARABIC_PREFIXES)}{body}{end}"
-        return rf"(?:{plain}|(?={stem}){_after_prefix(assimilated)}{stem}{end})"
-    prefixes = [p + article for p, article in product(_ARABIC_PREFIXES, ("", "ال"))] + assimilated
-    return rf"(?={body}){_after_prefix(prefixes)}{body}{end}"
 
 
 # ---- length ----------------------------------------------------------------------------------------
@@ -250,6 +288,9 @@ def _lengths(text: str) -> tuple[int, int]:
     """Characters of scripts without spaces, and words between spaces and such characters."""
     characters = others = 0
     for token in text.split():
+        if token.isascii():
+            others += 1
+            continue
         own = sum(c.isalnum() and _in(_SPACELESS, c) for c in token)
         between = [run for run in re.split(f"[{_SPACELESS}]+", token) if any(c.isalnum() for c in run)]
         characters += own

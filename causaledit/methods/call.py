@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.errors import HostError, HparamsError, ModelError, RequestError
-from causaledit.facts.requests import EditRequest, requests_from_data
+from causaledit.errors import HostError, HparamsError, ModelError
+from causaledit.facts.requests import EditRequest, refuse_doubles, requests_from_data
 from causaledit.methods.hyperparams import BaseHyperParams
 from causaledit.models.adapters import is_adapted
 from causaledit.models.edited import Edited
@@ -99,7 +99,8 @@ def edit_in_place(
     _check_hparams(method, hparams)
     if isinstance(requests, Iterable) and not isinstance(requests, str | Mapping):
         requests = list(requests)
-    edits = _read(requests)
+    edits = requests_from_data(requests, needs_subject=method.needs_subject)
+    refuse_doubles(edits)
     if is_adapted(model):
         raise ModelError(
             "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
@@ -175,13 +176,6 @@ def host_call(method: Method) -> Callable[..., tuple[Any, Any]]:
 
     apply.__name__ = apply.__qualname__ = f"apply_{method.name}_to_model"
     return apply
-
-
-def _read(requests: Any) -> list[EditRequest]:
-    edits = requests_from_data(requests)
-    if len({(edit.subject, edit.prompt) for edit in edits}) != len(edits):
-        raise RequestError("Two requests of one batch change the same fact (same subject and prompt): keep one.")
-    return edits
 
 
 def _check_hparams(method: Method, hparams: Any) -> None:

@@ -13,10 +13,10 @@ rule its value must keep. Loading, unknown keys, published key names and the che
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import math
+import os
 import sys
 import types
 import typing
@@ -192,9 +192,7 @@ class BaseHyperParams:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the model card; a `(model, tokenizer)` pair becomes its model's name."""
         data = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
-        if not isinstance(self.model_name, str):
-            data["model_name"] = str(getattr(self.model_name[0].config, "_name_or_path", "")) or "in memory"
-        return data
+        return {**data, "model_name": model_label(self.model_name)}
 
 
 @dataclass
@@ -227,6 +225,13 @@ class AdapterHyperParams(BaseHyperParams):
             and 0 <= layers[0] < layers[1]
         ):
             raise HparamsError(f"`lora_layers` must be [first, end) with 0 <= first < end, got {layers!r}.")
+
+
+def model_label(model_name: Any) -> str:
+    """What a card calls a model: its name or path as text; for a `(model, tokenizer)` pair, the name the model has."""
+    if isinstance(model_name, str | os.PathLike):
+        return os.fspath(model_name)
+    return str(getattr(model_name[0].config, "_name_or_path", "")) or "in memory"
 
 
 # ---- files -----------------------------------------------------------------------------------------
@@ -271,9 +276,8 @@ def read_hparams_file(file: Path) -> dict[str, Any]:
 
 
 # ---- values ----------------------------------------------------------------------------------------
-@functools.cache
-def accepted_types(kind: Any) -> dict[str, frozenset[Any]]:
-    """For each field of a dataclass, the types its annotation names: those of a union, or the one."""
+def accepted_types(kind: type[BaseHyperParams]) -> dict[str, frozenset[Any]]:
+    """For each setting, the types its annotation names: those of a union, or the one."""
     return {spec.name: _union_members(_annotation(kind, spec.name)) for spec in dataclasses.fields(kind)}
 
 

@@ -27,6 +27,9 @@ class Method:
         report: `"module:attribute"` of the report's class.
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
+        needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
+        check: `"module:attribute"` of `check(requests)`, which raises what this method alone refuses about requests as
+            they were given; a host asks it about every request before the first edit.
     """
 
     name: str
@@ -35,24 +38,33 @@ class Method:
     report: str = "causaledit.methods.method:MethodReport"
     batched: bool = True
     changes_weights: bool = True
+    needs_subject: bool = True
+    check: str | None = None
 
-    def load_hparams(self) -> type:
+    def load_hparams(self) -> type[Any]:
         """The hyper-parameter class."""
-        return load_reference(self.hparams)
+        found: type[Any] = load_reference(self.hparams)
+        return found
 
     def load_edit(self) -> Callable[..., Edited]:
         """`edit(model, tokenizer, edits, hparams, call) -> Edited`."""
-        return load_reference(self.edit)
+        found: Callable[..., Edited] = load_reference(self.edit)
+        return found
 
     def load_report(self) -> type[MethodReport]:
         """The report's class."""
-        return load_reference(self.report)
+        found: type[MethodReport] = load_reference(self.report)
+        return found
 
     def load_apply(self) -> Callable[..., Any]:
         """The function a host calls: `apply(model, tok, requests, hparams, …) -> (model, weights_copy)`."""
         from causaledit.methods.call import host_call
 
         return host_call(self)
+
+    def load_check(self) -> Callable[..., Any] | None:
+        """`check(requests)`, where the method has one."""
+        return load_reference(self.check) if self.check else None
 
 
 def load_reference(reference: str) -> Any:
@@ -108,4 +120,5 @@ class EditSequence:
 
     def memory(self, method: str, make: Callable[[], Memory]) -> Memory:
         """The method's memory, made by `make` at its first edit; written to by edits that succeeded."""
-        return self._memories.setdefault(method, make())
+        memory: Memory = self._memories.setdefault(method, make())
+        return memory

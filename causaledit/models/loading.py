@@ -84,7 +84,9 @@ def load_model(
     target = resolve_device(device)
     if not isinstance(name, str | Path):
         try:
-            model, tokenizer = () if isinstance(name, Mapping) else name
+            if isinstance(name, Mapping):  # its keys would pass for the two
+                raise TypeError
+            model, tokenizer = name
         except (TypeError, ValueError):
             raise ModelError(
                 f"`model_name` must be a path, a hub name or a (model, tokenizer) pair, got {type(name).__name__}."

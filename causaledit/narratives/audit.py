@@ -1,7 +1,7 @@
-"""How good are a file's narratives? Rule checks, and what each does to a model that reads it.
+"""How good are a file's narratives? Rule checks, and the effect of each on a model that reads it.
 
-A narrative that does not move its own model is useless: with it in the context, the log-odds of the new
-answer over the old one must be higher than without it.
+A narrative without an effect on the model is useless: with it in the context, the log-odds of the new answer over the
+old one must be higher than without it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ EDITS_PER_BATCH = 4
 
 @dataclass
 class NarrativeAudit:
-    """The figures of one narrative. Log-odds are natural logarithms of p(new answer) / p(old answer).
+    """The measurements of one narrative. Log-odds are natural logarithms of p(new answer) / p(old answer).
 
     Attributes:
         words: Its length; 0 where there is no narrative.
-        failures: What the rules have against it.
+        failures: The rules that it breaks.
         log_odds_without, log_odds_with: Closed-book and with the narrative before the question; None
             without a model.
     """

@@ -1,6 +1,6 @@
 """The cases a scaffold works on: MQuAKE files, read so that they can be given back byte for byte.
 
-What is wrong with one case is a `Problem` of that case; the others go on.
+Whatever is wrong with a case is a `Problem` of that case alone; the other cases are used.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Entity:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name and every alias long enough to be told from ordinary words."""
+        """The name and every alias long enough not to be an ordinary word."""
         return (self.name, *long_names(self.aliases))
 
 

@@ -1,6 +1,6 @@
-"""Is a narrative fit for its edit? The rules, which cost nothing; `verify` asks a model about what passes them.
+"""Rules for narratives. They cost nothing; `verify` asks a model about the narratives that pass them.
 
-A narrative passes or fails with a reason, and the writer sees the reason before it tries again.
+A narrative passes, or fails with a reason that its writer is given for the next try.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Check:
 
 
 def rule_failures(edit: ScaffoldEdit, text: str) -> list[str]:
-    """What the rules have against a narrative; empty where it passes.
+    """The rules that a narrative breaks, as reasons; empty where it passes.
 
     It must name subject, old and new answer; give the new answer last, and more often than the old one; be
     50 to 260 words (in scripts without spaces 50 to 1,000 characters) of whole sentences; not hedge; and hold nothing

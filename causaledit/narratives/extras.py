@@ -1,7 +1,7 @@
 """Optional stage: paraphrases, locality questions and learning questions (CAKE) for every edit.
 
 Paraphrases and learning questions come from a model where there is one, else from templates. Locality
-questions always come from what is known, never from a model: an answer nobody checked is no yardstick.
+questions always come from known facts, never from a model: an unchecked answer cannot serve as a reference.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ExtrasWriter:
         return found
 
     def write(self, case: ScaffoldCase, index: int) -> tuple[dict[str, Any], list[Problem]]:
-        """The extra members of one edit, and what could not be had.
+        """The extra members of one edit, and what is missing.
 
         Raises:
             LLMError: The endpoint cannot be used.

@@ -117,6 +117,8 @@ def resolve_edits(
         if not causal:
             narrative, source = None, "none"
         elif narrative is None:
+            if known:
+                logger.warning("`narrative_file` has no narrative for %r, %r", request.subject, request.target_new)
             narrative, source = _written(model, tokenizer, request, max_new_tokens, count)
         logger.info("narrative for %r: %s", request.subject, source)
         resolved.append(ResolvedEdit(dataclasses.replace(request, narrative=narrative), source))

@@ -1,8 +1,8 @@
-"""The template source: deterministic narratives and questions from building blocks, no model, no network.
+"""The template source: deterministic narratives and questions from building blocks, without model or network.
 
-Data, not code: `data/scaffold_templates.json`. A narrative is an opening (with what is known of the
+The blocks are data: `data/scaffold_templates.json`. A narrative is an opening (with what is known of the
 subject woven in), the old fact, a mechanism of the edit's relation that brings the change about, and a
-closing that ends on the new fact. Which blocks are taken follows from the seed and the edit alone.
+closing that ends on the new fact. The seed and the edit alone determine which blocks are used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from causaledit.narratives.cases import ScaffoldEdit
     from causaledit.narratives.ground import Grounding
 
-# after these a subject's article can still change; at these it cannot
+# dates of death and dissolution: after them nothing new happens to the subject
 _ENDED = ("P570", "P576")
 MAX_FACTS = 2
 MAX_VALUE_WORDS = 8
@@ -63,11 +63,11 @@ class RelationTemplate:
 
 
 class TemplateBank:
-    """The building blocks, and what can be built from them.
+    """The building blocks, and the texts that are built from them.
 
     Args:
         data: As in `data/scaffold_templates.json`.
-        names: The method's knowledge of relations, by which a cloze without a relation id is recognised.
+        names: Known relations, by which a cloze without a relation id is recognised.
     """
 
     def __init__(self, data: Mapping[str, Any], names: RelationBank) -> None:
@@ -84,10 +84,10 @@ class TemplateBank:
         return _bundled()
 
     def relation_id(self, edit: ScaffoldEdit) -> str | None:
-        """The edit's relation: as stated, else told from the words of its cloze; None where neither helps.
+        """The edit's relation: as stated, else recognised by the words of its cloze; None where neither works.
 
         Raises:
-            ScaffoldError: The stated relation is none that there are blocks for.
+            ScaffoldError: There are no blocks for the stated relation.
         """
         if edit.relation_id:
             if edit.relation_id not in self.relations:
@@ -101,7 +101,7 @@ class TemplateBank:
         return self._by_name.get(found.name) if found else None
 
     def relation(self, edit: ScaffoldEdit) -> RelationTemplate:
-        """The blocks for an edit; general ones where its relation is not stated and cannot be told."""
+        """The blocks for an edit; general ones where its relation is neither stated nor recognised."""
         pid = self.relation_id(edit)
         return self.relations[pid] if pid else self._generic
 
@@ -175,7 +175,7 @@ class TemplateBank:
     def learning_questions(self, edit: ScaffoldEdit, grounding: Grounding | None, n: int) -> list[tuple[str, str]]:
         """Up to `n` questions with answers that follow from the new fact (CAKE's learning prompts).
 
-        Questions that go on from the new answer to what is known of it come first.
+        Questions that lead from the new answer to a known fact about it come first.
         """
         relation = self._relation_or_generic(edit)
         values = _values(edit)

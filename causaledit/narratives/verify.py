@@ -1,4 +1,4 @@
-"""Does a model find a narrative fit for its edit? Asked about what passed the rules of `check`."""
+"""Verifier models: they judge the narratives that passed the rules of `check`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Verifier(Protocol):
 
 
 def verifier_messages(edit: ScaffoldEdit, text: str, facts: str) -> Messages:
-    """What the verifier is asked."""
+    """The verifier's prompt."""
     known = f"Background:\n{facts}\n" if facts else ""
     values = {
         "cloze": edit.cloze, "old": edit.old.name, "new": edit.new.name, "subject": edit.subject.name,

@@ -13,6 +13,7 @@ from causaledit.errors import ModelError
 from causaledit.models.batches import BatchLimit
 from causaledit.models.chat import prepare_tokenizer, render, render_for, user
 from causaledit.models.generation import generate_texts
+from causaledit.probes.sets import MAX_NEW_TOKENS, TOKEN_BUDGET
 from causaledit.support.costs import TokenCount
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_NEW_TOKENS = 256
-# tokens of one batch, prompts and answers together: about 2 GB of cache for an 8B model in half precision
-TOKEN_BUDGET = 16384
 MOST_ROWS = 256
 
 

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from causaledit.mquake.cases import Case, CaseEdit
 
 PROBE_SET_VERSION = 1
+# how they are asked by default: the longest answer, and the tokens of one batch, prompts and answers together (about
+# 2 GB of cache for an 8B model in half precision)
+MAX_NEW_TOKENS = 256
+TOKEN_BUDGET = 16384
 
 ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "forced"]
 # what `causaledit run --probes` offers; "forced" is the pilot study's

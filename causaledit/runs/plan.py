@@ -20,15 +20,14 @@ from causaledit.models.loading import resolve_device
 from causaledit.mquake.cases import Case, parse_cases, read_cases
 from causaledit.mquake.datasets import LocatedDataset, locate_dataset
 from causaledit.mquake.selection import (
-    SHUFFLE_SEED,
     Group,
     group_by_case,
     group_in_batches,
     refuse_bad_cases,
     select_cases,
 )
-from causaledit.probes.asking import MAX_NEW_TOKENS, TOKEN_BUDGET
-from causaledit.probes.sets import DEFAULT_KINDS, PROBE_SET_VERSION, ProbeKind
+from causaledit.probes.sets import PROBE_SET_VERSION
+from causaledit.runs.arguments import NAME, PRE_EDITED, RunArguments
 from causaledit.support.files import check_writable
 from causaledit.support.paths import hparams_dir
 
@@ -38,68 +37,6 @@ if TYPE_CHECKING:
     from causaledit.methods.method import Method
 
 logger = logging.getLogger(__name__)
-
-PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
-_NAME = re.compile(r"[\w.-]+")
-
-
-@dataclass(frozen=True)
-class RunArguments:
-    """What a run is asked to do; the names are the command's flags.
-
-    Attributes:
-        editing_method: A registered method, or `PreEdited`.
-        datatype: A data set's name, or the path of an MQuAKE file.
-        model_type: Name of the hparams file in `hparams/{editing_method}/`; for `PreEdited` also a model.
-        hparams_path: An hparams file instead.
-        max_cases: The most cases to take.
-        hop: Only cases whose chain has this many hops.
-        shuffle_seed: Seed of the selection.
-        exp_tag: Part of the folder's name.
-        batch_edit: Apply unique edits together, in batches of this size.
-        skip_cases: How many of the first chosen cases to leave out.
-        output_root: Where runs are kept.
-        run_id: Name of the run; the same name resumes it. None makes a new one.
-        device: Instead of the hparams' device.
-        probes: Which probe sets are asked.
-        max_new_tokens: Longest answer to a probe.
-        token_budget: Most tokens in one batch of probes.
-    """
-
-    editing_method: str
-    datatype: str
-    model_type: str
-    hparams_path: str | None = None
-    max_cases: int = 200
-    hop: int | None = None
-    shuffle_seed: int = SHUFFLE_SEED
-    exp_tag: str = "default"
-    batch_edit: int | None = None
-    skip_cases: int = 0
-    output_root: str = "./output/experiments"
-    run_id: str | None = None
-    device: str | None = None
-    probes: tuple[ProbeKind, ...] = DEFAULT_KINDS
-    max_new_tokens: int = MAX_NEW_TOKENS
-    token_budget: int = TOKEN_BUDGET
-
-    def __post_init__(self) -> None:
-        least = {"max_cases": 1, "hop": 1, "batch_edit": 1, "skip_cases": 0, "max_new_tokens": 1, "token_budget": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise RunError(f"--{name} must be at least {bound}, got {value}.")
-        for name in ("exp_tag", "run_id"):
-            value = getattr(self, name)
-            if value is not None and not (_NAME.fullmatch(value) and value.strip(".")):
-                raise RunError(f"--{name} becomes part of a folder's name: use letters, digits, . _ -, not {value!r}.")
-
-    def comparable(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed."""
-        data = dataclasses.asdict(self)
-        for name in ("output_root", "run_id"):
-            del data[name]
-        return json.loads(json.dumps(data))
 
 
 @dataclass(frozen=True)
@@ -225,7 +162,7 @@ def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
     else:
         roots = (Path("hparams"), hparams_dir("CausalEdit").parent)
         files = [file for root in roots for file in sorted(root.glob(f"*/{model_type}.yaml"))] if (
-            _NAME.fullmatch(model_type)
+            NAME.fullmatch(model_type)
         ) else []  # fmt: skip
     for file in files:
         data = read_hparams_file(file)

@@ -84,7 +84,7 @@ class ChatClient:
         key_variable: Environment variable that holds the key. An endpoint given by address may need none.
         timeout: Longest wait for one reply, in seconds.
         attempts: Tries per call (429, 5xx, time-outs and broken connections are tried again).
-        initial_wait, longest_wait: First and longest wait between tries, in seconds; a `Retry-After` overrides them.
+        initial_wait, longest_wait: Seconds: the first wait where no `Retry-After` is sent, and the longest wait of all.
         format_attempts: Tries for a reply that fits the schema.
 
     Raises:

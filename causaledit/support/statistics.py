@@ -22,7 +22,7 @@ class Interval(NamedTuple):
 
 def wilson(hits: int, total: int) -> Interval | None:
     """Wilson score interval of a share (Wilson 1927); None over nothing."""
-    from statsmodels.stats.proportion import proportion_confint  # type: ignore[import-untyped]  # ships no types
+    from statsmodels.stats.proportion import proportion_confint
 
     if not total:
         return None
@@ -38,7 +38,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = R
     certainty; the Wilson interval over as many yes-or-no cases, which is wider, is given instead.
     """
     import numpy as np
-    from scipy.stats import bootstrap  # type: ignore[import-untyped]  # ships no types
+    from scipy.stats import bootstrap
 
     if len(values) < 2:
         return None
@@ -59,7 +59,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = R
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Exact two-sided McNemar test on the discordant pairs (McNemar 1947); 1 where there are none."""
-    from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]  # ships no types
+    from statsmodels.stats.contingency_tables import mcnemar
 
     if not only_first + only_second:
         return 1.0

@@ -10,4 +10,5 @@ METHOD = Method(
     hparams="causaledit.methods.alphaedit.hparams:AlphaEditHyperParams",
     edit="causaledit.methods.alphaedit.apply:edit",
     report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
+    check="causaledit.methods.shared.locate_edit.subjects:refuse_unclear_subjects",
 )

@@ -7,4 +7,5 @@ METHOD = Method(
     hparams="causaledit.methods.ike.hparams:IKEHyperParams",
     edit="causaledit.methods.ike.apply:edit",
     changes_weights=False,
+    needs_subject=False,
 )

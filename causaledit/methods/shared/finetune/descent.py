@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,8 @@ from causaledit.errors import EditFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from causaledit.methods.call import Call
+    from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 
@@ -61,6 +63,44 @@ class ConstrainedAdam:
                 master.copy_(torch.where(parameter == rounded, master, parameter.float()))
         for parameter in self.parameters:
             parameter.grad = None
+
+
+def train(
+    parameters: Sequence[torch.nn.Parameter],
+    losses: Callable[[int], Sequence[Callable[[], torch.Tensor]]],
+    hparams: FineTuneHyperParams,
+    call: Call,
+    *,
+    norm_constraint: float | None = None,
+    **further: Any,
+) -> None:
+    """Descend as a method's hyper-parameters say, and put the losses into its report.
+
+    Args:
+        parameters: What is trained.
+        losses: As for `descend`.
+        norm_constraint: How far any single weight may move.
+        **further: `penalties` and `adjust`, as for `descend`.
+
+    Raises:
+        EditFailedError: A loss is not finite.
+    """
+    optimizer = ConstrainedAdam(
+        parameters,
+        learning_rate=hparams.learning_rate,
+        weight_decay=hparams.weight_decay,
+        norm_constraint=norm_constraint,
+    )
+    call.report.losses["train"] = descend(
+        optimizer,
+        losses,
+        stage="training",
+        steps=hparams.steps,
+        stop_loss=hparams.stop_loss,
+        progress=call.progress,
+        count=call.report.tally.tokens,
+        **further,
+    )
 
 
 def descend(

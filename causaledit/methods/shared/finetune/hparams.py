@@ -1,4 +1,4 @@
-"""The hyper-parameters that FT, LoRA and ICE share (kept apart from finetune.py, which needs torch)."""
+"""The hyper-parameters that FT, LoRA and ICE share (they need no torch)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PROMPT_FORMS = ("plain", "cloze", "question")
 
 @dataclass
 class FineTuneHyperParams(BaseHyperParams):
-    """Gradient descent on target tokens. EasyEdit's names for these figures are accepted too."""
+    """Gradient descent on target tokens. EasyEdit's names for these settings are accepted too."""
 
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **BaseHyperParams.PUBLISHED_KEYS,

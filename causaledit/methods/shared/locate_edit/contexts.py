@@ -26,8 +26,8 @@ def sample_contexts(model: Any, tokenizer: Any, lengths: Sequence[Sequence[int]]
     """The bare prompt, and contexts sampled from the model.
 
     Args:
-        lengths: `[length, number]` pairs: so many contexts of so many tokens, openings included. The number is
-            spread over the openings, at least one each.
+        lengths: `[length, number]` pairs: the contexts' length in tokens, openings included, and their number,
+            which is spread over the openings, at least one each.
         seed: Same seed, same contexts.
 
     Returns:

@@ -114,7 +114,7 @@ def _from_datasets(source: str) -> Corpus:
 
 
 def own_samples(model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revision: str, keep: Path | None) -> Corpus:
-    """Text that the model writes itself: good enough for small models and demonstrations, no substitute for a corpus.
+    """Text that the model writes itself. It serves small models and demonstrations; it does not replace a corpus.
 
     Args:
         revision: Of all the model's weights.

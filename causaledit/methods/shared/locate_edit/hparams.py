@@ -22,7 +22,7 @@ _TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp")
 
 @dataclass
 class LocateEditHyperParams(BaseHyperParams):
-    """What a locate-then-edit method is told. Files written for EasyEdit load unchanged."""
+    """The settings of a locate-then-edit method. Files written for EasyEdit load unchanged."""
 
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **BaseHyperParams.PUBLISHED_KEYS,
@@ -53,7 +53,7 @@ class LocateEditHyperParams(BaseHyperParams):
         integer_from=0,
     )
     v_weight_decay: float = setting(0.5, "Weight of the value's norm against its initial one.", at_least=0)
-    v_stop_loss: float = setting(0.05, "The value is good enough below this loss.", at_least=0)
+    v_stop_loss: float = setting(0.05, "Stop optimising a value once its loss is below this.", at_least=0)
     v_batch_requests: int = setting(16, "How many edits' values are optimised side by side.", integer_from=1)
     clamp_norm_factor: float = setting(4.0, "Longest change of the value, in norms of its initial one.", more_than=0)
     kl_factor: float = setting(0.0625, "Weight of the divergence on the prompt '<subject> is a'.", at_least=0)

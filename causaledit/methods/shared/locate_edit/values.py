@@ -104,7 +104,7 @@ def optimise_values(
 
 
 def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Edits side by side: at most so many, and of like length, so that little padding is computed."""
+    """Groups of edits that are optimised side by side: up to `most`, of like length, so that little is padding."""
     chunks: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if chunks and len(chunks[-1]) < most:
@@ -283,8 +283,9 @@ class _Passes:
         return log_p[: len(self.wanted)], log_p[len(self.wanted) :]
 
     def _read_out(self, states: torch.Tensor) -> torch.Tensor:
-        norm, head = (self.model.get_submodule(path) for path in (self.layout.final_norm, self.layout.head))
-        states = norm(states)
+        head = self.model.get_submodule(self.layout.head)
+        if self.layout.final_norm is not None:
+            states = self.model.get_submodule(self.layout.final_norm)(states)
         return F.linear(states.to(head.weight.device), head.weight, getattr(head, "bias", None))
 
     def losses(self, delta: torch.Tensor) -> torch.Tensor:
