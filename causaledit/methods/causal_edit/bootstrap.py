@@ -19,7 +19,7 @@ from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.supervised import BootstrapTrainer
 from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
-from causaledit.models.chat import render, user
+from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.generation import sample_continuations
 from causaledit.models.scoring import completion_logits, mean_log_probability
 
@@ -232,11 +232,11 @@ def run_bootstrap(
         The losses of every optimiser step. `bootstrap_stop_loss` looks at the stage's own alone.
     """
     rows: list[dict[str, Any]] = []
-    end = tokenizer.eos_token_id
+    end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
     for prompt, completion in pairs:
         head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
         tail = [
-            *tokenizer(completion, add_special_tokens=False)["input_ids"],
+            *tokenizer(gap + completion, add_special_tokens=False)["input_ids"],
             *([end] if end is not None else []),
         ]
         rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
