@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from causaledit.facts.answers import alias_match, commits_to, is_code, mentions
+from causaledit.facts.answers import alias_match, is_code, mentions
 from causaledit.facts.text import (
     bare_sentence,
     ends_sentence,
@@ -19,6 +19,7 @@ from causaledit.facts.text import (
     word_count,
 )
 from causaledit.facts.twins import difference, twin_file, twin_of
+from causaledit.reading.commitment import gives_answer
 
 NAMED = [
     ("西游记的作者是小明。", "小明"),
@@ -105,10 +106,15 @@ def test_a_rivals_longer_name_keeps_its_letters(text, name, rival):
     assert not alias_match(text, [name], [rival])
 
 
-def test_commits_to_reads_scripts_without_spaces():
-    assert commits_to("西游记的作者是小明。", ["小明"], ["吴承恩"])
-    assert not commits_to("西游记的作者是吴承恩。", ["小明"], ["吴承恩"])
-    assert commits_to("首都は大阪です。", ["大阪"], ["東京"])
+def test_answers_are_read_in_scripts_without_spaces():
+    assert gives_answer("西游记的作者是小明。", ["小明"], ["吴承恩"])
+    assert not gives_answer("西游记的作者是吴承恩。", ["小明"], ["吴承恩"])
+    assert gives_answer("首都は大阪です。", ["大阪"], ["東京"])
+    assert not gives_answer("首都は東京です。", ["大阪"], ["東京"])
+    assert gives_answer("首都不是东京，而是大阪。", ["大阪"], ["东京"])
+    assert gives_answer("수도는 부산입니다.", ["부산"], ["서울"])
+    assert gives_answer("العاصمة هي الإسكندرية.", ["الإسكندرية"], ["القاهرة"])
+    assert gives_answer("राजधानी मुंबई है।", ["मुंबई"], ["दिल्ली"])
 
 
 def test_codes_are_short_for_their_script():

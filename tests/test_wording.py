@@ -6,6 +6,7 @@ import pytest
 from published import OLD, REFUTING, UNJUDGED, MarkJudge, case
 
 from causaledit.comparison.tables import tables
+from causaledit.judges.recall import MEASURED, recall_note
 from causaledit.metrics.paired import Difference, compare_runs
 from causaledit.metrics.summary import evaluate_run
 from causaledit.metrics.wording import answer_length, p_value, srr_notes, worded_difference, worded_rate
@@ -56,8 +57,8 @@ def test_beside_every_self_refutation_rate_stand_length_recall_and_what_was_not_
     assert srr_notes(unprobed, metrics.judge) == ("1 edit not probed",)
     assert srr_notes(unprobed.to_dict(), metrics.judge) == srr_notes(unprobed, metrics.judge)
     assert srr_notes(None, metrics.judge) == ()
-    notes = srr_notes(unprobed, metrics.judge, {metrics.judge: (8, 10)})
-    assert "the judge finds 80.0 % of self-refutations" in notes
+    [measured] = MEASURED
+    assert recall_note(measured) in srr_notes(unprobed, measured)
 
 
 def test_a_comparison_words_what_its_file_holds_as_analyze_does():

@@ -64,13 +64,16 @@ def _run(
     with report.tally.timed("load"), console.status(f"loading {hparams.model_name} (fetched once)"):
         model, tokenizer = load_model(hparams.model_name, device=hparams.device)
     with report.tally.timed("probe"), console.status("asking before the edit"):
-        pre = ask(model, tokenizer, probes)
+        pre = ask(model, tokenizer, probes, template_kwargs=hparams.chat_template_kwargs)
     began = time.perf_counter()
     with RichProgress(console) as progress:
         edited, _ = apply_causal_edit_to_model(model, tokenizer, requests, hparams, progress=progress, report=report)
     seconds = time.perf_counter() - began
     with report.tally.timed("probe"), console.status("asking after the edit"):
-        post = ask(edited, tokenizer, probes, trained=TrainedPrompts(report.trained_prompts))
+        post = ask(
+            edited, tokenizer, probes, trained=TrainedPrompts(report.trained_prompts),
+            template_kwargs=hparams.chat_template_kwargs,
+        )  # fmt: skip
     return {
         "case": {key: case[key] for key in ("case_id", "kind", "requested_rewrite", "questions", "new_answer")},
         "pre": [a.to_dict() for a in pre],

@@ -125,7 +125,7 @@ def _run(edits: list[Any], config: Any, console: Console) -> tuple[Any, Any, Any
 
     with console.status(f"loading {config.model_name}"):
         model, tokenizer = load_from_hparams(config)
-    prepared = prepare_tokenizer(tokenizer, config.chat_template_kwargs)
+    prepared = prepare_tokenizer(tokenizer, config.chat_template_kwargs, model=model)
     prober = Prober(
         tokenizer, max_new_tokens=MAX_NEW_TOKENS["direct"], template_kwargs=config.chat_template_kwargs
     )  # fmt: skip

@@ -17,7 +17,6 @@ def generate(
     seed: Annotated[int, typer.Option(help="For sampling.")] = 42,
 ) -> None:
     """Answer prompts with a saved model or adapter, in the chat format it was edited in."""
-    from pathlib import Path
 
     import torch
 
@@ -25,15 +24,14 @@ def generate(
     from causaledit.models.chat import prepare_tokenizer, render, user
     from causaledit.models.generation import generate_texts
     from causaledit.models.loading import load_model
-    from causaledit.models.saving import CARD_NAME
-    from causaledit.support.files import read_object
+    from causaledit.models.saving import template_kwargs_of
 
     if empty := [p for p in prompt if not p.strip()]:
         raise RequestError(f"--prompt is empty ({empty[0]!r}): say what to ask.")
     with Console(stderr=True).status(f"loading {model}"):
         loaded = load_model(model, device=device)
-    edited_with = read_object(Path(model).expanduser() / CARD_NAME).get("hparams") or {}
-    tokenizer = prepare_tokenizer(loaded.tokenizer, edited_with.get("chat_template_kwargs"))
+    # a thinking model answers in the mode that it was edited in
+    tokenizer = prepare_tokenizer(loaded.tokenizer, template_kwargs_of(model), model=loaded.model)
     torch.manual_seed(seed)
     answers = generate_texts(
         loaded.model,

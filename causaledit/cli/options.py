@@ -69,9 +69,9 @@ class Group:
 
     Attributes:
         kind: The dataclass.
-        without: Fields that are no options here; they keep their defaults, or get those of `fixed`.
+        without: Fields that are not options here; they keep their defaults, or get those of `fixed`.
         renamed: Field → flag, where the usual one is taken by another group.
-        fixed: Values of fields that have no default and are no options here.
+        fixed: Values of fields that have no default and are not options here.
         helps: Field → help text, where the command has its own.
     """
 

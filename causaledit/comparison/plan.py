@@ -94,8 +94,21 @@ def make_compare_plan(
     runs = {name: _run_plan(name, arguments, run_id) for name in methods}
     if len({(plan.sha256, tuple(case.case_id for case in plan.cases)) for plan in runs.values()}) > 1:
         raise RunError(f"--datatype {arguments.datatype!r} changed while it was read: start again.")
+    _check_templates(runs)
     folder = parent / next(iter(runs.values())).folder.name
     return ComparePlan(methods, run_id, runs, ours, folder, resumed)
+
+
+def _check_templates(runs: Mapping[str, Plan]) -> None:
+    """Refuse methods that would be trained and asked in different modes: thinking and not, say."""
+    modes = {name: getattr(plan.hparams, "chat_template_kwargs", None) or {} for name, plan in runs.items()}
+    first = next(iter(modes))
+    for name, mode in modes.items():
+        if mode != modes[first]:
+            raise RunError(
+                f"--methods: the hparams of {first} have `chat_template_kwargs` {modes[first] or 'unset'}, those of "
+                f"{name} {mode or 'unset'}: give both the same, so that the methods are compared in one mode."
+            )
 
 
 def _run_plan(name: str, arguments: RunArguments, run_id: str) -> Plan:

@@ -93,7 +93,7 @@ def group_sides(group: Any, place: str) -> tuple[Any, Any]:
     """The prompts and the answers of a group as they are.
 
     Raises:
-        RequestError: It is no object, or one of the two is missing.
+        RequestError: It is not an object, or one of the two is missing.
     """
     if not isinstance(group, Mapping):
         raise RequestError(f"`{place}` must be an object with `prompt` and `ground_truth`, got {group!r}.")
@@ -117,7 +117,7 @@ def read_probe(prompts: Any, answers: Any, place: str) -> tuple[QuestionAnswer, 
         place: Its name in messages.
 
     Raises:
-        RequestError: Prompts and answers do not fit together, or one is no text.
+        RequestError: Prompts and answers do not fit together, or one is not a text.
     """
     if no_prompts(prompts):
         return ()

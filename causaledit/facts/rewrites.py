@@ -41,7 +41,7 @@ class Rewrite(NamedTuple):
 
 
 def read_rewrite(data: Any) -> Rewrite:
-    """Read one entry; anything that is no object reads as one without fields."""
+    """Read one entry; anything that is not an object is read as one without fields."""
     fields: Mapping[str, Any] = data if isinstance(data, Mapping) else {}
     narrative = first_of(fields, NARRATIVE_KEYS)
     return Rewrite(

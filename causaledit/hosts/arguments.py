@@ -54,7 +54,7 @@ class Options:
     for_method: dict[str, Any] = field(default_factory=dict)
 
     def earlier(self, count: int) -> list[dict[str, Any]] | None:
-        """A copy of the metrics in `pre_edit`, for so many requests; None where there are none.
+        """A copy of the metrics in `pre_edit`, for `count` requests; None where there are none.
 
         Raises:
             RequestError: They are not of that form.

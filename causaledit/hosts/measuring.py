@@ -35,7 +35,7 @@ class Measurement:
         use_chat_template: Token accuracies ask through the chat template.
         kind: `accuracy` (teacher forcing), `ppl`, `said` and `matched` (free generation, without and with scores), or
             `whole` (whole answers).
-        fluency: Also the fluency of a text that goes on from the prompt.
+        fluency: Also the fluency of a text that continues the prompt.
     """
 
     tok: Any

@@ -39,7 +39,7 @@ def target_row(
     *,
     use_chat_template: bool = False,
 ) -> Row:
-    """Tokenise a prompt as for generation, and a target as it goes on from there.
+    """Tokenise a prompt as for generation, and a target as its continuation.
 
     Args:
         model: Its in-context facts, where it carries any, go before the prompt.

@@ -15,6 +15,7 @@ from causaledit.judges.prompts import (
     judge_messages,
     verdict_from_reply,
 )
+from causaledit.models.batches import context_window
 from causaledit.models.chat import prepare_tokenizer, render, supports_system_role
 from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
@@ -51,7 +52,7 @@ class HfJudge:
             raise JudgeError("The hf judge needs a model: give --judge-model (a folder, a hub name or a .gguf file).")
         loaded = load_model(model, device=device)
         self.batch_size = batch_size
-        self._model, self._tokenizer = loaded.model, prepare_tokenizer(loaded.tokenizer)
+        self._model, self._tokenizer = loaded.model, prepare_tokenizer(loaded.tokenizer, model=loaded.model)
         self._max_new_tokens = max_new_tokens
         self._system_role = supports_system_role(self._tokenizer)
         name = model if isinstance(model, str) else getattr(loaded.model.config, "name_or_path", "") or "model"
@@ -105,7 +106,7 @@ class HfJudge:
         return [verdicts[i] for i in range(len(items))]
 
     def _fits(self, prompt: str) -> bool:
-        window = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
+        window = context_window(self._model)
         length = len(self._tokenizer(prompt, add_special_tokens=False)["input_ids"])
         return not window or length + self._max_new_tokens <= window
 

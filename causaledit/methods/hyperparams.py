@@ -100,6 +100,9 @@ class BaseHyperParams:
     batch_size: int = setting(1, "How many edits `batch_edit` applies together.", integer_from=1)
     max_length: int = setting(40, "Length to which the host's token-accuracy probes are cut.", integer_from=1)
     use_chat_template: bool = setting(False, "Whether the host's probes use the chat template.")
+    chat_template_kwargs: dict[str, Any] | None = setting(
+        None, "Further arguments of the chat template wherever a prompt is rendered (`{enable_thinking: false}`)."
+    )
     evaluation_type: str | None = setting(
         None,
         "How the host measures: None: by tokens; `generate-text` and `LLM-judge` as EasyEdit does.",
@@ -111,6 +114,11 @@ class BaseHyperParams:
         accepted = accepted_types(type(self))
         for spec in dataclasses.fields(self):
             _check_rule(spec, getattr(self, spec.name), accepted[spec.name])
+        template = self.chat_template_kwargs
+        if template is not None and not (isinstance(template, dict) and all(isinstance(k, str) for k in template)):
+            raise HparamsError(
+                f"`chat_template_kwargs` must be a mapping like {{enable_thinking: false}}, got {template!r}."
+            )
         self.check()
 
     def check(self) -> None:

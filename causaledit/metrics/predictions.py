@@ -269,7 +269,10 @@ def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Judged
                         yield _edit_item(place, "rationale", prediction, edit)
     for slot, prediction in present(as_list(post.get("accuracy_pred"))):
         place = at(prediction, "multi_hop", "accuracy_pred", slot, slot=slot)
-        yield _answer_item(place, prediction, [rivals_of(prediction)])
+        # noted by the run, or the old answer of the edit that made the last hop
+        made = {normalise(name) for name in references_of(prediction)}
+        last = [(e.target_old,) for e in edits if e.target_old and normalise(e.target_new) in made]
+        yield _answer_item(place, prediction, [rivals_of(prediction), *last])
     for probe, key in CONFLICT_KEYS.items():
         predictions = as_list(post.get(key))
         if predictions and len(predictions) != CONFLICT_PROBES * len(edits):

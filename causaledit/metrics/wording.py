@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causaledit.judges.recall import recall_note
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,10 +25,6 @@ SOURCE_NAMES: dict[Source, str] = {
     "combined": "combined (published SRR)",
     "combined_described_first": "combined, described first only",
 }
-
-# The share of labelled self-refutations that a judge finds, as (found, labelled), by the judge's identity; from the
-# measurements in docs/judging.md. A judge that is not listed was not measured, and nothing is said about it.
-JUDGE_RECALL: Mapping[str, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,6 @@ def worded_difference(measured: Difference | Mapping[str, Any] | None) -> Worded
 def srr_notes(
     measured: SelfRefutation | Mapping[str, Any] | None,
     judge: str,
-    recall: Mapping[str, tuple[int, int]] = JUDGE_RECALL,
 ) -> tuple[str, ...]:
     """What stands beside every self-refutation rate: an answer's length and the judge's recall.
 
@@ -104,7 +101,6 @@ def srr_notes(
     Args:
         measured: The source's self-refutation, as measured or as plain data.
         judge: The judge's identity.
-        recall: Measured recall of judges.
     """
     if measured is None:
         return ()
@@ -112,9 +108,8 @@ def srr_notes(
     notes = []
     if data.get("answer_words") is not None:
         notes.append(answer_length(data["answer_words"]))
-    if judge in recall:
-        found, labelled = recall[judge]
-        notes.append(f"the judge finds {percent(found / labelled)} of self-refutations")
+    if recall := recall_note(judge):
+        notes.append(recall)
     if data["not_probed"]:
         notes.append(f"{counted(data['not_probed'], 'edit')} not probed")
     return tuple(notes)

@@ -56,7 +56,8 @@ def lora_config(model: PreTrainedModel, hparams: AdapterSettings) -> LoraConfig:
         layers = list(range(first, end))
     return LoraConfig(
         r=hparams.lora_rank,
-        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,
+        # peft declares a whole number and takes any
+        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,  # type: ignore[arg-type]
         lora_dropout=hparams.lora_dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         layers_to_transform=layers,
@@ -185,7 +186,8 @@ def merged_for_inference(peft_model: PeftModel) -> Iterator[None]:
     Generating through merged weights is faster.
     """
     with exact_merging(peft_model):
-        peft_model.base_model.merge_adapter()
+        tuner: Any = peft_model.base_model
+        tuner.merge_adapter()
         yield
 
 

@@ -1,30 +1,37 @@
-"""Batched generation and scoring that read a shared prompt once.
+"""Batched generation that reads a shared prompt once.
 
-CODE samples many continuations of one prompt and scores many completions behind one context. Both are
-run here on a key-value cache of the shared part, filled by one row and then repeated.
+CODE samples many continuations of one prompt, and probes ask many questions behind one opening. Both run on a
+key-value cache of the shared part, filled by one row and then repeated, where the model carries nothing else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import itertools
 import logging
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from transformers import DynamicCache, GenerationConfig
+from transformers import DynamicCache, GenerationConfig, GenerationMixin, StoppingCriteria
 
 from causaledit.models.batches import (
     MIN_SHARED_PREFIX,
     BatchLimit,
+    context_window,
     eos_ids,
+    in_batches,
     is_out_of_memory,
+    keys_and_values,
+    pad_id,
     pad_left,
+    read_once,
     shared_prefix_length,
+    unwrapped,
 )
+from causaledit.models.chat import next_turn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -32,14 +39,40 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# After so many tokens rows that have ended are dropped from a batch.
+# After this many tokens rows that have ended are dropped from a batch.
 COMPACT_EVERY = 8
+
+
+# ---- what `generate` goes by -----------------------------------------------------------------------
+@contextlib.contextmanager
+def neutral_generation(model: Any) -> Iterator[None]:
+    """Let `model.generate` go by the configuration it is given alone.
+
+    `generate` fills up whatever a given configuration leaves open from the model's own `generation_config`: penalties
+    for repetition and length, forbidden, forced and biased tokens, n-grams that must not come again, least
+    probabilities, watermarks, beams, guidance, stop strings, shortest lengths, limits of time, static caches. Qwen2.5
+    and others set some of them. With them "greedy" is not greedy, and what is sampled has not the probabilities it is
+    scored with; so for the block a configuration stands there that sets nothing. The model's own is put back as it was.
+    """
+    missing = object()
+    owners = [unwrapped(model), *([model] if "generation_config" in vars(model) else [])]
+    before = [(owner, vars(owner).get("generation_config", missing)) for owner in owners]
+    for owner in owners:
+        owner.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for owner, config in before:
+            if config is missing:
+                del owner.generation_config
+            else:
+                owner.generation_config = config
 
 
 def _config(
     model: Any, tokenizer: Any, prompt_length: int, max_new_tokens: int, temperature: float | None, top_p: float
-) -> Any:
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+) -> GenerationConfig:
+    window = context_window(model)
     if window:  # a model with absolute positions fails beyond it
         max_new_tokens = max(1, min(max_new_tokens, window - prompt_length))
     sampling = (
@@ -49,13 +82,50 @@ def _config(
     )
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=eos_ids(model, tokenizer),
+        pad_token_id=pad_id(model, tokenizer),
+        eos_token_id=eos_ids(model, tokenizer) or None,
         use_cache=True,
         **sampling,
     )
 
 
+def _generate(model: Any, tokenizer: Any, config: GenerationConfig, **inputs: Any) -> Any:
+    marker = next_turn(tokenizer)
+    if marker is not None:
+        inputs["stopping_criteria"] = [_NextTurn(tokenizer, marker, inputs["input_ids"].shape[1])]
+    with neutral_generation(model):
+        return model.generate(**inputs, generation_config=config)
+
+
+class _NextTurn(StoppingCriteria):
+    """Ends a row where it opens another turn: without a chat template no token does."""
+
+    def __init__(self, tokenizer: Any, marker: str, prompt_length: int) -> None:
+        self._tokenizer, self._marker, self._start = tokenizer, marker, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        recent = input_ids[:, max(self._start, input_ids.shape[1] - 2 * len(self._marker)) :]
+        ended = [self._marker in text for text in self._tokenizer.batch_decode(recent)]
+        return torch.tensor(ended, device=input_ids.device)
+
+
+def _turns(tokenizer: Any, new: torch.Tensor, ends: Sequence[int], count: TokenCount | None) -> list[list[int]]:
+    """The rows of a `(batch, length)` tensor up to the token that ended each, that token included."""
+    marker, turns = next_turn(tokenizer), []
+    for row in new.tolist():
+        turn = row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))]
+        if marker is not None:
+            text = tokenizer.decode(turn)
+            if marker in text:
+                whole = len(text[: text.index(marker)])
+                turn = turn[: max(n for n in range(len(turn) + 1) if len(tokenizer.decode(turn[:n])) <= whole)]
+        if count is not None:
+            count.generated += len(turn)
+        turns.append(turn)
+    return turns
+
+
+# ---- texts -----------------------------------------------------------------------------------------
 @torch.no_grad()
 def generate_texts(
     model: PreTrainedModel,
@@ -72,17 +142,18 @@ def generate_texts(
 ) -> list[str]:
     """Generate one continuation for each rendered prompt.
 
-    Prompts are batched by length; a batch that does not fit in memory is halved and tried again.
+    Prompts are batched by length; a batch that does not fit in memory is halved and tried again. A model that carries
+    a state reads rows of one length together, as padding would enter the state.
 
     Args:
         prompts: Texts that already carry the chat format.
         max_new_tokens: Longest continuation, in tokens.
-        temperature: `None` for greedy decoding.
+        temperature: `None` for greedy decoding, whatever the model's own generation configuration says.
         batch_size: Prompts per batch at first.
         limit: Instead of `batch_size`: a limit that is kept, so that it stays small for later calls.
         compact: Greedy only: read what all prompts of a batch begin with once, and drop rows that have ended.
             Equal to plain generation up to rounding, for models of transformers whose `generate` is their own;
-            models with another kind of cache (Mamba) are asked plainly.
+            models that carry more than keys and values (Mamba) are asked plainly.
         count: Receives the number of generated tokens.
 
     Returns:
@@ -92,58 +163,66 @@ def generate_texts(
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
     limit = limit or BatchLimit(rows=batch_size)
-    compact = compact and _takes_shared_prefix(model)
+    padded = keys_and_values(model) is not None
+    compact = compact and padded and isinstance(unwrapped(model), GenerationMixin)
     start = 0
     while start < len(order):
         size = limit.take([len(encoded[i]) for i in order[start:]], max_new_tokens)
         rows = order[start : start + size]
-        ids, mask = pad_left([encoded[i] for i in rows], tokenizer.pad_token_id, model.device)
-        new = None
+        if not padded:
+            rows = [i for i in rows if len(encoded[i]) == len(encoded[rows[0]])]
+        batch, new = [encoded[i] for i in rows], None
+        width = len(batch[-1])
+        config = _config(model, tokenizer, width, max_new_tokens, temperature, top_p)
         try:
-            config = _config(model, tokenizer, ids.shape[1], max_new_tokens, temperature, top_p)
             if compact:
-                new = _generate_compactly(model, [encoded[i] for i in rows], config)
+                new = _generate_compactly(model, tokenizer, batch, config)
             else:
-                output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-                new = output[:, ids.shape[1] :]
+                ids, mask = pad_left(batch, config.pad_token_id, model.device)
+                new = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask)[:, width:]
         except (RuntimeError, MemoryError) as error:
             if len(rows) == 1 or not is_out_of_memory(error):
                 raise
         if new is None:  # out of the handler: its traceback no longer holds the tensors of the failed batch
-            limit.halve(len(rows), ids.shape[1] + max_new_tokens)
+            limit.halve(len(rows), width + max_new_tokens)
             torch.cuda.empty_cache()
             logger.warning("out of memory while generating: batch size reduced to %d", limit.rows)
             continue
-        if count is not None:
-            count.generated += int((new != tokenizer.pad_token_id).sum())
-        for i, text in zip(rows, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
+        turns = _turns(tokenizer, new, config.eos_token_id or [], count)
+        for i, text in zip(rows, tokenizer.batch_decode(turns, skip_special_tokens=True), strict=True):
             results[i] = text
         start += len(rows)
     return results
 
 
-def _generate_compactly(model: Any, rows: Sequence[Sequence[int]], config: GenerationConfig) -> torch.Tensor:
+def _generate_compactly(
+    model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], config: GenerationConfig
+) -> torch.Tensor:
     """Greedy continuations of token rows: their common beginning is read once, rows that ended are dropped.
 
     Returns:
         `(rows, new tokens)`, padded on the right.
     """
-    pad_id = config.pad_token_id
-    ends = torch.tensor(config.eos_token_id, dtype=torch.long, device=model.device)
-    ids, mask, cache = _read_shared_prefix(model, rows, pad_id)
-    total, width = config.max_new_tokens, ids.shape[1]
-    new = torch.full((len(rows), total), pad_id, dtype=torch.long, device=model.device)
+    total, marker = config.max_new_tokens, next_turn(tokenizer)
+    ids, mask, cache = _begun(model, rows, config)
+    cache = keys_and_values(model) if cache is None else cache
+    width = ids.shape[1]
+    ends = torch.tensor(config.eos_token_id or [], dtype=torch.long, device=model.device)
+    new = torch.full((len(rows), total), config.pad_token_id, dtype=torch.long, device=model.device)
     alive, done = torch.arange(len(rows), device=model.device), 0
     step = copy.deepcopy(config)
     step.return_dict_in_generate = True
     while done < total and len(alive):
         step.max_new_tokens = min(COMPACT_EVERY, total - done)
-        output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=step)
+        output = _generate(model, tokenizer, step, input_ids=ids, attention_mask=mask, past_key_values=cache)
         ids, cache = output.sequences, output.past_key_values
         made = ids.shape[1] - width - done
         new[alive, done : done + made] = ids[:, width + done :]
         done += made
         going = ~torch.isin(ids[:, width:], ends).any(dim=1)
+        if marker is not None:
+            opened = [marker in text for text in tokenizer.batch_decode(ids[:, width:])]
+            going &= ~torch.tensor(opened, device=going.device)
         if not going.all():
             kept = going.nonzero()[:, 0]
             alive, ids, mask = alive[kept], ids[kept], mask[kept]
@@ -153,29 +232,22 @@ def _generate_compactly(model: Any, rows: Sequence[Sequence[int]], config: Gener
     return new[:, :done]
 
 
-def _read_shared_prefix(
-    model: Any, rows: Sequence[Sequence[int]], pad_id: int
-) -> tuple[torch.Tensor, torch.Tensor, DynamicCache]:
-    """Inputs of `generate` for token rows, with a cache that holds what they all begin with, where that is long."""
-    shared = min(shared_prefix_length(rows), min(len(row) for row in rows) - 1)
-    cache = DynamicCache(config=model.config)
-    if len(rows) < 2 or shared < MIN_SHARED_PREFIX:
-        return *pad_left(rows, pad_id, model.device), cache
-    prefix = torch.tensor([list(rows[0][:shared])], device=model.device)
-    model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    cache.batch_repeat_interleave(len(rows))
-    # the padding stands between the common beginning and the rest; positions are counted from the mask
-    rest, rest_mask = pad_left([row[shared:] for row in rows], pad_id, model.device)
-    ids = torch.cat([prefix.expand(len(rows), -1), rest], dim=1)
-    mask = torch.cat([torch.ones_like(ids[:, :shared]), rest_mask], dim=1)
+def _begun(
+    model: Any, rows: Sequence[Sequence[int]], config: GenerationConfig
+) -> tuple[torch.Tensor, torch.Tensor, DynamicCache | None]:
+    """Left-padded inputs of `generate`, with a cache of what the rows begin with, where that is long and serves."""
+    ids, mask = pad_left(rows, config.pad_token_id, model.device)
+    shortest, width = min(len(row) for row in rows), ids.shape[1]
+    # `generate` reads at least the last prompt token itself, to get the first distribution
+    shared = min(shared_prefix_length(rows), shortest - 1)
+    cache = None
+    if len(rows) > 1 and shared >= MIN_SHARED_PREFIX:
+        padding = [width - len(row) for row in rows]
+        cache = read_once(model, rows[0][:shared], len(rows), padding=padding, longest=width + config.max_new_tokens)
     return ids, mask, cache
 
 
-def _takes_shared_prefix(model: Any) -> bool:
-    """Whether the model's own `generate` goes on from a cache of keys and values (Mamba's does not)."""
-    return getattr(model, "_supports_default_dynamic_cache", lambda: False)()
-
-
+# ---- tokens ----------------------------------------------------------------------------------------
 class GreedyAnswer(NamedTuple):
     """A greedy answer with the distributions it was chosen from.
 
@@ -207,35 +279,31 @@ def greedy_answers(
     Returns:
         One answer per prompt, the end-of-turn token left out.
     """
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    answers: dict[int, GreedyAnswer] = {}
-    ends = set(eos_ids(model, tokenizer))
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        inputs: dict[str, Any] = {}
-        if _takes_shared_prefix(model):
-            ids, mask, inputs["past_key_values"] = _read_shared_prefix(
-                model, [prompts[i] for i in rows], tokenizer.pad_token_id
-            )
-        else:
-            ids, mask = pad_left([prompts[i] for i in rows], tokenizer.pad_token_id, model.device)
-        config = _config(model, tokenizer, ids.shape[1], max_new_tokens, None, 1.0)
+    ends = eos_ids(model, tokenizer)
+
+    def answer(rows: list[Sequence[int]]) -> list[GreedyAnswer]:
+        config = _config(model, tokenizer, max(map(len, rows)), max_new_tokens, None, 1.0)
         config.output_logits = config.return_dict_in_generate = True
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=config, **inputs)
-        new = output.sequences[:, ids.shape[1] :].tolist()
+        ids, mask, cache = _begun(model, rows, config)
+        begun = {} if cache is None else {"past_key_values": cache}
+        output = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask, **begun)
+        turns = _turns(tokenizer, output.sequences[:, ids.shape[1] :], ends, None)
         kept = [step.float().log_softmax(-1).topk(min(top_k, step.shape[-1]), dim=-1) for step in output.logits]
-        for row, i in enumerate(rows):
-            tokens = list(itertools.takewhile(lambda token: token not in ends, new[row]))
+        answers = []
+        for row, turn in enumerate(turns):
+            tokens = turn[:-1] if turn and turn[-1] in ends else turn
             n = len(tokens)
             if count is not None:
                 count.generated += n
             if n:
                 top = torch.stack([kept[t].values[row] for t in range(n)])
                 ids_ = torch.stack([kept[t].indices[row] for t in range(n)])
-                answers[i] = GreedyAnswer(tokens, top, ids_)
+                answers.append(GreedyAnswer(tokens, top, ids_))
             else:
-                answers[i] = GreedyAnswer([], torch.empty(0, 0), torch.empty(0, 0, dtype=torch.long))
-    return [answers[i] for i in range(len(prompts))]
+                answers.append(GreedyAnswer([], torch.empty(0, 0), torch.empty(0, 0, dtype=torch.long)))
+        return answers
+
+    return in_batches(model, prompts, answer, batch_size)
 
 
 def sample_continuations(
@@ -255,10 +323,13 @@ def sample_continuations(
         `n` texts without special tokens.
     """
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    new = _sample(model, tokenizer, ids, n, max_new_tokens, temperature, top_p, count)
-    return tokenizer.batch_decode(new, skip_special_tokens=True)
+    turns = sample_tokens(
+        model, tokenizer, ids, n, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, count=count
+    )
+    return tokenizer.batch_decode(turns, skip_special_tokens=True)
 
 
+@torch.no_grad()
 def sample_tokens(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -271,35 +342,8 @@ def sample_tokens(
     count: TokenCount | None = None,
 ) -> list[list[int]]:
     """As `sample_continuations`, for token ids: each row ends with the token that ends the turn, if it came."""
-    ends = set(eos_ids(model, tokenizer))
-    rows = _sample(model, tokenizer, list(prompt), n, max_new_tokens, temperature, top_p, count).tolist()
-    return [row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))] for row in rows]
-
-
-@torch.no_grad()
-def _sample(
-    model: Any,
-    tokenizer: Any,
-    prompt: list[int],
-    n: int,
-    max_new_tokens: int,
-    temperature: float,
-    top_p: float,
-    count: TokenCount | None,
-) -> torch.Tensor:
-    """The `(n, length)` new tokens of a prompt, padded on the right."""
-    ids = torch.tensor([prompt], device=model.device)
-    inputs: dict[str, Any] = {"input_ids": ids.repeat(n, 1)}
-    inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
-    if ids.shape[1] > MIN_SHARED_PREFIX and n > 1:
-        cache = DynamicCache(config=model.config)
-        # `generate` reads the last prompt token itself, to get the first distribution.
-        model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache.batch_repeat_interleave(n)
-        inputs["past_key_values"] = cache
-    config = _config(model, tokenizer, ids.shape[1], max_new_tokens, temperature, top_p)
-    output = model.generate(**inputs, generation_config=config)
-    new = output[:, ids.shape[1] :]
-    if count is not None:
-        count.generated += int((new != tokenizer.pad_token_id).sum())
-    return new
+    config = _config(model, tokenizer, len(prompt), max_new_tokens, temperature, top_p)
+    ids, mask, cache = _begun(model, [list(prompt)] * n, config)
+    begun = {} if cache is None else {"past_key_values": cache}
+    output = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask, **begun)
+    return _turns(tokenizer, output[:, len(prompt) :], config.eos_token_id or [], count)

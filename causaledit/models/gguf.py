@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import ModelError
+from causaledit.errors import ModelError, one_line
+from causaledit.models.batches import is_out_of_memory
+from causaledit.models.checkpoint import check_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,16 +24,21 @@ def load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokeni
 
     if not path.is_file():
         raise ModelError(f"The GGUF file {str(path)!r} does not exist.")
+    check_file(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"The GGUF file {str(path)!r} cannot be read: {first}") from None
+    except Exception as error:  # a cut file fails wherever the reader happens to be
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(
+            f"The GGUF file {str(path)!r} cannot be read ({one_line(error)}): download it again, or give another model."
+        ) from None
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = type(quantised)(config).to(quantised.dtype)
+    plain: Any = type(quantised)(config)
+    plain.to(quantised.dtype)
     plain.load_state_dict(quantised.state_dict())
     plain.tie_weights()
     plain.generation_config = quantised.generation_config

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import ModelError
+from causaledit.models.batches import is_out_of_memory
+from causaledit.models.checkpoint import check_folder
 from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -111,7 +116,8 @@ def load_model(
     else:
         loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, model_parallel)
     if not model_parallel:
-        loaded.model.to(target)
+        placed: Any = loaded.model
+        placed.to(target)
     return loaded
 
 
@@ -126,30 +132,68 @@ def load_from_hparams(hparams: Any) -> LoadedModel:
     )
 
 
+_PAIR = "load both yourself and give the pair (model, tokenizer)"
+
+
 def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> LoadedModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if isinstance(source, Path) and not (source / "config.json").is_file():
-        if (source / "adapter_config.json").is_file():
-            return _load_adapter(source, dtype)
-        raise ModelError(f"{str(source)!r} is no model folder: config.json is missing in it.")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, device_map="auto" if model_parallel else None)
-    except (OSError, ValueError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(source, Path):
+        check_folder(source)
+        if not (source / "config.json").is_file():
+            if (source / "adapter_config.json").is_file():
+                return _load_adapter(source, dtype)
+            raise ModelError(f"{str(source)!r} is no model folder: config.json is missing in it.")
+    # without an answer to whether a model's own code is trusted, transformers asks on the terminal
+    with _in_one_line(source, f"If its tokenizer is missing, save it there (`tokenizer.save_pretrained`), or {_PAIR}."):
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    with _in_one_line(
+        source, "Give a folder, a hub name, a .gguf file, or `smollm2-135m-instruct` for the embedded model."
+    ):
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, device_map="auto" if model_parallel else None, output_loading_info=True,
+            trust_remote_code=False, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+        model, loaded = found
+    random = sorted({*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})
+    if random:
         raise ModelError(
-            f"The model {str(source)!r} cannot be loaded: {first} Give a folder, a hub name, a .gguf file, or "
-            "`smollm2-135m-instruct` for the embedded model."
-        ) from None
+            f"The model {str(source)!r} is not whole: {type(model).__name__} has {len(random)} weights that its files "
+            f"do not hold, or hold in another shape ({', '.join(random[:3])}), and that would be random: take the "
+            "model as it was published."
+        )
     return LoadedModel(model.eval(), tokenizer)
+
+
+@contextlib.contextmanager
+def _in_one_line(source: Path | str, fix: str) -> Iterator[None]:
+    """Turn what goes wrong while a model is loaded into one line: every reader below has errors of its own."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ModelError) or is_out_of_memory(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" :")
+        if "trust_remote_code" in str(error):
+            reason, fix = "it needs code of its own to be run.", (
+                f"If you trust that code, {_PAIR}, with `trust_remote_code=True`."
+            )  # fmt: skip
+        stop = "" if reason.endswith((".", "?", "!")) else "."
+        raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}{stop} {fix}") from None
 
 
 def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
     """Load a saved adapter on its base model; the base may be an embedded model's name."""
     from peft import PeftConfig, PeftModel
 
-    base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
-    base = load_model(base_name or "", device="cpu", dtype="auto")
-    model = base.model if dtype == "auto" else base.model.to(dtype)
-    return LoadedModel(PeftModel.from_pretrained(model, str(folder)).eval(), base.tokenizer)
+    with _in_one_line(folder, "Save the adapter again, or load it with peft and give the pair (model, tokenizer)."):
+        base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
+        if not base_name:
+            raise ModelError(
+                f"The adapter {str(folder)!r} names no base model: set `base_model_name_or_path` in its "
+                f"adapter_config.json, or {_PAIR}."
+            )
+        base = load_model(base_name, device="cpu", dtype="auto")
+        model = base.model if dtype == "auto" else base.model.to(dtype)
+        adapted: Any = PeftModel.from_pretrained(model, str(folder))
+        return LoadedModel(adapted.eval(), base.tokenizer)

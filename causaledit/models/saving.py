@@ -14,6 +14,15 @@ from causaledit.models.adapters import name_base_model
 CARD_NAME = "causaledit.json"
 
 
+def template_kwargs_of(model: str | Path) -> dict[str, Any] | None:
+    """The arguments of the chat template that a saved result was edited with, from its card; None where it has none."""
+    try:
+        card = json.loads((Path(model).expanduser() / CARD_NAME).read_text(encoding="utf-8"))
+        return card["hparams"]["chat_template_kwargs"]
+    except (OSError, ValueError, KeyError, TypeError):  # no card, or one of before: the template's own defaults
+        return None
+
+
 class HasCard(Protocol):
     """A method's report, which can be shown as a card."""
 

@@ -6,15 +6,15 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache
 
 from causaledit.models.batches import (
     MIN_SHARED_PREFIX,
-    PAD,
-    _takes_positions,
-    _unwrapped,
-    left_padded,
+    keys_and_values,
+    pad_right,
+    read_once,
     shared_prefix_length,
+    takes,
+    unwrapped,
 )
 from causaledit.models.hooks import narrowed
 
@@ -31,7 +31,7 @@ MAX_PACKED = 2048
 def _groups_by_prefix(rows: Sequence[Sequence[int]]) -> list[list[int]]:
     """Group rows so that each group shares at least a third of its shortest row, adjacent in sorted order."""
     groups: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda j: rows[j]):
+    for i in sorted(range(len(rows)), key=lambda j: tuple(rows[j])):
         if groups:
             candidate = [*groups[-1], i]
             shared = shared_prefix_length([rows[j] for j in candidate])
@@ -76,7 +76,8 @@ def logits_in_one_pass(
 
     What all contexts begin with (a chat template's opening, which is half of a short question) is read once, so that
     its gradient is that of all rows. Short rows stand behind it as one row that needs no padding; where they are many
-    tokens, or the model's attention does not go by a mask alone, its keys and values are repeated instead.
+    tokens, or the model's attention does not go by a mask alone, its keys and values are repeated instead; and where
+    the model carries more than keys and values, every row is read whole.
 
     Args:
         contexts, completions: As for `completion_logits`.
@@ -86,45 +87,42 @@ def logits_in_one_pass(
     lengths = [len(completion) for completion in completions]
     # at least one context token stays in the second pass: it predicts the first completion token
     shared = min(shared_prefix_length(contexts), min(len(context) for context in contexts) - 1)
-    if not share or len(full) < 2 or shared < MIN_SHARED_PREFIX:
-        inputs = left_padded(model, full, PAD, next(model.parameters()).device)
-        logits = model(**inputs, logits_to_keep=max(lengths) + 1, use_cache=False).logits
-        return [logits[row, -n - 1 : -1].float() for row, n in enumerate(lengths)]
-    rest = [row[shared:] for row in full]
-    total = shared + sum(map(len, rest))
-    if total <= MAX_PACKED and _takes_packed_rows(model):
-        return _packed_logits(model, full[0][:shared], rest, lengths)
-    cache = DynamicCache(config=model.config)
-    prefix = torch.tensor([full[0][:shared]], device=model.device)
-    model(input_ids=prefix, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    cache.batch_repeat_interleave(len(full))
-    # right padding: positions then follow the cache without gaps
-    longest = max(len(row) for row in rest)
-    ids = torch.tensor([row + [PAD] * (longest - len(row)) for row in rest], device=model.device)
-    mask = torch.tensor([[1] * (shared + len(row)) + [0] * (longest - len(row)) for row in rest], device=model.device)
+    cache = None
+    if share and len(full) > 1 and shared >= MIN_SHARED_PREFIX:
+        if shared + sum(len(row) - shared for row in full) <= MAX_PACKED and _takes_packed_rows(model):
+            return _packed_logits(model, full[0][:shared], [row[shared:] for row in full], lengths)
+        cache = read_once(model, full[0][:shared], len(full))
+    behind = 0 if cache is None else shared
+    rest = [row[behind:] for row in full]
+    ids, mask = pad_right(rest, next(model.parameters()).device, behind=behind)
     # rows end at different places: the output layer, a large part of a small model, sees the wanted positions alone
     wanted = [
-        torch.arange(len(row) - n - 1, len(row) - 1) + i * longest
+        torch.arange(len(row) - n - 1, len(row) - 1) + i * ids.shape[1]
         for i, (row, n) in enumerate(zip(rest, lengths, strict=True))
     ]
-    places = torch.cat(wanted).to(model.device)
-    with narrowed(model.get_output_embeddings(), lambda states: states.flatten(0, 1)[places.to(states.device)][None]):
-        logits = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True).logits[0]
+    places = torch.cat(wanted)
+    continued = {"use_cache": False} if cache is None else {"past_key_values": cache, "use_cache": True}
+    with narrowed(_output_layer(model), lambda states: states.flatten(0, 1)[places.to(states.device)][None]):
+        logits = model(input_ids=ids, attention_mask=mask, **continued).logits[0]
     return list(logits.float().split(lengths))
 
 
+def _output_layer(model: Any) -> Any:
+    return unwrapped(model).get_output_embeddings()
+
+
 def _takes_packed_rows(model: Any) -> bool:
-    """Whether every layer attends as a mask we give says, at positions we give."""
-    plain = _unwrapped(model)
+    """Whether every layer attends as a mask we give says, at positions we give, and nothing else joins tokens."""
+    plain = unwrapped(model)
     config = plain.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    cache = keys_and_values(plain)  # a state would run on from one row into the next
     return (
-        getattr(plain, "_supports_attention_backend", False)  # its attention takes masks as they come
+        cache is not None
+        and not any(hasattr(layer, "sliding_window") for layer in cache.layers)
+        and plain.is_backend_compatible()  # its attention takes masks as they come
         and config._attn_implementation in ("sdpa", "eager")
-        and kinds == {"full_attention"}
-        and not getattr(config, "sliding_window", None)
         and not getattr(config, "alibi", False)
-        and _takes_positions(plain)
+        and takes(plain, "position_ids")
     )
 
 
@@ -147,7 +145,7 @@ def _packed_logits(
         ]
     )
     ids = [*prefix, *itertools.chain.from_iterable(rest)]
-    with narrowed(model.get_output_embeddings(), lambda states: states[:, places.to(states.device)]):
+    with narrowed(_output_layer(model), lambda states: states[:, places.to(states.device)]):
         logits = model(
             input_ids=torch.tensor([ids], device=device),
             attention_mask=mask[None, None].to(device),

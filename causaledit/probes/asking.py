@@ -10,9 +10,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError
-from causaledit.models.batches import BatchLimit
+from causaledit.models.batches import BatchLimit, context_window, pad_id
 from causaledit.models.chat import prepare_tokenizer, render, render_for, user
-from causaledit.models.generation import generate_texts
+from causaledit.models.generation import generate_texts, neutral_generation
 from causaledit.probes.sets import MAX_NEW_TOKENS, TOKEN_BUDGET
 from causaledit.support.costs import TokenCount
 
@@ -84,7 +84,7 @@ class Prober:
         Raises:
             ModelError: The longest prompt and `max_new_tokens` exceed the window.
         """
-        window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        window = context_window(model)
         if not window or not prompts:
             return
         longest = render(self.tokenizer, user(max(prompts, key=len)))
@@ -112,8 +112,10 @@ def plain_rate(model: Any, tokenizer: Any, *, rows: int = 32, new_tokens: int = 
     tokenizer = prepare_tokenizer(tokenizer)
     text = render(tokenizer, user("Tell me a long story about a river."))
     ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]] * rows, device=model.device)
-    options = {"attention_mask": torch.ones_like(ids), "do_sample": False, "pad_token_id": tokenizer.pad_token_id}
-    model.generate(ids[:1], **{**options, "attention_mask": options["attention_mask"][:1]}, max_new_tokens=1)
-    began = time.perf_counter()
-    output = model.generate(ids, **options, max_new_tokens=new_tokens, min_new_tokens=new_tokens)
+    options = {"do_sample": False, "pad_token_id": pad_id(model, tokenizer)}
+    mask = torch.ones_like(ids)
+    with neutral_generation(model):  # which ends no row: it knows of no end token
+        model.generate(ids[:1], attention_mask=mask[:1], **options, max_new_tokens=1)
+        began = time.perf_counter()
+        output = model.generate(ids, attention_mask=mask, **options, max_new_tokens=new_tokens)
     return (output.numel() - ids.numel()) / (time.perf_counter() - began)

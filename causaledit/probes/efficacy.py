@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from causaledit.facts.answers import commits_to, long_names, normalise
+from causaledit.facts.answers import long_names
+from causaledit.facts.text import normalise, word_count
 from causaledit.models.chat import prepare_tokenizer, render_for, user
 from causaledit.models.generation import generate_texts
 from causaledit.mquake.cases import aliases_of, read_case
+from causaledit.reading.commitment import gives_answer
 from causaledit.support.statistics import Rate
 
 if TYPE_CHECKING:
@@ -121,7 +123,7 @@ class Answered:
     @property
     def words(self) -> int:
         """How long the answer is."""
-        return len(self.response.split())
+        return word_count(self.response)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -130,7 +132,7 @@ class Answered:
 
 def is_hit(probe: Probe, response: str) -> bool:
     """Whether a response commits to the probe's answer rather than to a rival."""
-    return commits_to(response, probe.answers, probe.rivals)
+    return gives_answer(response, probe.answers, probe.rivals, question=probe.prompt, prompt=probe.prompt)
 
 
 def ask(

@@ -72,7 +72,7 @@ def edit(
     A callable `after_bootstrap` in the call's further arguments gets the adapted model between the stages, to inspect
     the result of stage 1.
     """
-    tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs)
+    tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     check_before_compute(model, tokenizer, edits, hparams, merged=hparams.merge_adapter or call.sequence is not None)
     trained = train_adapter(
         model, tokenizer, edits, hparams,

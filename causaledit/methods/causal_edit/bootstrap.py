@@ -18,8 +18,8 @@ from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.supervised import BootstrapTrainer
-from causaledit.methods.shared.trainers import StepLosses, WatchCallback, prepared, quiet_trainers, trainer_arguments
-from causaledit.models.chat import render, user
+from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
+from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.generation import sample_continuations
 from causaledit.models.scoring import completion_logits, mean_log_probability
 
@@ -129,7 +129,7 @@ def collect_traces(
 
 
 def best_of_groups(scores: list[float], groups: int) -> list[int]:
-    """Split candidates into so many groups in sampling order, keep the best of each.
+    """Split candidates into `groups` groups in sampling order and keep the best of each.
 
     Returns:
         Their indices, best first; at most `groups`, fewer where there are fewer candidates.
@@ -232,11 +232,11 @@ def run_bootstrap(
         The losses of every optimiser step. `bootstrap_stop_loss` looks at the stage's own alone.
     """
     rows: list[dict[str, Any]] = []
-    end = tokenizer.eos_token_id
+    end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
     for prompt, completion in pairs:
         head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
         tail = [
-            *tokenizer(completion, add_special_tokens=False)["input_ids"],
+            *tokenizer(gap + completion, add_special_tokens=False)["input_ids"],
             *([end] if end is not None else []),
         ]
         rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
@@ -272,6 +272,4 @@ def run_bootstrap(
             processing_class=tokenizer,
             callbacks=[watch, *callbacks],
         )
-        prepared(trainer).train()
-    progress.finish()
-    return watch.losses
+        return train(trainer, watch)

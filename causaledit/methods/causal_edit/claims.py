@@ -1,6 +1,7 @@
 """What the parts of a trace claim about the new answer and the old one.
 
-Deterministic, and built on one reader (`commits_to`): a text is cut into clauses, and each is read by itself.
+Deterministic, and built on one reader (`reading.commitment.gives_answer`): a text is cut into clauses, and each is read
+by itself.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from causaledit.facts.answers import commits_to, mentions
+from causaledit.facts.answers import mentions
 from causaledit.facts.text import is_question, without_accents
+from causaledit.reading.commitment import gives_answer, read
 
 if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
@@ -61,7 +63,8 @@ def commits(text: str, request: EditRequest, *, old: bool = False) -> bool:
     """Whether a text commits to the new answer (or, with `old`, to the old one) rather than to the other."""
     new_names, old_names = [request.target_new], [request.ground_truth or ""]
     text = _without_own_words(text, request)
-    return commits_to(text, old_names, new_names) if old else commits_to(text, new_names, old_names)
+    answer, rival = (old_names, new_names) if old else (new_names, old_names)
+    return gives_answer(text, answer, rival, question=request.question_form)
 
 
 def states_old_answer(text: str, request: EditRequest) -> bool:
@@ -79,7 +82,8 @@ def ends_on_old_answer(text: str, request: EditRequest) -> bool:
     if not conclusions or commits(conclusions[-1], request):
         return False
     last = conclusions[-1]
-    return mentions(last, new) or (commits(last, request, old=True) and not _PAST.search(last))
+    denied = read(last, new=tuple(new), old=tuple(filter(None, old)), question=request.question_form).denied
+    return bool(denied) or (commits(last, request, old=True) and not _PAST.search(last))
 
 
 def _without_own_words(text: str, request: EditRequest) -> str:

@@ -89,7 +89,6 @@ class CausalEditHyperParams(AdapterHyperParams):
     context_role: str = setting(
         "system", "Message that carries the privileged context: `system` or `user`.", choices=("system", "user")
     )
-    chat_template_kwargs: dict[str, Any] | None = setting(None, "Further arguments of the chat template.")
     narrative_file: str | None = setting(None, "JSON file with narratives, looked up by subject and new answer.")
     narrative_max_new_tokens: int = setting(
         256, "Maximum length of a narrative that the model itself writes, in tokens.", integer_from=1

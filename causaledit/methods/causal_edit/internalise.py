@@ -41,13 +41,14 @@ from causaledit.methods.shared.trainers import (
     StepLosses,
     WatchCallback,
     checkpointing_paused,
-    prepared,
     quiet_trainers,
+    train,
     trainer_arguments,
 )
 from causaledit.models.adapters import exact_merging, merged_for_inference
-from causaledit.models.batches import positions_for, unpadded
-from causaledit.models.chat import render, user
+from causaledit.models.batches import in_batches, positions_for, unpadded
+from causaledit.models.chat import render, user, with_end_token
+from causaledit.models.generation import neutral_generation
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
@@ -118,10 +119,10 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         return result
 
     def _generate_transformers(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
-        student = self.accelerator.unwrap_model(self.model)
+        student, sample = self.accelerator.unwrap_model(self.model), super()._generate_transformers
         merged = merged_for_inference(student) if self._merges_for_rollouts else contextlib.nullcontext()
-        with merged, checkpointing_paused(student):
-            return super()._generate_transformers(prompt_ids)
+        with merged, checkpointing_paused(student), neutral_generation(student):
+            return prompt_ids, in_batches(student, prompt_ids, lambda rows: sample(rows)[1])
 
     # ---- teacher -------------------------------------------------------------------------------
     def _get_teacher_context_for_self_distillation(self) -> Any:
@@ -290,9 +291,7 @@ def run_internalisation(
                 **vllm_arguments(tokenizer, requests, hparams),
             ),
             train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
+            processing_class=with_end_token(tokenizer),
             callbacks=[watch, *callbacks],
         )
-        prepared(trainer).train()
-    progress.finish()
-    return watch.losses
+        return train(trainer, watch)

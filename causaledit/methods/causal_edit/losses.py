@@ -58,7 +58,7 @@ def token_divergence(
 
     teacher, student = on_support(teacher_logits), on_support(student_logits)
     p, q = (teacher, student) if forward else (student, teacher)
-    difference = (p - q).masked_fill(duplicate, 0.0)  # -inf minus -inf is no number
+    difference = (p - q).masked_fill(duplicate, 0.0)  # -inf minus -inf is not a number
     return (p.exp() * difference).sum(-1)
 
 

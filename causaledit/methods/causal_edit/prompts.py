@@ -9,6 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from causaledit.errors import RequestError
+from causaledit.models.batches import context_window
 from causaledit.models.chat import Messages, user
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def check_context_window(
     Raises:
         RequestError: The narrative, its prompt and the longest completion exceed the model's window.
     """
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    window = context_window(model)
     if not window:
         return
     completion = hparams.distill_max_new_tokens if 2 in hparams.stages else 0

@@ -41,7 +41,7 @@ def edit(
     tokens are trained on, each after those before it, or with `prompt_last` at the prompt's last position.
     """
     names = select_weights(model, hparams.layers, hparams.modules)
-    tokenizer = prepare_tokenizer(tokenizer)
+    tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
     check_window(model, rows)
     call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)

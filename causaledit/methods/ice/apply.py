@@ -66,7 +66,7 @@ def edit(
     stand for the sums, so that λ does not depend on lengths.
     """
     names = select_weights(model, hparams.layers, hparams.modules)
-    tokenizer = prepare_tokenizer(tokenizer)
+    tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     prompts = [_prompts(tokenizer, request, hparams) for request in edits]
     every = [row for group in prompts for p in group for row in (p.closed, *p.in_context)]
     check_window(model, every, further=hparams.sample_max_new_tokens)

@@ -44,7 +44,7 @@ class Example(NamedTuple):
 
 
 def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train_ds: Any = None) -> list[str]:
-    """The demonstrations for some edits, as texts; facts about an edited subject are left out.
+    """The demonstrations for some edits, as texts; facts about an edited subject, or asked as an edit is, are left out.
 
     Args:
         hparams: `demonstrations` (EasyEdit's `k`) says how many.
@@ -57,9 +57,9 @@ def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train
     number = hparams.demonstrations
     if not number or not hparams.use_icl_examples:
         return []
-    subjects = {edit.subject for edit in edits if edit.subject}
+    edited = {text for edit in edits for text in (edit.subject, edit.cloze) if text}
     if train_ds is not None:
-        examples = list(_from_records(train_ds, subjects))
+        examples = list(_from_records(train_ds, edited))
         if not examples:
             raise RequestError(
                 "`train_ds` holds no record about another subject from which demonstrations could be made."
@@ -69,7 +69,8 @@ def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train
         chosen = most_alike(examples, [FACT.format(cloze=edit.cloze, new=edit.target_new) for edit in edits], number)
     elif hparams.demonstration_file:
         data = load_json(hparams.demonstration_file, "`demonstration_file`")
-        pool = [request for request in requests_from_data(data) if request.subject not in subjects]
+        requests = requests_from_data(data, needs_subject=False)
+        pool = [request for request in requests if not edited & {request.subject, request.cloze}]
         if len(pool) < number:
             raise RequestError(
                 f"`demonstration_file` holds {len(pool)} requests about other subjects, but `demonstrations` asks for "
@@ -120,8 +121,11 @@ def _of_request(request: EditRequest) -> Example:
     return Example(FACT.format(cloze=request.cloze, new=request.target_new), asked)
 
 
-def _from_records(records: Iterable[Any], subjects: set[str]) -> Iterator[Example]:
-    """Examples of EasyEdit's records; those without a prompt or an answer, and those of edited subjects, are left out.
+def _from_records(records: Iterable[Any], edited: set[str]) -> Iterator[Example]:
+    """Examples of EasyEdit's records, without those that lack a prompt or an answer, or are about what is edited.
+
+    Args:
+        edited: The edits' subjects and prompts.
 
     Raises:
         RequestError: `train_ds` cannot be iterated over, or holds something other than records.
@@ -135,9 +139,9 @@ def _from_records(records: Iterable[Any], subjects: set[str]) -> Iterator[Exampl
             raise RequestError(f"`train_ds` must hold records (dicts), but item {number} is {type(record).__name__}.")
         prompt, new = _text(record.get("prompt")), _text(record.get("target_new"))
         subject = _text(record.get("subject"))
-        if not prompt or not new or subject in subjects:
-            continue
         prompt = prompt.replace("{}", subject)
+        if not prompt or not new or edited & {subject, prompt}:
+            continue
         asked = [(prompt, new)]
         if rephrased := _text(record.get("rephrase_prompt")):
             asked.append((rephrased, new))

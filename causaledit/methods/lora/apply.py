@@ -35,7 +35,7 @@ def edit(
     """
     config = adapter_config(model, hparams)
     check_adapter(model, hparams, config, merged=hparams.merge_adapter or call.sequence is not None)
-    tokenizer = prepare_tokenizer(tokenizer)
+    tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
     check_window(model, rows)
     call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)

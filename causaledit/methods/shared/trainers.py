@@ -59,7 +59,7 @@ def refuse_zero3(environment: Mapping[str, str] = os.environ) -> None:
 
 def _zero_stage(environment: Mapping[str, str]) -> int | None:
     """The ZeRO stage of accelerate's plugin in this process, or of the one that its environment describes."""
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 
     if AcceleratorState._shared_state and (plugin := AcceleratorState().deepspeed_plugin) is not None:
         return int(plugin.zero_stage)
@@ -162,17 +162,6 @@ def quiet_trainers() -> Iterator[None]:
             item.setLevel(level)
         if not bars:
             datasets.enable_progress_bars()
-
-
-def prepared(trainer: Any) -> Any:
-    """Keep a trainer in one process on one GPU, and silent.
-
-    torch's DataParallel would split our rollout groups; progress goes through the sink, not through print.
-    """
-    trainer.remove_callback(PrinterCallback)
-    if trainer.args.world_size == 1:
-        trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
-    return trainer
 
 
 def warmed_up(kind: str, *, warmup: int, total: int) -> Callable[[int], float]:
@@ -284,3 +273,22 @@ class WatchCallback(TrainerCallback):
             self.low = self.low + 1 if loss < self.stop_loss else 0
             if self.low >= self.patience:
                 control.should_training_stop = True
+
+
+def train(trainer: Any, watch: WatchCallback) -> StepLosses:
+    """Train to the end, in one process on one GPU and in silence.
+
+    torch's DataParallel would split our rollout groups; progress goes through the sink, not through print.
+
+    Args:
+        trainer: One of trl's, which `watch` is a callback of.
+
+    Returns:
+        The losses of its steps.
+    """
+    trainer.remove_callback(PrinterCallback)
+    if trainer.args.world_size == 1:
+        trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
+    trainer.train()
+    watch.progress.finish()
+    return watch.losses

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from causaledit.errors import RequestError
+from causaledit.models.batches import context_window
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,6 +21,6 @@ def check_length(model: PreTrainedModel, tokens: int, what: str) -> None:
     Raises:
         RequestError: It is too long.
     """
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    window = context_window(model)
     if window and tokens > window:
         raise RequestError(f"{what} has {tokens} tokens, and the model's context window is {window}: shorten it.")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from causaledit.methods.shared.window import check_length
-from causaledit.models.batches import left_padded
-from causaledit.models.chat import render, user
+from causaledit.models.chat import answer_gap, render, user
+from causaledit.models.scoring import logits_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,7 +47,7 @@ def target_rows(
             rows.append(_split(tokenizer, head, f"{head} {edit.target_new}", special=True))
             continue
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
-        row = _split(tokenizer, head, head + edit.target_new, special=False)
+        row = _split(tokenizer, head, head + answer_gap(tokenizer) + edit.target_new, special=False)
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         rows.append(TargetRow(row.prompt, row.target + end))
     return rows
@@ -86,12 +86,9 @@ def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int
     check_length(model, longest + further, "A prompt with its answer")
 
 
-def row_logits(model: PreTrainedModel | PeftModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
+def row_logits(model: Any, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
     """For each row the `(len(target), vocabulary)` logits that predict its target, with gradients."""
-    inputs = left_padded(model, [row.prompt + row.target for row in rows], 0, model.device)
-    longest = max(len(row.target) for row in rows) + 1
-    logits = model(**inputs, logits_to_keep=longest, use_cache=False).logits
-    return [logits[i, -len(row.target) - 1 : -1].float() for i, row in enumerate(rows)]
+    return logits_in_one_pass(model, [row.prompt for row in rows], [row.target for row in rows], share=False)
 
 
 def target_loss(logits: torch.Tensor, target: Sequence[int]) -> torch.Tensor:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.models.batches import eos_ids, pad_left
+from causaledit.models.batches import eos_ids, pad_id, pad_left
+from causaledit.models.generation import neutral_generation
 from causaledit.support.seeding import seeded
 
 if TYPE_CHECKING:
@@ -36,16 +37,16 @@ def sample_contexts(model: Any, tokenizer: Any, lengths: Sequence[Sequence[int]]
     from transformers import GenerationConfig
 
     groups: list[tuple[str, ...]] = [("{}",)]
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else eos_ids(model, tokenizer)[0]
-    with seeded(seed):
+    padding, ends = pad_id(model, tokenizer), eos_ids(model, tokenizer) or None
+    with seeded(seed), neutral_generation(model):
         for length, number in lengths:
             openings = [o for o in OPENINGS for _ in range(max(number // len(OPENINGS), 1))][: max(number, 1)]
             rows = [list(tokenizer(opening)["input_ids"]) for opening in openings]
-            ids, mask = pad_left(rows, pad_id, model.device)
+            ids, mask = pad_left(rows, padding, model.device)
             if length > ids.shape[1]:
                 config = GenerationConfig(
-                    max_new_tokens=length - ids.shape[1], do_sample=True, top_k=TOP_K, pad_token_id=pad_id,
-                    eos_token_id=eos_ids(model, tokenizer),
+                    max_new_tokens=length - ids.shape[1], do_sample=True, top_k=TOP_K, pad_token_id=padding,
+                    eos_token_id=ends,
                 )  # fmt: skip
                 ids = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
             texts = tokenizer.batch_decode(ids, skip_special_tokens=True)

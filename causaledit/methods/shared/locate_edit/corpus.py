@@ -72,7 +72,7 @@ def _from_files(name: str, files: list[Path]) -> Corpus:
     except OSError as error:
         raise HparamsError(f"`mom2_dataset`: {str(error.filename)!r} cannot be read ({error.strerror}).") from None
     for file in files:
-        next(documents_in(file), None)  # refuses what is no text before anything is computed
+        next(documents_in(file), None)  # refuses what is not text before anything is computed
 
     def documents() -> Iterator[str]:
         for file in files:
@@ -123,7 +123,8 @@ def own_samples(model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revi
     budget = hparams.mom2_max_tokens or SAMPLE_BUDGET
     length = min(SAMPLE_TOKENS, hparams.mom2_document_tokens)
     number = min(hparams.mom2_n_samples, -(-budget // length))
-    key = hashlib.sha256(repr((revision, hparams.seed, length, SAMPLE_OPENINGS)).encode()).hexdigest()
+    parts = (revision, hparams.seed, length, SAMPLE_OPENINGS, tokenizer.bos_token)
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()
     file = keep / f"samples-{key[:24]}.jsonl" if keep else None
 
     def documents() -> Iterator[str]:
@@ -149,17 +150,11 @@ def _kept(file: Path | None) -> list[str]:
 
 
 def _sample(model: Any, tokenizer: Any, seed: int, start: int, length: int) -> list[str]:
-    import copy
-
     from causaledit.models.generation import generate_texts
     from causaledit.support.seeding import seeded
 
-    if tokenizer.pad_token_id is None:
-        tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.pad_token = tokenizer.eos_token
     prompts = [SAMPLE_OPENINGS[i % len(SAMPLE_OPENINGS)] for i in range(SAMPLE_BATCH)]
+    begun = [f"{tokenizer.bos_token or ''}{prompt}" for prompt in prompts]  # as at the start of a document
     with seeded(seed + start):  # each batch by itself, so that a resumed run samples the same
-        texts = generate_texts(
-            model, tokenizer, prompts, max_new_tokens=length, temperature=1.0, batch_size=SAMPLE_BATCH
-        )
+        texts = generate_texts(model, tokenizer, begun, max_new_tokens=length, temperature=1.0, batch_size=SAMPLE_BATCH)
     return [prompt + text for prompt, text in zip(prompts, texts, strict=True)]

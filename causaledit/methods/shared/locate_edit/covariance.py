@@ -18,7 +18,7 @@ import torch
 from causaledit.errors import EditFailedError, HparamsError
 from causaledit.methods.shared.locate_edit.corpus import Corpus, open_corpus, own_samples
 from causaledit.methods.shared.locate_edit.stored import Moment, check_moment, easyedit_files, read_moment, write_moment
-from causaledit.models.batches import _padded, positions_for
+from causaledit.models.batches import pad_right, positions_for
 from causaledit.models.hooks import run_until, watched
 from causaledit.models.layout import by_token, not_behind_keys
 from causaledit.models.weights import revision_of
@@ -180,7 +180,7 @@ def collect(
     highest = layout.projection_module(model, max(layers))
     progress.start("key statistics", None)
     for batch, pieces in _batches(_pieces(tokenizer, corpus, hparams), hparams, skip=pieces_done, counted=count):
-        ids, mask = _padded(batch, model.device)
+        ids, mask = pad_right(batch, model.device)
         with contextlib.ExitStack() as stack:
             for layer in layers:
                 module = layout.projection_module(model, layer)

@@ -9,17 +9,16 @@ Both give the full computation's result up to rounding.
 from __future__ import annotations
 
 import copy
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from causaledit.models.batches import _pad_right
+from causaledit.models.batches import keys_and_values, pad_right, sees_everything, takes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from transformers import DynamicCache
 
     from causaledit.methods.shared.locate_edit.subjects import TokenRow
 
@@ -53,28 +52,25 @@ class FrozenRows:
             starts = [0] * len(rows)
         self.shift = torch.tensor(starts, device=self._device)
         self.at = torch.tensor([row.at for row in rows], device=self._device) - self.shift
-        self._ids, self._mask = _pad_right([row.ids[s:] for row, s in zip(rows, starts, strict=True)], self._device)
-        positions = "position_ids" in inspect.signature(type(model).forward).parameters
+        self._ids, self._mask = pad_right([row.ids[s:] for row, s in zip(rows, starts, strict=True)], self._device)
         columns = torch.arange(self._ids.shape[1], device=self._device)
-        self._positions = self.shift[:, None] + columns[None] if positions else None
+        self._positions = self.shift[:, None] + columns[None] if takes(model, "position_ids") else None
 
     def _read(self, prefixes: list[list[int]], model: Any, longest: int) -> None:
-        ids, mask = _pad_right(prefixes, self._device)
+        cache = keys_and_values(model)
+        # gaps between a row's beginning and end would shift a sliding window that is narrower than the row
+        if cache is None or not sees_everything(cache, longest):
+            return
+        ids, mask = pad_right(prefixes, self._device)
         # a row without beginning reads padding, which no later token sees: a row of nothing has no softmax
         readable = torch.where(mask.sum(1, keepdim=True) > 0, mask, torch.ones_like(mask))
-        cache = DynamicCache(config=model.config)
         with torch.no_grad():
             columns = torch.arange(ids.shape[1], device=self._device).expand_as(ids)
             model(
                 input_ids=ids, attention_mask=readable, position_ids=columns, past_key_values=cache, use_cache=True,
                 logits_to_keep=1,
             )  # fmt: skip
-        # gaps between a row's beginning and end would shift a sliding window that is narrower than the row
-        if all(
-            type(layer) is DynamicLayer or (type(layer) is DynamicSlidingWindowLayer and longest < layer.sliding_window)
-            for layer in cache.layers
-        ):
-            self._prefix, self._prefix_mask = cache, mask
+        self._prefix, self._prefix_mask = cache, mask
 
     def inputs(self) -> dict[str, Any]:
         """Arguments of one forward pass; each call gives a cache of its own."""
@@ -101,9 +97,9 @@ class FrozenRows:
 
 
 def _can_continue(model: Any) -> bool:
-    parameters = inspect.signature(type(model).forward).parameters
-    wanted = {"position_ids", "past_key_values", "logits_to_keep"}
-    return wanted <= set(parameters) and getattr(model.config, "_attn_implementation", None) in _ATTENTION
+    wanted = ("position_ids", "past_key_values", "logits_to_keep")
+    attention = getattr(model.config, "_attn_implementation", None)
+    return attention in _ATTENTION and all(takes(model, name) for name in wanted)
 
 
 def _shallow(cache: DynamicCache) -> DynamicCache:

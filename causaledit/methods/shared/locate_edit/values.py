@@ -283,8 +283,9 @@ class _Passes:
         return log_p[: len(self.wanted)], log_p[len(self.wanted) :]
 
     def _read_out(self, states: torch.Tensor) -> torch.Tensor:
-        norm, head = (self.model.get_submodule(path) for path in (self.layout.final_norm, self.layout.head))
-        states = norm(states)
+        head = self.model.get_submodule(self.layout.head)
+        if self.layout.final_norm is not None:
+            states = self.model.get_submodule(self.layout.final_norm)(states)
         return F.linear(states.to(head.weight.device), head.weight, getattr(head, "bias", None))
 
     def losses(self, delta: torch.Tensor) -> torch.Tensor:
