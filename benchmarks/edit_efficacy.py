@@ -31,7 +31,7 @@ from rich.table import Table
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-from causaledit.metrics.wording import worded_rate
+from causaledit.metrics.wording import answer_length, worded_rate
 from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
@@ -120,7 +120,7 @@ def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
 
 def words(score: dict) -> str:
     """How long the answers are: who answers in a word reasons little."""
-    return f"{score['words_per_response']:.0f} words an answer" if score["responses"] else ""
+    return answer_length(score["words_per_response"]) if score["responses"] else ""
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from causaledit.facts.answers import mentions, normalise
+from causaledit.facts.answers import long_names, mentions, normalise
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
@@ -36,7 +36,7 @@ def names_by_answer(cases: list[dict]) -> dict[str, set[str]]:
     names: dict[str, set[str]] = defaultdict(set)
     for case in cases:
         for hop in (*case["single_hops"], *case["new_single_hops"]):
-            names[hop["answer"]] |= {hop["answer"], *(alias for alias in hop["answer_alias"] if len(alias) > 3)}
+            names[hop["answer"]] |= {hop["answer"], *long_names(hop["answer_alias"])}
     return names
 
 

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_NEAR = 0.75  # share of letters that a name and a suggestion have in common
+_BEGINNING = 6  # letters from which on a name may stand for a longer one
+
 
 class CausalEditError(Exception):
     """Base of every error raised on purpose. `exit_code` is what the command line ends with."""
@@ -44,7 +47,7 @@ class HostError(CausalEditError, RuntimeError):
 
 
 class MissingExtraError(CausalEditError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed; the message names the extra that installs it."""
 
     exit_code = 2
 
@@ -72,7 +75,7 @@ class ScaffoldError(CausalEditError, ValueError):
 
 
 class DatasetError(CausalEditError, ValueError):
-    """A data set is unknown, damaged, or not of the MQuAKE form."""
+    """A data set is unknown, damaged, or not in MQuAKE form."""
 
     exit_code = 2
 
@@ -82,13 +85,13 @@ class DownloadError(CausalEditError, OSError):
 
 
 class RunError(CausalEditError, ValueError):
-    """An evaluation run cannot start or go on with these arguments."""
+    """An evaluation run cannot start or continue with these arguments."""
 
     exit_code = 2
 
 
 class MetricsError(CausalEditError, ValueError):
-    """A metrics file is not of the published form, or two of them cannot be compared."""
+    """A metrics file does not have the published form, or two of them cannot be compared."""
 
     exit_code = 2
 
@@ -100,13 +103,27 @@ class JudgeError(CausalEditError, ValueError):
 
 
 class JudgingStoppedError(CausalEditError, RuntimeError):
-    """Judging could not go on (endpoint down, interrupted); the verdicts so far are kept."""
+    """Judging could not continue (endpoint down, interrupted); the verdicts so far are kept."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `" Did you mean 'x'?"` for the known name nearest to `name`, or an empty string."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    """Return `" Did you mean 'x'?"` for the known name nearest to `name`, or an empty string where none is near.
+
+    Case and separators do not count. A name is near if it shares at least three of four letters in order, or begins
+    like the given one, as "smollm2-135m-instruct" does like "smolm2-135m"; "GRACE" is not near "ICE".
+    """
+
+    def bare(text: str) -> str:
+        return "".join(character for character in text.casefold() if character.isalnum())
+
+    def likeness(candidate: str) -> float:
+        a, b = bare(name), bare(candidate)
+        beginning = difflib.SequenceMatcher(None, a, b[: len(a)]).ratio() if _BEGINNING <= len(a) < len(b) else 0.0
+        return max(difflib.SequenceMatcher(None, a, b).ratio(), 0.99 * beginning)  # the whole name before a longer one
+
+    rated = [(likeness(candidate), candidate) for candidate in known] if bare(name) else []
+    best, nearest = max(rated, default=(0.0, ""))
+    return f" Did you mean {nearest!r}?" if best >= _NEAR else ""
 
 
 def one_line(error: Exception) -> str:

@@ -183,7 +183,7 @@ def make_opt() -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=4096,
-        init_std=0.1,
+        init_std=0.2,
         dropout=0.0,
     )
     return OPTForCausalLM(config).eval()

@@ -12,6 +12,8 @@ from endpoint import Endpoint
 from published import OLD, REFUTING, RIGHT, case, write
 from test_judge_cli import llm, run
 
+from causaledit.judges.recall import recall_note
+
 
 def analysis(folder):
     return json.loads((folder / "analysis" / "pred_analysis.json").read_text())
@@ -50,6 +52,7 @@ def test_a_published_file_goes_through_unchanged(tmp_path):
     text = (tmp_path / "analysis" / "pred_analysis.txt").read_text()
     assert text.strip() in done.stdout
     assert "50.0 % (1/2" in text
+    assert recall_note("rule-v2") in text
 
 
 def test_verdicts_come_with_evidence(tmp_path):
@@ -76,6 +79,7 @@ def test_switches(tmp_path):
         assert (figures["rationale"]["rate"], figures["rationale"]["not_judged"]) == (None, 2)
         assert figures["h_acc"]["rate"] == 1
         assert "not judged (2)" in done.stdout
+        assert "of self-refutations" not in done.stdout  # this judge was not measured
         asked = len(endpoint.requests)
         assert run("analyze", "--input", file, "--rewrite-why", "off", *llm(endpoint)).returncode == 0
         assert len(endpoint.requests) > asked  # answers come from the store, self-refutation is new

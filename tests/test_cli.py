@@ -88,9 +88,56 @@ def test_edit_saves_what_plain_transformers_loads(tmp_path, tiny_model_folder, t
     assert card["requests"][0]["target_new"] == "Lyon"
     assert card["narrative_source"] == ["request"]
     assert {"hparams", "versions", "metrics", "seconds", "tokens"} <= set(card)
+    assert "The capital of France is: Paris → Lyon" in done.stdout
+    for phase, word in (("pre", "before"), ("post", "after")):
+        measured = card["metrics"][0][phase]
+        assert 0 <= measured["rewrite_acc"][0] <= 1
+        question, cloze = measured["answers"]
+        assert (question["prompt"], cloze["prompt"]) == ("What is the capital of France?", "The capital of France is")
+        for answer in (question, cloze):
+            assert " ".join(answer["response"].split()) in done.stdout
+            assert isinstance(answer["gives_new_answer"], bool)
+        assert done.stdout.count(f"{word}:") == 2
+    assert done.stdout.count("the new answer)") == 2
+    assert "token accuracy" not in done.stdout + done.stderr
     said = run("generate", "--model", out, "--prompt", "What is the capital of France?", "--device", "cpu",
                "--max-new-tokens", "4")  # fmt: skip
     assert said.returncode == 0, said.stderr
+
+
+def test_the_edits_answers_are_read_by_the_new_answer_and_its_aliases():
+    from causaledit.cli.edit import _gives_new_answer
+    from causaledit.facts.requests import request_from_dict
+
+    request = request_from_dict(
+        {
+            "prompt": "The capital of {} is",
+            "subject": "France",
+            "target_new": ["Lyon", "Lugdunum"],
+            "ground_truth": "Paris",
+        }
+    )
+    said = {"It is Lyon.": True, "Lugdunum.": True, "Paris.": False, "I do not know.": False}
+    assert {text: _gives_new_answer(request, request.cloze, text) for text in said} == said
+
+
+def test_generate_asks_in_the_chat_format_of_the_edit(tmp_path, tiny_model_folder):
+    import shutil
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_folder, folder)
+    template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    template += "{% if brief is defined %} Be brief.{% endif %}\nAssistant:"
+    for file in folder.glob("*chat_template*"):
+        file.unlink()
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": template}))
+    ask = ("generate", "--model", folder, "--prompt", "Where?", "--device", "cpu", "--max-new-tokens", "12")
+    plain = run(*ask)
+    (folder / "causaledit.json").write_text(json.dumps({"hparams": {"chat_template_kwargs": {"brief": True}}}))
+    brief = run(*ask)
+    assert plain.returncode == brief.returncode == 0, brief.stderr
+    assert plain.stdout != brief.stdout
 
 
 def test_adapter_only_saves_a_peft_adapter(tmp_path, tiny_model_folder, tiny_hparams_file):

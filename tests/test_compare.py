@@ -20,11 +20,12 @@ from causaledit.comparison.execution import SilentCompare, execute_comparison
 from causaledit.comparison.plan import make_compare_plan, parse_methods
 from causaledit.comparison.tables import markdown, tables
 from causaledit.errors import DatasetError, HparamsError, JudgeError, RunError, SaveError
+from causaledit.judges.recall import recall_note
 from causaledit.judges.registry import get_judge
 from causaledit.metrics.paired import compare_runs
 from causaledit.metrics.predictions import read_metrics
 from causaledit.metrics.summary import evaluate_run
-from causaledit.runs.plan import RunArguments
+from causaledit.runs.arguments import RunArguments
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 METHODS = ("CausalEdit", "LoRA", "ROME", "IKE", "PreEdited")
@@ -142,6 +143,7 @@ def test_the_tables_hold_every_figure(workplace):
     cell = paired.rows[0][paired.columns.index("hop answers")]
     assert cell[0] == f"+{table['repaired']} −{table['harmed']}" and cell[1] == f"of {table['n']}"
     assert float(costs.rows[1][costs.columns.index("Seconds per edit")][0]) > 0
+    assert any(recall_note(data["arguments"]["judge"]) in part for cell in figures.rows[0] for part in cell)
     assert costs.rows[2][costs.columns.index("Seconds per edit")] == ("–",)
 
     written = (plan.folder / "compare.md").read_text(encoding="utf-8")
@@ -288,7 +290,7 @@ def test_kill_9_and_resume_on_the_command_line_with_one_method_that_fails(workpl
     assert re.search(r"error: MEMIT: .*77", done.stderr) and "Traceback" not in done.stderr
     assert "--run_id c --resume" in done.stderr
     assert first.stat().st_mtime_ns == kept  # not run again
-    for words in ("Figures", "Against CausalEdit", "Costs", "LoRA", "PreEdited", "M-Acc, any", "Weights changed"):
+    for words in ("Metrics", "Against CausalEdit", "Costs", "LoRA", "PreEdited", "M-Acc, any", "Weights changed"):
         assert words in done.stdout
     data = json.loads((folder / "compare" / "tag-default" / "n3_seed70_c" / "compare.json").read_text())
     statuses = {name: (row["finished_cases"], bool(row["problem"])) for name, row in data["methods"].items()}

@@ -87,8 +87,6 @@ def trained_by(method, **changes):
         model, tokenizer, CASE["requested_rewrite"], hparams,
         return_orig_weights=True, progress=SilentProgress(), report=report,
     )  # fmt: skip
-    if method.changes_weights and not report.trained_prompts:
-        pytest.skip(f"{method.name} does not say yet what it trained on")
     return TrainedPrompts(report.trained_prompts)
 
 

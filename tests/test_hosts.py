@@ -22,7 +22,7 @@ from conftest import (
     weights_of,
 )
 
-from causaledit.errors import HostError, ModelError, RequestError
+from causaledit.errors import HostError, ModelError, RequestError, did_you_mean
 from causaledit.hosts import find_base_editor
 from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.hosts.lookup import get_method
@@ -171,6 +171,18 @@ def test_an_unknown_method_offers_the_nearest_name():
     for name in (None, 3, ["CausalEdit"]):
         with pytest.raises(HostError, match="alg_name"):
             get_method(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("causal-edit", "CausalEdit"), ("Alpha_Edit", "AlphaEdit"), ("rome", "ROME"), ("MEMTI", "MEMIT"),
+        ("GRACE", None), ("WISE", None), ("KN", None), ("SERAC", None), ("EMMET", None), ("", None), ("!", None),
+    ],
+)  # fmt: skip
+def test_a_name_is_offered_only_where_one_is_near(name, nearest):
+    assert did_you_mean(name, METHODS) == (f" Did you mean {nearest!r}?" if nearest else "")
+    assert did_you_mean(name, []) == ""
 
 
 def test_the_editor_refuses_an_unknown_method():

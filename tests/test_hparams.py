@@ -17,7 +17,7 @@ from causaledit.support.paths import hparams_dir
 BUNDLED = sorted((REPOSITORY / "hparams" / "CausalEdit").glob("*.yaml"))
 GOOD = {"alg_name": ALG_NAME, "model_name": "some-model"}
 
-# Every key of the published configurations (METHOD.md), where it lands here, and a value that is no default.
+# Every key of the published configurations, where it lands here, and a value that is not the default.
 PUBLISHED = {
     "stage2_lora_rank": ("lora_rank", 7),
     "stage2_num_train_epochs": ("bootstrap_epochs", 33),
@@ -99,6 +99,25 @@ def test_steps_of_a_batch():
     assert CausalEditHyperParams().bootstrap_step_limit(4) is None
 
 
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"stage3_max_steps_per_extra_edit": 5}, ["stage3_max_steps_per_extra_edit"]),
+        ({"stage3_max_steps_base": 20, "stage3_max_steps_per_extra_edit": 5}, ["stage3_max_steps_base", "extra_edit"]),
+        ({"distill_steps_base": 3}, ["distill_steps_base"]),
+        ({}, []),
+    ],
+)
+def test_steps_by_edits_beside_a_fixed_number_are_pointed_out(caplog, given, named):
+    with caplog.at_level("WARNING"):
+        CausalEditHyperParams.from_dict({**GOOD, "stage3_max_steps": 30, **given})
+    assert len(caplog.records) == bool(named)
+    assert all(word in caplog.text for word in [*named, "stage3_max_steps", "30"] if named)
+    caplog.clear()
+    CausalEditHyperParams.from_dict({**GOOD, **given})
+    assert not caplog.records
+
+
 def test_every_field_says_what_it_is_for():
     assert all(len(f.metadata.get("help", "")) > 10 for f in dataclasses.fields(CausalEditHyperParams))
 
@@ -166,6 +185,12 @@ REFUSED = [
     ({"dtype": "int8"}, ["dtype", "bfloat16", "'int8'"]),
     ({"bootstrap_loss_mean": "word"}, ["bootstrap_loss_mean", "token, sequence", "'word'"]),
     ({"distill_vllm_mode": "x"}, ["distill_vllm_mode", "colocate", "'x'"]),
+    ({"distill_vllm_gpu_memory_utilization": 35}, ["distill_vllm_gpu_memory_utilization", "between 0 and 1", "35"]),
+    ({"distill_vllm_max_model_length": 0}, ["distill_vllm_max_model_length", "at least 1", "0"]),
+    ({"distill_vllm_tensor_parallel_size": 0}, ["distill_vllm_tensor_parallel_size", "at least 1", "0"]),
+    ({"distill_vllm_server_port": "http"}, ["distill_vllm_server_port", "number", "'http'"]),
+    ({"gradient_checkpointing": "auto"}, ["gradient_checkpointing", "true or false", "'auto'"]),
+    ({"bootstrap_micro_batch_tokens": 0}, ["bootstrap_micro_batch_tokens", "at least 1", "0"]),
     ({"lora_rank": 0}, ["lora_rank", "at least 1", "0"]),
     ({"lora_rank": 2.5}, ["lora_rank", "whole number", "2.5"]),
     ({"lora_rank": True}, ["lora_rank", "whole number", "True"]),

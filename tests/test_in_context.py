@@ -10,6 +10,7 @@ import torch
 from conftest import EGYPT, NORWAY, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import RequestError, SaveError
+from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.hosts.token_accuracy import predicted_tokens
 from causaledit.methods.ike.apply import apply_ike_to_model
 from causaledit.methods.ike.hparams import IKEHyperParams
@@ -151,6 +152,34 @@ def test_demonstrations_of_the_hosts_records_are_those_most_like_the_edit(record
     tongue = {"prompt": "Bob's mother tongue is", "subject": "Bob", "target_new": "Urdu"}
     other, _ = inform(make_llama(), tongue, demonstrations=1, train_ds=records)
     assert "Ann's mother tongue is Thai." in other.in_context_prefix
+
+
+def test_edits_and_records_without_a_subject(demonstration_file):
+    edit = {"prompt": "Ann's mother tongue is", "target_new": "Urdu"}
+    with_records, _ = inform(make_llama(), edit, demonstrations=16, train_ds=TRAIN)
+    assert "Thai" not in with_records.in_context_prefix  # the record of the very prompt that is edited
+    assert with_records.in_context_prefix.count("Answer:") == 3
+    from_file, _ = inform(
+        make_llama(), {"prompt": "The capital of Cuba is", "target_new": "Viñales"}, demonstrations=4,
+        demonstration_file=demonstration_file,
+    )  # fmt: skip
+    assert "Cuba City" not in from_file.in_context_prefix
+
+
+def test_the_hosts_train_ds_reaches_the_prompt():
+    hparams = IKEHyperParams.from_dict(
+        {"alg_name": "IKE", "model_name": "x", "k": 2, "sentence_model_name": "encoder", "results_dir": "./results"}
+    )
+    model, tokenizer = make_llama(), make_tokenizer()
+    hparams.model_name, hparams.device = (model, tokenizer), "cpu"
+    editor = EmbeddedEditor.from_hparams(hparams)
+    _, edited, _ = editor.edit(
+        prompts="The capital of Egypt is", target_new="Alexandria", subject="Egypt", train_ds=TRAIN,
+        sequential_edit=True,
+    )  # fmt: skip
+    assert edited.in_context_prefix.count("Answer:") == 2
+    with pytest.raises(RequestError, match="train_ds"):
+        editor.edit(prompts="The capital of Norway is", target_new="Bergen", subject="Norway")
 
 
 def test_more_demonstrations_than_records_takes_them_all():

@@ -16,6 +16,7 @@ from locate import ARCHITECTURES, LOCATE, apply, architectures, edits, hparams_f
 from causaledit.errors import ModelError, RequestError
 from causaledit.facts.requests import EditRequest, request_from_dict
 from causaledit.methods.shared.locate_edit import contexts as ctx
+from causaledit.methods.shared.locate_edit.editor import LocateEditReport
 from causaledit.methods.shared.locate_edit.subjects import locate, refuse_unclear_subjects, target_tokens
 from causaledit.methods.shared.locate_edit.values import optimise_values
 from causaledit.models.layout import find_layout
@@ -104,6 +105,28 @@ def test_models_of_another_form_are_refused(make, changes, words):
         find_layout(make(), hparams_for("ROME", **changes))
     for word in words:
         assert word in str(caught.value)
+
+
+def projecting_opt():
+    """As OPT-350M: narrower embeddings with a projection behind the layers, and no norm there."""
+    from transformers import OPTConfig, OPTForCausalLM
+
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=len(make_tokenizer()), hidden_size=32, word_embed_proj_dim=16, do_layer_norm_before=False,
+        ffn_dim=64, num_hidden_layers=2, num_attention_heads=2, init_std=0.2, dropout=0.0,
+    )  # fmt: skip
+    return OPTForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("name", LOCATE)
+def test_a_decoder_without_a_last_norm_is_edited(name):
+    model, report = projecting_opt(), LocateEditReport()
+    apply(name, model, EGYPT, report=report, v_stop_loss=0.0)
+    assert report.losses["value"][-1] < report.losses["value"][0] - 0.1
+    if name != "ROME":
+        with pytest.raises(ModelError, match=r"`v_loss_layer` is 0.*ln_f_module.*v_loss_layer: null"):
+            apply(name, projecting_opt(), EGYPT, v_loss_layer=0)
 
 
 def test_a_projection_that_stands_in_two_layers_is_refused():

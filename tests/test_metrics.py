@@ -291,6 +291,23 @@ def test_rationale_counts_why_prompts_of_edits_with_a_narrative():
     assert data["rate"] == pytest.approx(1 / 3)
 
 
+def test_answers_are_judged_beside_their_rivals():
+    data = case()
+    post = data["post"]
+    old, new = (data["requested_rewrite"][-1][key]["str"] for key in ("target_true", "target_new"))
+    post["accuracy_pred"][0]["rivals"] = ["Stockholm", "Stockholms stad"]
+    post["accuracy_pred"][1]["rivals"] = [new]  # the answer itself is no rival of its own
+    post["locality_probe"] = [locality("a", "Lyon", "x", "y"), locality("b", new, "x", "y")]
+    (read,) = cases_of([data])
+    rivals = [(i.response.target_old, i.response.old_aliases) for i in read.of("answer", "multi_hop")]
+    # noted by the run; else the old answer of the edit that made the last hop
+    assert rivals == [("Stockholm", ("Stockholms stad",)), (old, ()), (old, ())]
+    first, before_it, own, own_before = read.of("answer", "locality")
+    first_new = data["requested_rewrite"][0]["target_new"]["str"]
+    assert {i.response.target_old for i in (first, before_it)} == {first_new}
+    assert {i.response.target_old for i in (own, own_before)} == ({None} if first_new == new else {first_new})
+
+
 def test_locality():
     data = case()
     data["post"]["locality_probe"] = [

@@ -52,6 +52,7 @@ def test_hop_and_multi_hop_prompts_open_with_now_and_close_with_the_cue(case):
         assert "why" in why.prompt and "why" not in question.prompt.replace(hop.question, "")
         assert cloze.ref == (hop.answer, *hop.answer_alias)
     assert all(p.ref == (case.new_answer, *case.new_answer_alias) for p in of_kind(case, "multi_hop"))
+    assert all(p.rivals == (case.answer, *case.answer_alias) for p in of_kind(case, "multi_hop"))
 
 
 @each_case

@@ -53,6 +53,12 @@ def test_cake_data_adds_the_paraphrases_and_learning_questions(causal):
     assert added == [("Name Egypt's capital.", "learn"), ("Which sea does Egypt's capital lie on?", "learn")]
 
 
+def test_paraphrases_alone_are_no_cake_data():
+    """A host and the benchmarks ask them to test the edit."""
+    request = dataclasses.replace(REQUEST, learning=())
+    assert P.student_prompts(request, causal=True, cake_data=True) == P.student_prompts(request, causal=True)
+
+
 def test_a_request_with_a_cloze_alone_has_as_many_prompts():
     request = dataclasses.replace(REQUEST, question=None)
     assert len({p.text for p in P.student_prompts(request, causal=True)}) == 14

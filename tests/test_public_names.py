@@ -68,13 +68,14 @@ def test_yaml_keys(method):
     from causaledit.methods.registry import METHODS
 
     hparams = METHODS[method].load_hparams()
-    known = {field.name for field in dataclasses.fields(hparams)} | set(hparams.published_keys())
+    known = {field.name for field in dataclasses.fields(hparams)} | set(hparams.PUBLISHED_KEYS)
     assert set(NAMES["hparams"][method]) <= known
 
 
 def test_files_and_keys_of_a_run(tmp_path):
+    from causaledit.runs.arguments import RunArguments
     from causaledit.runs.execution import execute
-    from causaledit.runs.plan import RunArguments, make_plan
+    from causaledit.runs.plan import make_plan
 
     cases = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))[:1]
     (tmp_path / "one.json").write_text(json.dumps(cases), encoding="utf-8")

@@ -93,7 +93,11 @@ def test_keys_of_measuring_and_of_endpoints(name):
         ("LoRA", {"lora_type": "dora"}, ["lora_type", "lora, adalora", "'dora'"]),
         ("LoRA", {"kl_factor": 1}, ["`kl_factor` is 1"]),
         ("LoRA", {"layers": "all"}, ["`layers`", "'all'"]),
-        ("IKE", {"qformer_checkpoint": "x.pth"}, ["qformer_checkpoint", "images", "language model"]),
+        (
+            "IKE",
+            {"qformer_checkpoint": "x.pth"},
+            ["qformer_checkpoint", "vision-language", "a language model"],
+        ),
         ("IKE", {"k": -1}, ["demonstrations", "-1"]),
         ("IKE", {"sentence_modle_name": "x"}, ["sentence_modle_name", "sentence_model_name"]),
         ("MEMIT", {"layer_selection": "random"}, ["layer_selection", "'random'", "`layers`"]),
@@ -148,7 +152,7 @@ FILES = [
     for name in LIKE_EASYEDIT
     for file in (sorted((Path(HOME) / "hparams" / name).glob("*.yaml")) if HOME else [])
 ]
-# Refused upstream too: a misspelt objective, and models of images and text.
+# Refused upstream too: a misspelt objective, and vision-language models.
 NOT_LOADED = {
     ("FT", "chatglm4-9b"): "objective_optimization",
     ("IKE", "blip2"): "name",

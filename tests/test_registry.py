@@ -94,7 +94,7 @@ def test_two_packages_with_one_name(install_method, tmp_path, monkeypatch):
         ("import no_such_library\n", "no_such_library"),
         ("METHOD = 'a text'\n", "str, not a causaledit"),
         ("", "METHOD"),
-        (COPY_OF_FT.format(name="Other"), "'Other'.*one name"),
+        (COPY_OF_FT.format(name="Other"), "'Other'.*the same"),
         ("def METHOD(:\n", "SyntaxError"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from conftest import REPOSITORY
 
 from causaledit.errors import CausalEditError, RequestError
+from causaledit.facts.request_probes import read_probe_groups
 from causaledit.facts.requests import EditRequest, QuestionAnswer, request_from_dict, requests_from_data, strip_html
 from causaledit.support.files import load_json
 
@@ -134,13 +135,135 @@ def test_to_dict_is_plain_data():
     assert json.loads(json.dumps(data))["target_new"] == "Alexandria"
 
 
+# ---- texts are normalised once, on the way in ------------------------------------------------------
+VARIANTS = {
+    "spaces around": {
+        "prompt": " The capital of Egypt is  ", "subject": " Egypt ", "target_new": " Alexandria",
+        "ground_truth": "Cairo ",
+        "rephrase_prompt": " Egypt's capital is ",
+        "locality": {"near": {"prompt": "The capital of Cuba is ", "ground_truth": " Havana "}},
+    },
+    "runs within": {"prompt": "The  capital of\tEgypt is", "target_new": "Alexandria\n"},
+    "no-break and zero-width spaces": {"prompt": "The capital\u00a0of\u202fEgypt is", "subject": "\ufeffEgypt\u200b"},
+    "lists": {"target_new": ["Alexandria"], "ground_truth": [["Cairo"]], "subject": "Egypt"},
+    "a template": {"prompt": "The capital of {} is "},
+    "a template with the space in the subject": {"prompt": "The capital of{}is", "subject": " Egypt "},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_spelling_of_a_request_is_the_same_edit(name):
+    given = {**EASYEDIT, **VARIANTS[name]}
+    before = copy.deepcopy(given)
+    assert request_from_dict(given) == request_from_dict(EASYEDIT)
+    assert given == before
+
+
+@pytest.mark.parametrize(
+    ("prompt", "subject"),
+    [
+        ("The capital of Co\u0302te d'Ivoire is", "C\u00f4te d'Ivoire"),
+        ("The capital of C\u00f4te d'Ivoire is", "Co\u0302te d'Ivoire"),
+        ("The capital of Côte d’Ivoire is", "Côte d'Ivoire"),
+        ("The capital of Côte d'Ivoire is", "Côte d’Ivoire"),
+        ("The mayor of New\u00a0York is", "New York"),
+        ("The mayor of New York is", "New\u00a0York"),
+        ("The mayor of New York is", "New\nYork"),
+        ("The mayor of New\u2009York is", "New\u2009York"),
+        ("The capital of Guinea–Bissau is", "Guinea-Bissau"),
+    ],
+)
+def test_a_subject_is_found_whatever_its_typography(prompt, subject):
+    import unicodedata
+
+    request = request_from_dict({"prompt": prompt, "subject": subject, "target_new": "Alexandria"})
+    assert request.prompt.count("{}") == 1
+    assert request.cloze == unicodedata.normalize("NFC", prompt).replace("\u00a0", " ")  # the prompt that was given
+
+
+def test_a_subject_is_a_word_of_its_own_where_there_is_one():
+    request = request_from_dict({"prompt": "The status of us is", "subject": "us", "target_new": "good"})
+    assert request.prompt == "The status of {} is"
+    assert (
+        request_from_dict({"prompt": "西游记的作者是", "subject": "西游记", "target_new": "小明"}).prompt
+        == "{}的作者是"
+    )
+
+
+def test_line_breaks_stay_and_requests_by_hand_are_normalised_too():
+    prompt = "Q: Where is {}?\n    think\nA:\n"
+    request = EditRequest(" Egypt", prompt, "Alexandria ", question="Where  is Egypt?")
+    assert (request.subject, request.prompt) == ("Egypt", "Q: Where is {}?\n    think\nA:")
+    assert (request.target_new, request.question) == ("Alexandria", "Where is Egypt?")
+
+
+# ---- answers with aliases, and the shapes of probes ------------------------------------------------
+@pytest.mark.parametrize(
+    "answer",
+    [["Denver", "Denver, CO"], [["Denver", "Denver, CO"]], [[["Denver", " Denver, CO "]]], ("Denver", "", "Denver, CO"),
+     [{"str": "Denver"}, "Denver, CO"]],
+)  # fmt: skip
+def test_lists_are_an_answer_and_its_aliases(answer):
+    request = request_from_dict({**EASYEDIT, "target_new": answer, "ground_truth": [["Chicago", "Chi-Town"]]})
+    assert (request.target_new, request.target_aliases) == ("Denver", ("Denver, CO",))
+    assert (request.ground_truth, request.ground_truth_aliases) == ("Chicago", ("Chi-Town",))
+
+
+@pytest.mark.parametrize(
+    ("probe", "expected"),
+    [
+        ({"prompt": "A is", "ground_truth": "a"}, [("A is", ("a",))]),
+        ({"prompt": "A is", "ground_truth": ["a", "b"]}, [("A is", ("a", "b"))]),
+        ({"prompt": "A is", "ground_truth": [[["a", "b"]]]}, [("A is", ("a", "b"))]),
+        ({"prompt": ["A is"], "ground_truth": [["a", "b"]]}, [("A is", ("a", "b"))]),
+        ({"prompt": ["A is"], "ground_truth": "a"}, [("A is", ("a",))]),
+        ({"prompt": ["A is", "B is"], "ground_truth": ["a", "b"]}, [("A is", ("a",)), ("B is", ("b",))]),
+        ({"prompt": ["A is", "B is"], "ground_truth": [["a", "x"], "b"]}, [("A is", ("a", "x")), ("B is", ("b",))]),
+        ({"prompt": ["A is", "B is"], "ground_truth": [[["a"], ["b"]]]}, [("A is", ("a",)), ("B is", ("b",))]),
+        ([{"prompt": "A is", "ground_truth": [["a", "x"]]}, {"prompt": "B is", "ground_truth": "b"}],
+         [("A is", ("a", "x")), ("B is", ("b",))]),
+        ({"prompt": None, "ground_truth": None}, []),
+        ({"prompt": [], "ground_truth": []}, []),
+        (None, []),
+    ],
+)  # fmt: skip
+def test_the_shapes_of_locality_and_portability(probe, expected):
+    read = read_probe_groups({"key": probe}, "portability")
+    assert [(p.question, p.answers) for p in read["key"]] == expected
+    request = request_from_dict({**EASYEDIT, "locality": {"key": probe}})
+    assert [(p.question, p.answers) for p in request.locality] == expected
+
+
+# ---- without a subject -----------------------------------------------------------------------------
+@pytest.mark.parametrize("subject", [..., None, "", "  "])
+def test_a_method_that_needs_no_subject_takes_the_plain_prompt(subject):
+    data = {"prompt": "The capital of Egypt is ", "target_new": "Alexandria", "subject": subject}
+    data = {key: value for key, value in data.items() if value is not ...}
+    request = request_from_dict(data, needs_subject=False)
+    assert (request.subject, request.prompt, request.cloze) == (
+        "",
+        "The capital of Egypt is",
+        "The capital of Egypt is",
+    )
+    for needed in (data, request):
+        with pytest.raises(RequestError, match="subject"):
+            request_from_dict(needed)
+    with pytest.raises(RequestError, match=r"Request 2: .*subject"):
+        requests_from_data([EASYEDIT, data])
+    with pytest.raises(RequestError, match=r"holds `\{\}`"):
+        request_from_dict({**data, "prompt": "The capital of {} is"}, needs_subject=False)
+    with pytest.raises(RequestError, match="subject"):
+        request_from_dict({**data, "subject": 3}, needs_subject=False)
+
+
 # ---- what is refused: (change to a good request, words the message must hold) ----------------------
 REFUSED = [
     ({"target_new": ...}, ["target_new", "missing"]),
     ({"target_new": ""}, ["target_new", "non-empty"]),
     ({"target_new": "   "}, ["target_new", "non-empty"]),
     ({"target_new": 7}, ["target_new", "7"]),
-    ({"target_new": ["a", "b"]}, ["target_new", "['a', 'b']"]),
+    ({"target_new": ["a", 7]}, ["target_new", "7", "text"]),
+    ({"target_new": [[], [""]]}, ["target_new", "non-empty"]),
     ({"target_new": {"id": "Q1"}}, ["target_new", "non-empty"]),
     ({"subject": ...}, ["subject", "missing", "None"]),
     ({"subject": " "}, ["subject", "' '"]),
@@ -157,6 +280,28 @@ REFUSED = [
     ({"locality": [{"answer": "x"}]}, ["locality", "question"]),
     ({"locality": {"near": "The sky is"}}, ["locality", "near", "The sky is"]),
     ({"locality": {"near": {"prompt": ["A is", "B is"], "ground_truth": ["a"]}}}, ["locality", "near"]),
+    (
+        {"locality": {"near": {"prompt": ["A is"], "ground_truth": ["a", "b"]}}},
+        ["locality['near']", "1 prompts", "2 answers"],
+    ),
+    ({"locality": {"near": {"prompt": ["A is", "B is"], "ground_truth": "a"}}}, ["locality['near']", "list of 2"]),
+    (
+        {"locality": {"near": {"prompt": ["A is", "B is"], "ground_truth": ["a", None]}}},
+        ["['ground_truth'][1]", "None"],
+    ),
+    ({"locality": {"near": {"prompt": "A is", "ground_truth": None}}}, ["['ground_truth']", "None", "A is"]),
+    ({"locality": {"near": {"prompt": "A is", "ground_truth": 7}}}, ["['ground_truth']", "7", 'as "7"']),
+    ({"locality": {"near": {"prompt": ["A is", 3], "ground_truth": ["a", "b"]}}}, ["['prompt'][1]", "3"]),
+    ({"locality": {"near": {"prompt": 3, "ground_truth": "b"}}}, ["locality['near']['prompt']", "3"]),
+    ({"locality": {"near": {"prompt": "A is"}}}, ["locality['near']", "lacks `ground_truth`"]),
+    (
+        {"locality": {"near": [{"prompt": "A is", "ground_truth": "a"}, {"prompt": "B is"}]}},
+        ["['near'][1]", "ground_truth"],
+    ),
+    ({"subject": "EGYPT"}, ["'EGYPT'", "differs only in upper and lower case"]),
+    ({"subject": "Égypt"}, ["'Égypt'", "differs only in accents"]),
+    ({"subject": "E-gypt"}, ["'E-gypt'", "differs only in spaces and punctuation"]),
+    ({"subject": "Ｅgypt"}, ["differs only in the form of its letters"]),
 ]
 
 
@@ -181,7 +326,7 @@ def test_refused(change, words):
         (None, ["list", "NoneType"]),
         ([EASYEDIT, "a text"], ["Request 2", "object", "str"]),
         ([EASYEDIT, EASYEDIT, without(EASYEDIT, "subject")], ["Request 3", "subject"]),
-        ([{"requested_rewrite": [MQUAKE, {}]}], ["Request 2", "target_new"]),
+        ([{"requested_rewrite": [MQUAKE, {}]}], ["Request 2 (edit 2 of case 1)", "target_new"]),
         ([{"requested_rewrite": None}], ["requested_rewrite", "None"]),
     ],
     ids=["empty", "number", "text", "none", "not an object", "third of three", "inside a case", "case without edits"],

@@ -16,9 +16,12 @@ import torch
 from conftest import CARELESS, FAST, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import DatasetError, EditFailedError, HparamsError, ModelError, RunError
+from causaledit.judges.registry import get_judge
 from causaledit.methods.registry import METHODS
+from causaledit.metrics.summary import evaluate_run
+from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.execution import SilentRun, execute
-from causaledit.runs.plan import PRE_EDITED, RunArguments, make_plan
+from causaledit.runs.plan import make_plan
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 POST_KEYS = {
@@ -209,6 +212,26 @@ def test_every_registered_method_runs_and_is_undone(name, arguments, tmp_path):
     assert summary.failed == {}
     post = read(summary, "metrics.json")[0]["post"]
     assert any(p["pred"] != p["pred_before"] for p in post["locality_probe"])  # the edit was heard
+
+
+def test_a_probe_that_the_method_trained_on_is_marked_and_scored_apart(arguments, data, tmp_path):
+    cases = some_cases()[:1]
+    [rewrite] = cases[0]["requested_rewrite"]
+    cloze = rewrite["prompt"].format(rewrite["subject"])
+    assert len(rewrite["locality"]) > 1
+    rewrite["locality"][0]["question"] = cloze  # what every method trains on
+    data.write_text(json.dumps(cases))
+    file = tmp_path / "fast.yaml"
+    file.write_text(json.dumps({"alg_name": "FT", **FAST["FT"]}))
+    content = read(run(arguments(editing_method="FT", hparams_path=str(file))), "metrics.json")
+    [item] = content
+    entries = [p for value in item["post"].values() for p in value if isinstance(p, dict)]
+    assert [entry["prompt"] for entry in entries if "trained" in entry] == [cloze]
+    assert all(entry["rivals"][0] == cases[0]["answer"] for entry in item["post"]["accuracy_pred"])
+    metrics = evaluate_run(content, get_judge("rule"))
+    assert metrics.trained_predictions == 1
+    everything, unseen = metrics.locality.unchanged, metrics.unseen.locality.unchanged
+    assert everything.total == unseen.total + 1 == len(rewrite["locality"])
 
 
 class Stops(SilentRun):

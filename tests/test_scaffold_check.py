@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from causaledit.errors import ScaffoldError
+from causaledit.facts.answers import name_spans
 from causaledit.narratives.cases import Entity, ScaffoldEdit, parse_cases
-from causaledit.narratives.check import MAX_WORDS, LocalVerifier, check_from_verdict, name_spans, rule_failures
+from causaledit.narratives.check import MAX_WORDS, rule_failures
 from causaledit.narratives.verbatim import with_fields
+from causaledit.narratives.verify import LocalVerifier, check_from_verdict
 
 EDIT = ScaffoldEdit(Entity("Egypt"), Entity("Cairo"), Entity("Alexandria"), "The capital of {} is")
 GOOD = (

@@ -63,7 +63,7 @@ def test_json_lines_with_ids_and_other_names(tmp_path):
         (HEADER, "no fact"),
         ("subject,old,new,prompt\nKöln,a,b,The mayor of {} is\n".encode("cp1252"), "line 2"),
         ("subject,old,new,prompt\nKöln,a,b,c\n".encode("utf-16-le"), "UTF-16"),
-        (HEADER + 'Egypt,"Cairo,Alexandria\n', "no sound CSV"),
+        (HEADER + 'Egypt,"Cairo,Alexandria\n', "not valid CSV"),
     ],
     ids=["new", "prompt", "typo", "empty", "header-only", "cp1252", "utf-16-le", "quote"],
 )

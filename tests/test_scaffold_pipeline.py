@@ -411,7 +411,7 @@ def test_no_stage_may_write_over_the_input(folder):
     text = (folder.path / "cases.json").read_text()
     done = folder.run(*TEMPLATE, "--generated_articles_file", folder.path / "cases.json")
     assert done.returncode == 2
-    assert "needs its own file" in done.stderr
+    assert "need a file of their own" in done.stderr
     other = folder.path / "notes.txt"
     other.write_text("my notes\nline two\n")
     done = folder.run(*TEMPLATE, "--generated_articles_file", other)

@@ -84,7 +84,7 @@ def test_a_real_endpoint_answers_the_client(smollm2):
         ).data
         assert isinstance(data["capital"], str)
     except LLMError as error:
-        assert "asked-for form" in str(error)
+        assert "requested form" in str(error)
 
 
 @pytest.mark.slow

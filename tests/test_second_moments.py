@@ -182,7 +182,7 @@ def test_where_statistics_were_looked_for_is_said(tmp_path, caplog):
         find_moments(model, **wanted, mom2_dataset="no/such/text")
     for folder in ("tiny", "someone_tiny"):
         assert str(tmp_path / "stats" / folder / name.replace("wikipedia", "no/such/text")) in str(caught.value)
-    assert "no text file or folder" in str(caught.value)
+    assert "neither a text file or folder nor" in str(caught.value)
     with caplog.at_level(logging.WARNING):
         find_moments(model, **wanted)  # collected, and said
         assert "gave no statistics for layer(s) 1" in caplog.text

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 from conftest import EGYPT
@@ -109,9 +111,38 @@ def test_a_good_trace_passes():
 
 
 def test_too_short():
-    text = "<think>\nOld fact: a\nReason for change: b\nUpdated fact: c\nDerivation: d\n</think>\nAnswer: Alexandria"
+    parts = "Old fact: a\nReason for change: b\nUpdated fact: Alexandria\nDerivation: d"
+    text = f"<think>\n{parts}\n</think>\nAnswer: Alexandria"
     assert verdict(text) == "short"
     assert verdict(text.replace(": d\n", ": d e\n")) is None  # five words are enough
+
+
+def test_a_script_without_spaces_is_not_short():
+    assert T.word_count("井水干涸，议会因此迁往海边的城市。") >= T.MIN_WORDS
+    assert T.word_count("首都は海辺の都市に移された。") >= T.MIN_WORDS
+    assert T.word_count("干涸。") < T.MIN_WORDS
+
+
+FORM = (
+    "{before}\n<think>\nOld fact: {old}\nReason for change: {reason}\nUpdated fact: {updated}\n"
+    "Derivation: {derivation}\n</think>\nAnswer: {answer}\n{after}"
+)
+LABELLED = json.loads((Path(__file__).parent / "data" / "traces.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("row", LABELLED["traces"], ids=lambda row: f"{row['part']}: {row['text']}")
+def test_labelled_traces(row):
+    """Sound traces with one part replaced: kept (null), or rejected for the reason given."""
+    parts = {"before": "", "after": "", **LABELLED["parts"][row["request"]], row["part"]: row["text"]}
+    request = request_from_dict(LABELLED["requests"][row["request"]])
+    assert verdict(FORM.format(**parts), request) == row["expect"]
+
+
+@pytest.mark.parametrize("parts", LABELLED["parts"].items(), ids=lambda item: item[0])
+def test_the_labelled_traces_are_sound_before_a_part_is_replaced(parts):
+    name, texts = parts
+    request = request_from_dict(LABELLED["requests"][name])
+    assert verdict(FORM.format(before="", after="", **texts), request) is None
 
 
 @pytest.mark.parametrize("answer", ["Cairo", "Alexandrian", "unknown"])
@@ -177,6 +208,9 @@ def test_the_guided_prefill_opens_the_very_trace(causal):
         ("The wells under it ran dry.\nUpdated fact: x", "The wells under it ran dry."),
         ("It moved for water, said J. Smith of Cairo. Then more.", "It moved for water, said J. Smith of Cairo."),
         ("The wells had run dry at last! Yes.", "The wells had run dry at last!"),
+        ('They said "the wells under it are dry." Then more.', 'They said "the wells under it are dry."'),
+        ("井水干涸，议会因此迁往海边的城市。然后下雨了。", "井水干涸，议会因此迁往海边的城市。"),
+        ("जल समाप्त हो गया और संसद चली गई। फिर वर्षा हुई।", "जल समाप्त हो गया और संसद चली गई।"),
     ],
 )
 def test_a_guided_trace_takes_the_first_sentence(continuation, sentence):

@@ -6,10 +6,10 @@ import pytest
 from published import OLD, REFUTING, UNJUDGED, MarkJudge, case
 
 from causaledit.comparison.tables import tables
-from causaledit.metrics import wording
+from causaledit.judges.recall import MEASURED, recall_note
 from causaledit.metrics.paired import Difference, compare_runs
 from causaledit.metrics.summary import evaluate_run
-from causaledit.metrics.wording import p_value, srr_notes, worded_difference, worded_rate
+from causaledit.metrics.wording import answer_length, p_value, srr_notes, worded_difference, worded_rate
 from causaledit.support.statistics import Interval, Mean, Rate
 
 
@@ -39,7 +39,8 @@ def test_the_parts_are_those_of_the_text():
     assert worded.detail == "1/8; 95 %: 2 to 47; 3 not judged; 40 words an answer"
 
 
-def test_differences_and_p_values():
+def test_length_differences_and_p_values():
+    assert [answer_length(words) for words in (1.2, 39.6)] == ["1 word an answer", "40 words an answer"]
     assert str(worded_difference(Difference(-0.125, 24, Interval(-0.3, 0.05)))) == (
         "−12.5 points (24 cases; 95 %: −30.0 to +5.0)"
     )
@@ -47,7 +48,7 @@ def test_differences_and_p_values():
     assert [p_value(p) for p in (None, 1.0, 0.03125, 0.0004)] == ["–", "1.000", "0.031", "< 0.001"]
 
 
-def test_beside_every_self_refutation_rate_stand_length_recall_and_what_was_not_probed(monkeypatch):
+def test_beside_every_self_refutation_rate_stand_length_recall_and_what_was_not_probed():
     data = case(1, hop_wise=REFUTING, conflict=OLD)
     metrics = evaluate_run([data, case(2)], MarkJudge())
     del data["post"]["conflict_probe"]
@@ -56,8 +57,8 @@ def test_beside_every_self_refutation_rate_stand_length_recall_and_what_was_not_
     assert srr_notes(unprobed, metrics.judge) == ("1 edit not probed",)
     assert srr_notes(unprobed.to_dict(), metrics.judge) == srr_notes(unprobed, metrics.judge)
     assert srr_notes(None, metrics.judge) == ()
-    monkeypatch.setitem(wording.JUDGE_RECALL, metrics.judge, (8, 10))
-    assert "the judge finds 80.0 % of self-refutations" in srr_notes(unprobed, metrics.judge)
+    [measured] = MEASURED
+    assert recall_note(measured) in srr_notes(unprobed, measured)
 
 
 def test_a_comparison_words_what_its_file_holds_as_analyze_does():

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from causaledit.cli import options as judging
 from causaledit.cli.judging import judge_with_progress, show
+from causaledit.cli.options import InputOption, JudgeOptions, takes
 from causaledit.metrics.wording import (
     SOURCE_NAMES,
     not_judged,
@@ -37,18 +37,12 @@ class Switch(StrEnum):
     off = "off"
 
 
+@takes(judging=JudgeOptions)
 def analyze(
-    input_file: judging.InputOption,
+    input_file: InputOption,
+    judging: JudgeOptions,
     llm_self_refute: Annotated[Switch, typer.Option(help="Judge self-refutation.")] = Switch.on,
     rewrite_why: Annotated[Switch, typer.Option(help="Judge the why-prompts' explanations.")] = Switch.on,
-    judge: judging.JudgeOption = "rule",
-    judge_model: judging.ModelOption = "",
-    base_url: judging.UrlOption = "",
-    api_key_env: judging.KeyOption = "OPENAI_API_KEY",
-    workers: judging.WorkersOption = 4,
-    timeout: judging.TimeoutOption = 60.0,
-    device: judging.DeviceOption = "auto",
-    retry_errors: judging.RetryOption = False,
     paired: Annotated[str, typer.Option(help="metrics.json of another run on the same cases.")] = "",
 ) -> None:
     """Analyse a run: writes analysis/pred_analysis.json and .txt beside the input."""
@@ -59,7 +53,6 @@ def analyze(
     from causaledit.metrics.summary import summarise
     from causaledit.support.files import check_writable, write_json, write_text
 
-    options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     file, other_file = input_file.expanduser(), Path(paired).expanduser() if paired else None
     cases = cases_of(read_metrics(file))
     other_cases = cases_of(read_metrics(other_file, "--paired")) if other_file else []
@@ -72,7 +65,7 @@ def analyze(
     tasks += ["rationale"] if rewrite_why is Switch.on else []
     # one pass over both files: what they share is judged once, and the store beside --input gets it all
     also = [other_file] if other_file else []
-    verdicts = judge_with_progress(file, [*cases, *other_cases], tasks, options.load(), options, also)
+    verdicts = judge_with_progress(file, [*cases, *other_cases], tasks, judging.load(), judging, also)
     metrics = summarise(cases, verdicts)
     comparison = compare_runs(metrics, summarise(other_cases, verdicts)) if other_file else None
     switches = {"llm_self_refute": llm_self_refute.value, "rewrite_why": rewrite_why.value}
@@ -145,7 +138,7 @@ def _text(file: Path, metrics: RunMetrics, comparison: PairedComparison | None, 
         "Answers",
         *_answer_lines(metrics),
         "",
-        "Self-refutation (SRR): edits with a self-refuting response, of those whose hop-wise answers assert the new "
+        "Self-refutation (SRR): edits with a self-refuting response, among those whose hop-wise answers assert the new "
         "answer",
         f"  edits that assert the new answer    {worded_rate(metrics.asserting_edits)}",
         *_srr_lines(metrics.self_refutation, judge, "conditional"),

@@ -69,7 +69,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
     """Causal on-policy distillation for knowledge editing."""
-    # what other libraries say about our set-up is not the user's business, unless they ask
+    # messages of other libraries about our set-up do not concern the user, unless they ask
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.ERROR,
         format="%(message)s",

@@ -83,7 +83,7 @@ _NAMES = {
 
 
 def averages_text(running: Mapping[str, Any]) -> str:
-    """Averages as one line; what was not asked is left out."""
+    """Averages as one line; probes that were not asked are left out."""
     shown = [f"{label} {running[name]:.0%}" for name, label in _NAMES.items() if running.get(name) is not None]
     if running.get("failed"):
         shown.append(f"{running['failed']} failed")
@@ -118,7 +118,7 @@ class CompareBars(RunBars):
         """See `RunSink.begin`."""
         super().begin(plan, done)
         if self._progress.disable and done:
-            self._progress.console.print(f"{self._method}: {done} cases are there already", highlight=False)
+            self._progress.console.print(f"{self._method}: {done} cases are already done", highlight=False)
 
     def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
         """See `RunSink.case_done`."""

@@ -14,7 +14,7 @@ def fetch(
     base_url: Annotated[str | None, typer.Option(help="Folder to fetch from, instead of the public one.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where to keep it, instead of the cache.")] = None,
 ) -> None:
-    """Download a public data set; a broken download goes on where it stopped."""
+    """Download a public data set; an interrupted download is resumed."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from causaledit.mquake.datasets import BASE_URL, fetch_dataset
@@ -34,7 +34,9 @@ def fetch(
     for line in (f"{how}: {fetched.path} ({fetched.cases} cases)", f"SHA-256 {fetched.sha256}"):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if fetched.problems:
-        console.print(f"{len(fetched.problems)} problem(s) in it; `causaledit data check` lists them", highlight=False)
+        console.print(
+            f"{len(fetched.problems)} problem(s) in the file; `causaledit data check` lists them", highlight=False
+        )
 
 
 def check(file: Annotated[Path, typer.Argument(help="An MQuAKE file, plain or causal-enhanced.")]) -> None:

@@ -19,7 +19,7 @@ def demo(
     output: Annotated[Path, typer.Option(help="Folder for demo.json.")] = Path("causaledit-out"),
     case: Annotated[int, typer.Option(help="case_id in data/causaledit-mini.json.")] = 1,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Same seed, same edit (on the CPU).")] = 42,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same edit (on the CPU).")] = 42,
 ) -> None:
     """Edit one bundled case in the embedded SmolLM2-135M and show real answers before and after."""
     from causaledit.errors import RequestError

@@ -1,4 +1,4 @@
-"""`causaledit doctor`: is everything here that an edit, and EasyEdit, need?"""
+"""`causaledit doctor`: is everything installed that an edit, and EasyEdit, need?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def doctor(
         str, typer.Option("--easyedit", help="Folder of an EasyEdit checkout; EASYEDIT_HOME by default.")
     ] = "",
 ) -> None:
-    """Check versions, torch, and what an EasyEdit checkout still needs: all of it at once, with the pip lines."""
+    """Check versions, torch, and what an EasyEdit checkout still needs: all at once, with the pip commands to run."""
     with Console(stderr=True).status("looking"):
         from causaledit.hosts.easyedit.diagnosis import diagnose
 

@@ -10,13 +10,14 @@ from rich.console import Console
 
 def generate(
     model: Annotated[str, typer.Option(help="Folder of a model or adapter, hub name, .gguf file, embedded name.")],
-    prompt: Annotated[list[str], typer.Option(help="What to ask; may be given several times.")],
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
+    prompt: Annotated[list[str], typer.Option(help="What to ask; can be given several times.")],
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 128,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="For sampling.")] = 42,
 ) -> None:
-    """Answer prompts with a saved model or adapter."""
+    """Answer prompts with a saved model or adapter, in the chat format it was edited in."""
+
     import torch
 
     from causaledit.errors import RequestError

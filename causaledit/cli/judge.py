@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from causaledit.cli import options as judging
 from causaledit.cli.judging import judge_with_progress, show
+from causaledit.cli.options import InputOption, JudgeOptions, takes
 
 if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
@@ -13,16 +13,10 @@ if TYPE_CHECKING:
     from causaledit.metrics.summary import RunMetrics
 
 
+@takes(judging=JudgeOptions)
 def judge(
-    input_file: judging.InputOption,
-    judge: judging.JudgeOption = "rule",
-    judge_model: judging.ModelOption = "",
-    base_url: judging.UrlOption = "",
-    api_key_env: judging.KeyOption = "OPENAI_API_KEY",
-    workers: judging.WorkersOption = 4,
-    timeout: judging.TimeoutOption = 60.0,
-    device: judging.DeviceOption = "auto",
-    retry_errors: judging.RetryOption = False,
+    input_file: InputOption,
+    judging: JudgeOptions,
 ) -> None:
     """Judge the answers of a run: writes metrics_judged.json and its summary beside the input."""
     from causaledit.metrics.judged import check_some_verdict
@@ -30,12 +24,11 @@ def judge(
     from causaledit.metrics.summary import summarise
     from causaledit.support.files import check_writable, write_json
 
-    options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     file = input_file.expanduser()
     content = read_metrics(file)
     cases = cases_of(content)
     check_writable(file.parent, "the folder of --input")
-    verdicts = judge_with_progress(file, cases, ["answer"], options.load(), options)
+    verdicts = judge_with_progress(file, cases, ["answer"], judging.load(), judging)
     metrics = summarise(cases, verdicts)
     for case in cases:
         for item in case.items:

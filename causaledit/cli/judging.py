@@ -1,4 +1,4 @@
-"""What the commands that judge a file share: judging it before the user's eyes, and saying what came of it."""
+"""What the commands that judge a file share: judging with a progress bar, and reporting the result."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def judge_with_progress(
     """`judge_file` with a progress bar.
 
     Raises:
-        JudgingStoppedError: The judge cannot go on, or Ctrl-C; the message says what is kept.
+        JudgingStoppedError: The judge cannot continue, or Ctrl-C; the message says what is kept.
         SaveError: The verdict store cannot be used.
     """
     from causaledit.errors import JudgingStoppedError
@@ -47,7 +47,7 @@ def judge_with_progress(
                 progress=progress,
             )
     except (JudgingStoppedError, KeyboardInterrupt) as error:
-        raise JudgingStoppedError(f"{error}; the same command goes on from there.") from error
+        raise JudgingStoppedError(f"{error}; run the same command again to resume.") from error
 
 
 def show(text: str, problem: str | None, written: str) -> None:

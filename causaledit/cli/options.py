@@ -26,14 +26,6 @@ if TYPE_CHECKING:
     from causaledit.judges.base import Judge
 
 InputOption = Annotated[Path, typer.Option("--input", help="A run's metrics.json.")]
-JudgeOption = Annotated[str, typer.Option("--judge", help="rule, llm or hf.")]
-ModelOption = Annotated[str, typer.Option("--judge-model", help="Model of the llm or hf judge.")]
-UrlOption = Annotated[str, typer.Option("--base-url", help="OpenAI-compatible endpoint; OpenAI's own if left out.")]
-KeyOption = Annotated[str, typer.Option("--api-key-env", help="Environment variable that holds the endpoint's key.")]
-WorkersOption = Annotated[int, typer.Option("--workers", min=1, max=256, help="Requests at a time (llm).")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, help="Longest wait for a reply, in seconds (llm).")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N (hf).")]
-RetryOption = Annotated[bool, typer.Option("--retry-errors", help="Judge again what is kept as an error.")]
 
 
 @dataclass(frozen=True)
@@ -48,12 +40,10 @@ class JudgeOptions:
     api_key_env: str = option(
         "OPENAI_API_KEY", "Environment variable that holds the endpoint's key.", flag="--api-key-env"
     )
-    workers: int = option(4, "Requests to the endpoint at the same time.", min=1, max=256)
-    timeout: float = option(60.0, "Longest wait for one reply of the endpoint, in seconds.", min=0.1)
+    workers: int = option(4, "Number of requests to the endpoint at the same time.", min=1, max=256)
+    timeout: float = option(60.0, "Maximum wait for one reply of the endpoint, in seconds.", min=0.1)
     device: str = option("auto", "Device of the hf judge: auto, cpu, cuda or cuda:N.")
-    retry_errors: bool = option(
-        False, "Judge responses again whose verdict is kept as an error.", flag="--retry-errors"
-    )
+    retry_errors: bool = option(False, "Judge again the responses whose verdict is an error.", flag="--retry-errors")
 
     def load(self) -> Judge:
         """Set the judge up.
@@ -79,9 +69,9 @@ class Group:
 
     Attributes:
         kind: The dataclass.
-        without: Fields that are no options here; they keep their defaults, or get those of `fixed`.
+        without: Fields that are not options here; they keep their defaults, or get those of `fixed`.
         renamed: Field → flag, where the usual one is taken by another group.
-        fixed: Values of fields that have no default and are no options here.
+        fixed: Values of fields that have no default and are not options here.
         helps: Field → help text, where the command has its own.
     """
 
@@ -100,10 +90,9 @@ class Group:
                 continue
             rules = field.metadata
             flag = self.renamed.get(field.name) or rules.get("flag") or f"--{field.name}"
-            name = flag.removeprefix("--").replace("-", "_")
-            told = typer.Option(
-                flag, help=self.helps.get(field.name, rules["help"]), min=rules.get("min"), max=rules.get("max")
-            )
+            name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
+            limits = {rule: rules[rule] for rule in ("min", "max", "envvar") if rule in rules}
+            described = typer.Option(flag, help=self.helps.get(field.name, rules["help"]), **limits)
             default: Any = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             kind = hints[field.name]
             if "to_text" in rules:  # a list on the command line is one text with commas
@@ -111,7 +100,7 @@ class Group:
             found[name] = (
                 field.name,
                 inspect.Parameter(
-                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, told]
+                    name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, described]
                 ),
             )
         return found
@@ -146,7 +135,7 @@ def takes(**groups: Group | type) -> Callable[[Callable[..., None]], Callable[..
             if name in ready:
                 for key, (_, made) in ready[name].parameters().items():
                     if key in parameters or key in own.parameters:
-                        raise TypeError(f"{command.__name__}: the option {key!r} is there twice: rename one")
+                        raise TypeError(f"{command.__name__}: the option {key!r} is defined twice: rename one")
                     parameters[key] = made
             else:
                 parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import dataclasses
+from typing import TYPE_CHECKING
 
-import typer
 from rich.console import Console
 
-from causaledit.cli import options as judging
 from causaledit.cli.judging import judge_with_progress, show
+from causaledit.cli.options import Group, JudgeOptions, takes
+from causaledit.runs.arguments import PILOT, RunArguments
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,59 +20,46 @@ if TYPE_CHECKING:
     from causaledit.metrics.scores import Source
     from causaledit.metrics.summary import RunMetrics
 
-_MODEL_TYPE = "Name of an hparams file that names the model, or a model's folder or hub name."
 
-
-def pilot(
-    datatype: Annotated[str, typer.Option("--datatype", help="A data set with narratives, or the path of one.")],
-    model_type: Annotated[str, typer.Option("--model_type", help=_MODEL_TYPE)],
-    hparams_path: Annotated[str | None, typer.Option("--hparams_path", help="A YAML file instead.")] = None,
-    max_cases: Annotated[int, typer.Option("--max_cases", help="At most so many cases.")] = 200,
-    hop: Annotated[int | None, typer.Option("--hop", min=1, max=4, help="Only cases of so many hops.")] = None,
-    shuffle_seed: Annotated[int, typer.Option("--shuffle_seed", help="Seed of the selection.")] = 70,
-    max_new_tokens: Annotated[int, typer.Option("--max_new_tokens", help="Longest continuation.")] = 256,
-    token_budget: Annotated[int, typer.Option("--token_budget", help="Most tokens in one batch.")] = 16384,
-    judge: judging.JudgeOption = "rule",
-    judge_model: judging.ModelOption = "",
-    base_url: judging.UrlOption = "",
-    api_key_env: judging.KeyOption = "OPENAI_API_KEY",
-    workers: judging.WorkersOption = 4,
-    timeout: judging.TimeoutOption = 60.0,
-    retry_errors: judging.RetryOption = False,
-    output_root: Annotated[str, typer.Option("--output_root", help="Where runs are kept.")] = "./output/experiments",
-    run_id: Annotated[str | None, typer.Option("--run_id", help="The same name resumes a run.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="Of the model, and of the hf judge.")] = None,
-) -> None:  # fmt: skip
+@takes(
+    arguments=Group(
+        RunArguments,
+        fixed={**PILOT, "batch_edit": None, "skip_cases": 0},
+        helps={
+            "datatype": "Name of a data set with narratives, or path of an MQuAKE file that has them.",
+            "model_type": "Name of an hparams file that names the model, or a model's folder or hub name.",
+            "device": "Device of the model, and of the hf judge.",
+            "max_new_tokens": "Maximum length of a continuation, in tokens.",
+            "token_budget": "Maximum number of tokens in one batch.",
+        },
+    ),
+    judging=Group(JudgeOptions, without=("device",)),
+)
+def pilot(arguments: RunArguments, judging: JudgeOptions) -> None:
     """Force the new answer on the unedited model, closed-book and with the narrative, and compare self-refutation."""
     console = Console(stderr=True)
-    options = judging.JudgeOptions(
-        judge, judge_model, base_url, api_key_env, workers, timeout, device or "auto", retry_errors
-    )
+    options = dataclasses.replace(judging, device=arguments.device or judging.device)
     with console.status("checking"):
         from causaledit.cli.bars import RunBars
         from causaledit.errors import CausalEditError
         from causaledit.runs.execution import execute
-        from causaledit.runs.pilot import make_pilot_plan
+        from causaledit.runs.plan import make_plan
 
-        # a judge that lacks its key is refused now; only a local model waits until the other is done with
-        chosen = None if judge == "hf" else options.load()
-        plan = make_pilot_plan(
-            datatype=datatype, model_type=model_type, hparams_path=hparams_path, max_cases=max_cases, hop=hop,
-            shuffle_seed=shuffle_seed, max_new_tokens=max_new_tokens, token_budget=token_budget,
-            output_root=output_root, run_id=run_id, device=device,
-        )  # fmt: skip
+        # a judge that lacks its key is refused now; only a local judge is loaded later, when the first model is done
+        chosen = None if judging.judge == "hf" else options.load()
+        plan = make_plan(arguments)
     try:
         with RunBars(console) as bars:
             execute(plan, bars)
     except KeyboardInterrupt:
         raise CausalEditError(
             f"interrupted; finished cases are kept in {str(plan.folder)!r}, and the same command with --run_id "
-            f"{plan.arguments.run_id} goes on from there."
+            f"{plan.arguments.run_id} resumes the run."
         ) from None
     _judge_and_show(plan.folder, chosen or options.load(), options)
 
 
-def _judge_and_show(folder: Path, judge: Judge, options: judging.JudgeOptions) -> None:
+def _judge_and_show(folder: Path, judge: Judge, options: JudgeOptions) -> None:
     from causaledit.judges.store import analysis_folder
     from causaledit.metrics.judged import check_some_verdict
     from causaledit.metrics.paired import compare_books

@@ -8,38 +8,36 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from causaledit.cli import options as judging
+from causaledit.cli.options import JudgeOptions, takes
 
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or their metrics.json.")]
 HtmlOption = Annotated[Path, typer.Option("--html", help="The page to write.")]
 
 
+@takes(judging=JudgeOptions)
 def report(
     runs: RunsArgument,
     html: HtmlOption,
-    judge: judging.JudgeOption = "rule",
-    judge_model: judging.ModelOption = "",
-    base_url: judging.UrlOption = "",
-    api_key_env: judging.KeyOption = "OPENAI_API_KEY",
-    workers: judging.WorkersOption = 4,
-    timeout: judging.TimeoutOption = 60.0,
-    device: judging.DeviceOption = "auto",
-    retry_errors: judging.RetryOption = False,
+    judging: JudgeOptions,
 ) -> None:
     """Write one self-contained HTML page: metrics side by side, by hop, costs, and every single prediction."""
     from causaledit.errors import JudgingStoppedError
     from causaledit.report.html import write_report
     from causaledit.support.progress import terminal_progress
 
-    options = judging.JudgeOptions(judge, judge_model, base_url, api_key_env, workers, timeout, device, retry_errors)
     try:
         with terminal_progress() as progress:
             page = write_report(
-                runs, html, judge=options.load(), workers=workers, retry_errors=retry_errors, progress=progress
+                runs,
+                html,
+                judge=judging.load(),
+                workers=judging.workers,
+                retry_errors=judging.retry_errors,
+                progress=progress,
             )
     except (JudgingStoppedError, KeyboardInterrupt) as error:
         raise JudgingStoppedError(
-            f"{str(error) or 'interrupted'}; no page is written, and the same command goes on from there."
+            f"{str(error) or 'interrupted'}; no page is written; run the same command again to resume."
         ) from None
     size = page.stat().st_size / 2**20
     Console(soft_wrap=True).print(f"written to {page} ({size:.1f} MB)", highlight=False, markup=False)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+
+from causaledit.cli.options import takes
+from causaledit.support.options import option
 
 if TYPE_CHECKING:
     from causaledit.narratives.pipeline import Report
@@ -17,85 +21,92 @@ SOURCES = ("llm", "hf", "template")
 HF_BATCH = 8
 
 
-def scaffold(
-    mquake_file: Annotated[str, typer.Option("--mquake_file", help="JSON list of MQuAKE cases.")] = "",
-    facts: Annotated[str, typer.Option(help="Own facts instead, .csv or .jsonl: subject, old, new, prompt.")] = "",
-    merged_file: Annotated[str, typer.Option("--merged_file", help="The cases with narratives (JSON).")] = "",
-    grounding_info_file: Annotated[
-        str, typer.Option("--grounding_info_file", help="What Wikidata says (JSON lines); beside --merged_file.")
-    ] = "",
-    generated_articles_file: Annotated[
-        str, typer.Option("--generated_articles_file", help="The narratives (JSON lines); beside --merged_file.")
-    ] = "",
-    source: Annotated[
-        str, typer.Option(help="Who writes: llm (a chat endpoint), hf (a local model), template.")
-    ] = "llm",
-    generate_model_name: Annotated[
-        str, typer.Option("--generate_model_name", help="Model that writes, at the endpoint or local.")
-    ] = "",
-    verify_model_name: Annotated[
-        str, typer.Option("--verify_model_name", help="Model that checks; 'none' leaves it at the rules.")
-    ] = "",
-    api_key: Annotated[str, typer.Option("--api_key", help="Discouraged: set OPENAI_API_KEY instead.")] = "",
-    base_url: Annotated[str, typer.Option("--base_url", help="Address of an OpenAI-compatible endpoint.")] = "",
-    workers: Annotated[int, typer.Option(min=1, help="Calls at the same time.")] = 4,
-    timeout: Annotated[
-        float, typer.Option(min=1.0, help="Longest wait for one reply of the endpoint, in seconds.")
-    ] = 120,
-    max_attempts: Annotated[int, typer.Option("--max_attempts", min=1, help="Tries per narrative.")] = 3,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many cases.")] = None,
-    ground: Annotated[
-        bool | None, typer.Option("--ground/--no-ground", help="Ask Wikidata (default: not for --source template).")
-    ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Ground from the cache alone.")] = False,
-    wikidata_url: Annotated[str, typer.Option("--wikidata_url", help="Another address of the Wikidata API.")] = "",
-    contact: Annotated[
-        str, typer.Option(help="Your mail or page, for Wikidata's user agent.", envvar="CAUSALEDIT_CONTACT")
-    ] = "",
-    paraphrases: Annotated[int, typer.Option(min=0, help="Paraphrased questions per edit.")] = 0,
-    locality: Annotated[int, typer.Option(min=0, help="Locality questions per edit.")] = 0,
-    questions: Annotated[int, typer.Option(min=0, help="Learning questions (CAKE) per edit.")] = 0,
-    audit: Annotated[str, typer.Option(help="Check the narratives of this file instead of writing any.")] = "",
-    model: Annotated[str, typer.Option(help="With --audit: the model that reads the narratives.")] = "",
-    json_file: Annotated[str, typer.Option("--json", help="With --audit: write all figures here.")] = "",
-    device: Annotated[str, typer.Option(help="For local models: auto, cpu, cuda or cuda:N.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Same seed, same templates.")] = 42,
-) -> None:
+@dataclass(frozen=True)
+class ScaffoldOptions:
+    """What `causaledit scaffold` is asked to do; the fields are its flags."""
+
+    mquake_file: str = option("", "JSON list of MQuAKE cases.")
+    facts: str = option("", "Your own facts instead: a .csv or .jsonl file with subject, old, new, prompt.")
+    merged_file: str = option("", "File for the cases with their narratives (JSON).")
+    grounding_info_file: str = option("", "File for what Wikidata says (JSON lines); by default beside --merged_file.")
+    generated_articles_file: str = option("", "File for the narratives (JSON lines); by default beside --merged_file.")
+    source: str = option("llm", "What writes the narratives: llm (a chat endpoint), hf (a local model) or template.")
+    generate_model_name: str = option("", "Model that writes, at the endpoint or local.")
+    verify_model_name: str = option("", "Model that checks what was written; 'none' checks by the rules alone.")
+    api_key: str = option("", "Discouraged: set OPENAI_API_KEY instead.")
+    base_url: str = option("", "Address of an OpenAI-compatible endpoint.")
+    workers: int = option(4, "Number of calls to the endpoint at the same time.", min=1)
+    timeout: float = option(120.0, "Maximum wait for one reply of the endpoint, in seconds.", min=1.0)
+    max_attempts: int = option(3, "Attempts per narrative.", min=1)
+    limit: int | None = option(None, "Take only this many cases, from the beginning of the file.", min=1)
+    ground: bool | None = option(
+        None, "Ask Wikidata (the default, except with --source template).", flag="--ground/--no-ground"
+    )
+    offline: bool = option(False, "Ground from the cache only.")
+    wikidata_url: str = option("", "Another address of the Wikidata API.")
+    contact: str = option(
+        "", "Your e-mail address or web page, for Wikidata's user agent.", envvar="CAUSALEDIT_CONTACT"
+    )
+    paraphrases: int = option(0, "Paraphrased questions per edit.", min=0)
+    locality: int = option(0, "Locality questions per edit.", min=0)
+    questions: int = option(0, "Learning questions (CAKE) per edit.", min=0)
+    audit: str = option("", "Check the narratives of this file instead of writing any.")
+    model: str = option("", "With --audit: the model that reads the narratives.")
+    json_file: str = option("", "With --audit: file for all measurements (JSON).", flag="--json")
+    device: str = option("auto", "Device of local models: auto, cpu, cuda or cuda:N.")
+    seed: int = option(42, "The same seed gives the same templates.")
+
+    @property
+    def grounded(self) -> bool:
+        """Whether Wikidata, or its cache, is asked."""
+        return self.offline or (self.source != "template" if self.ground is None else self.ground)
+
+    def check(self) -> None:
+        """Refuse what cannot be done.
+
+        Raises:
+            ScaffoldError: An option is missing, or two exclude each other.
+        """
+        from causaledit.errors import ScaffoldError, did_you_mean
+
+        if bool(self.mquake_file) == bool(self.facts):
+            raise ScaffoldError("Give either --mquake_file or --facts (or --audit FILE to check narratives).")
+        if not self.merged_file:
+            raise ScaffoldError("--merged_file is missing: name the file for the result.")
+        if self.source not in SOURCES:
+            raise ScaffoldError(
+                f"--source {self.source!r} is unknown: {', '.join(SOURCES)}.{did_you_mean(self.source, SOURCES)}"
+            )
+        if self.source != "template" and not self.generate_model_name:
+            raise ScaffoldError(f"--generate_model_name is missing: --source {self.source} needs a model.")
+
+
+@takes(options=ScaffoldOptions)
+def scaffold(options: ScaffoldOptions) -> None:
     """Write narratives (ground, generate, check, merge), or audit those of a file."""
-    from causaledit.errors import CausalEditError, ScaffoldError
-    from causaledit.narratives.extras import Amounts
+    from causaledit.errors import CausalEditError
 
-    if audit:
-        _audit(audit, model, json_file, device, limit)
+    if options.audit:
+        _audit(options.audit, options.model, options.json_file, options.device, options.limit)
         return
-    if bool(mquake_file) == bool(facts):
-        raise ScaffoldError("Give either --mquake_file or --facts (or --audit FILE to check narratives).")
-    if not merged_file:
-        raise ScaffoldError("--merged_file is missing: name the file for the result.")
-    if source not in SOURCES:
-        from causaledit.errors import did_you_mean
-
-        raise ScaffoldError(f"--source {source!r} is unknown: {', '.join(SOURCES)}.{did_you_mean(source, SOURCES)}")
-    if source != "template" and not generate_model_name:
-        raise ScaffoldError(f"--generate_model_name is missing: --source {source} needs a model.")
+    options.check()
     console = Console(stderr=True, soft_wrap=True)
-    if api_key:
+    if options.api_key:
         console.print(
             "[yellow]warning:[/] --api_key can be read by others on this machine and stays in the shell's history; "
             "set OPENAI_API_KEY instead.", highlight=False,
         )  # fmt: skip
-    choices = {
-        "source": source, "write": generate_model_name, "verify": verify_model_name, "api_key": api_key,
-        "base_url": base_url, "timeout": timeout, "workers": workers, "max_attempts": max_attempts, "device": device,
-        "ground": source != "template" if ground is None else ground, "offline": offline, "contact": contact,
-        "seed": seed, "wikidata_url": wikidata_url, "amounts": Amounts(paraphrases, locality, questions),
-    }  # fmt: skip
-    paths = _paths(merged_file, grounding_info_file, generated_articles_file, inputs=(mquake_file, facts))
+    paths = _paths(
+        options.merged_file,
+        options.grounding_info_file,
+        options.generated_articles_file,
+        inputs=(options.mquake_file, options.facts),
+    )
     try:
-        complete = _run(mquake_file, facts, limit, paths, choices, console)
+        complete = _run(options, paths, console)
     except KeyboardInterrupt:
         raise CausalEditError(
-            f"interrupted; what was done is kept in {paths.articles}: the same command goes on from there"
+            f"interrupted; what was done is kept in {paths.articles}: run the same command again to resume"
         ) from None
     if not complete:
         raise typer.Exit(1)
@@ -118,34 +129,37 @@ def _paths(merged: str, grounding: str, articles: str, inputs: tuple[str, ...]) 
     named = [p.resolve() for p in (files.merged, files.grounding, files.articles, files.extras) if p is not None]
     named += [Path(i).expanduser().resolve() for i in inputs if i]
     if twice := [str(path) for path, n in Counter(named).items() if n > 1]:
-        raise ScaffoldError(f"{twice[0]!r} is named for two things: every stage, and the input, needs its own file.")
+        raise ScaffoldError(f"{twice[0]!r} is named twice: the input and each stage need a file of their own.")
     check_writable(target.parent, "--merged_file")
     return files
 
 
-def _run(
-    mquake_file: str, facts: str, limit: int | None, paths: Any, choices: dict[str, Any], console: Console
-) -> bool:
-    """Run the stages and say what came of it. Returns whether nothing is missing."""
+def _run(options: ScaffoldOptions, paths: Any, console: Console) -> bool:
+    """Run the stages and report the result. Returns whether nothing is missing."""
     import time
 
     from causaledit.narratives.cases import read_cases
+    from causaledit.narratives.extras import Amounts
     from causaledit.narratives.own_facts import read_facts
     from causaledit.narratives.pipeline import Settings, run_scaffold
     from causaledit.support.files import write_json
     from causaledit.support.progress import RichProgress
 
-    cases = read_facts(facts, limit=limit) if facts else read_cases(mquake_file, limit=limit)
+    cases = (
+        read_facts(options.facts, limit=options.limit)
+        if options.facts
+        else read_cases(options.mquake_file, limit=options.limit)
+    )
     began = time.perf_counter()
-    wikidata = _wikidata(choices)
-    roles = _Roles(choices, console)
-    local = choices["source"] == "hf"
+    wikidata = _wikidata(options)
+    roles = _Roles(options, console)
+    local = options.source == "hf"
     settings = Settings(
-        source=choices["source"],
-        workers=choices["workers"] if choices["source"] == "llm" or roles.verify_client else 1,
+        source=options.source,
+        workers=options.workers if options.source == "llm" or roles.verify_client else 1,
         batch=HF_BATCH if local else 1,
-        max_attempts=choices["max_attempts"],
-        amounts=choices["amounts"],
+        max_attempts=options.max_attempts,
+        amounts=Amounts(options.paraphrases, options.locality, options.questions),
     )
     with RichProgress(console) as progress:
         report = run_scaffold(
@@ -161,42 +175,46 @@ def _run(
     return not report.problems
 
 
-def _wikidata(choices: dict[str, Any]) -> Any:
-    if not choices["ground"] and not choices["offline"]:
+def _wikidata(options: ScaffoldOptions) -> Any:
+    if not options.grounded:
         return None
     from causaledit.narratives.wikidata import API_URL, Wikidata
     from causaledit.support.paths import cache_dir
 
     return Wikidata(
-        url=choices["wikidata_url"] or API_URL,
-        contact=choices["contact"],
+        url=options.wikidata_url or API_URL,
+        contact=options.contact,
         cache=cache_dir() / "wikidata",
-        offline=choices["offline"],
+        offline=options.offline,
     )
 
 
 class _Roles:
     """Who writes and who checks, as the options say; local models are loaded once."""
 
-    def __init__(self, choices: dict[str, Any], console: Console) -> None:
-        self._choices, self._console = choices, console
+    def __init__(self, options: ScaffoldOptions, console: Console) -> None:
+        self._options, self._console = options, console
         self._local: dict[str, Any] = {}
         self.write_client: Any = None
         self.verify_client: Any = None
         self.tokens: Any = None
-        verify = choices["verify"]
-        if choices["source"] == "llm":
-            verify = verify or choices["write"]
-            self.write_client = self._client(choices["write"])
-        elif choices["source"] == "hf":
-            self._generate = self._load(choices["write"], temperature=0.8)
+        verify = options.verify_model_name
+        if options.source == "llm":
+            verify = verify or options.generate_model_name
+            self.write_client = self._client(options.generate_model_name)
+        elif options.source == "hf":
+            self._generate = self._load(options.generate_model_name, temperature=0.8)
         self.verifier = None if not verify or verify == "none" else self._verifier(verify)
 
     def _client(self, name: str) -> Any:
         from causaledit.support.chat_endpoint import ChatClient
 
-        options = {key: self._choices[key] or None for key in ("base_url", "api_key")}
-        return ChatClient(name, timeout=self._choices["timeout"], **options)
+        return ChatClient(
+            name,
+            timeout=self._options.timeout,
+            base_url=self._options.base_url or None,
+            api_key=self._options.api_key or None,
+        )
 
     def _load(self, name: str, temperature: float | None) -> Any:
         import torch
@@ -208,17 +226,17 @@ class _Roles:
 
         if name not in self._local:
             with self._console.status(f"loading {name}"):
-                self._local[name] = load_model(name, device=self._choices["device"])
+                self._local[name] = load_model(name, device=self._options.device)
         self.tokens = self.tokens or TokenCount()
-        torch.manual_seed(self._choices["seed"])
+        torch.manual_seed(self._options.seed)
         loaded = self._local[name]
         tokenizer = prepare_tokenizer(loaded.tokenizer)
         return local_generate(loaded.model, tokenizer, temperature=temperature, count=self.tokens)
 
     def _verifier(self, name: str) -> Any:
-        from causaledit.narratives.check import ChatVerifier, LocalVerifier
+        from causaledit.narratives.verify import ChatVerifier, LocalVerifier
 
-        if self._choices["source"] == "hf":
+        if self._options.source == "hf":
             return LocalVerifier(name, self._load(name, temperature=None))
         self.verify_client = self._client(name)
         return ChatVerifier(self.verify_client)
@@ -228,11 +246,11 @@ class _Roles:
         from causaledit.narratives.generate import ChatWriter, LocalWriter, TemplateWriter
         from causaledit.narratives.templates import TemplateBank
 
-        seed = self._choices["seed"]
-        if self._choices["source"] == "llm":
+        seed = self._options.seed
+        if self._options.source == "llm":
             return ChatWriter(self.write_client, grounding, seed=seed)
-        if self._choices["source"] == "hf":
-            return LocalWriter(self._choices["write"], self._generate, grounding)
+        if self._options.source == "hf":
+            return LocalWriter(self._options.generate_model_name, self._generate, grounding)
         return TemplateWriter(TemplateBank.bundled(), grounding, seed=seed)
 
     def stop(self) -> None:
@@ -270,8 +288,8 @@ def _say(
         f"{report.merged} of {report.cases} cases merged; {report.edits} edits: {report.narratives} narratives written "
         f"in {report.attempts} tries, {report.kept} kept; {seconds:.1f} s"
     )
-    for role, figures in cost.items():
-        say(f"{role}: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in figures.items()))
+    for role, counts in cost.items():
+        say(f"{role}: " + ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items()))
     if report.problems:
         stages = Counter(p.stage for p in report.problems)
         say("missing: " + ", ".join(f"{n} at {stage}" for stage, n in stages.items()))
@@ -297,10 +315,15 @@ def _audit(file: str, model: str, json_file: str, device: str, limit: int | None
         with console.status(f"loading {model}"):
             loaded = load_model(model, device=device)
         with RichProgress(console) as progress:
+
+            def done(narratives: int) -> None:
+                for _ in range(narratives):
+                    progress.advance()
+
             progress.start("audit", sum(bool(a.words) for a in audits))
             audit_with_model(
                 cases.cases, audits, loaded.model, prepare_tokenizer(loaded.tokenizer),
-                on_done=lambda n: [progress.advance() for _ in range(n)],
+                on_done=done,
             )  # fmt: skip
             progress.finish()
     summary = summarise(audits)
@@ -321,13 +344,13 @@ def _show_audit(audits: list[Any], summary: dict[str, Any]) -> None:
     out = Console(soft_wrap=True)
     table = Table("case", "edit", "subject", "words", "log-odds without", "with", "shift", "rules")
     for a in audits:
-        figures = [f"{v:+.2f}" if v is not None else "" for v in (a.log_odds_without, a.log_odds_with, a.shift)]
+        numbers = [f"{v:+.2f}" if v is not None else "" for v in (a.log_odds_without, a.log_odds_with, a.shift)]
         table.add_row(
             str(a.case_id),
             str(a.edit),
             escape(a.subject),
             str(a.words),
-            *figures,
+            *numbers,
             escape("; ".join(a.failures)) or "pass",
         )
     out.print(table)

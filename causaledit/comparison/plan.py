@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HparamsError, RunError
 from causaledit.mquake.datasets import locate_dataset
-from causaledit.runs.plan import Plan, RunArguments, make_plan, new_run_id, place_of
+from causaledit.runs.plan import Plan, make_plan, new_run_id, place_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from causaledit.runs.arguments import RunArguments
 
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
-"""What is known of relations: other ways to ask for a fact, and names for neighbouring questions.
+"""What is known about relations: other ways to ask for a fact, and names for neighbouring questions.
 
-Data, not code: `data/relations.json`. A fact of a relation that is not in there still gets a paraphrase
-(its cloze, closed with "which?") and neighbours of every kind.
+The data are in `data/relations.json`. A fact whose relation is missing there still gets a paraphrase (its cloze, closed
+with "which?") and neighbours of every kind.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from causaledit.facts.answers import normalise
+from causaledit.facts.text import normalise, word_start
 from causaledit.support.paths import data_dir
 
 if TYPE_CHECKING:
@@ -24,11 +24,11 @@ class Relation:
     """One relation.
 
     Attributes:
-        name: What it is called.
-        cues: Words in a prompt or question that tell it.
+        name: Its name.
+        cues: Words in a prompt or question by which it is recognised.
         kind: Kind of its subjects (person, country, …).
         questions: Ways to ask for it; `{}` is the subject.
-        neighbour_kinds: Kinds of the names its questions can also be asked about.
+        neighbour_kinds: Kinds of the names that its questions can also be asked about.
     """
 
     name: str
@@ -49,7 +49,7 @@ class RelationBank:
     @classmethod
     @functools.cache
     def bundled(cls) -> RelationBank:
-        """The bank in `data/relations.json`, read once; whoever has it leaves it as it is."""
+        """The bank in `data/relations.json`, read once and shared: do not change it."""
         data = json.loads((data_dir() / "relations.json").read_text(encoding="utf-8"))
         relations = tuple(
             Relation(
@@ -70,14 +70,14 @@ class RelationBank:
                 (len(cue), relation)
                 for relation in self.relations
                 for cue in relation.cues
-                if re.search(rf"\b{re.escape(cue)}", text, re.IGNORECASE)
+                if re.search(word_start(cue), text, re.IGNORECASE)
             ]
             if hits:
                 return max(hits, key=lambda hit: hit[0])[1]
         return None
 
     def paraphrases(self, request: EditRequest, n: int) -> list[str]:
-        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are probes, held out."""
+        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are held-out probes."""
         relation = self.relation_of(request)
         templates = relation.questions if relation else (f"{request.prompt} which?",)
         asked = [template.replace("{}", request.subject) for template in templates]

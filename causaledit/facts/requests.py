@@ -7,30 +7,45 @@ here, before a model is touched.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from causaledit.errors import RequestError
+from causaledit.facts.request_probes import QuestionAnswer, read_probe_groups, read_questions
+from causaledit.facts.request_texts import (
+    answer_text,
+    clean_text,
+    place_subject,
+    read_answers,
+    read_text,
+)
+from causaledit.facts.rewrites import NARRATIVE_KEYS, OLD_ANSWER_KEYS, first_of, rewrites_with_places
+from causaledit.facts.text import is_question, strip_html
 
-_NARRATIVE_KEYS = ("narrative", "article")
+__all__ = [
+    "EditRequest",
+    "QuestionAnswer",
+    "answer_text",
+    "read_each",
+    "refuse_doubles",
+    "request_from_dict",
+    "requests_from_data",
+    "strip_html",
+]
 
+_TEXTS = ("subject", "prompt", "target_new", "question", "ground_truth", "narrative")
 
-@dataclasses.dataclass(frozen=True)
-class QuestionAnswer:
-    """A question with its right answer (a paraphrase, a locality probe, a CAKE learning question)."""
-
-    question: str
-    answer: str
+Read = TypeVar("Read")
 
 
 @dataclasses.dataclass(frozen=True)
 class EditRequest:
-    """One fact to change.
+    """One fact to change. Its texts are normalised: composed characters, no spaces around them, single ones within.
 
     Attributes:
-        subject: The entity the fact is about; it occurs in `prompt`.
-        prompt: The cloze with `{}` in the subject's place, for example `"The capital of {} is"`.
+        subject: The entity the fact is about. Empty for a method that needs none.
+        prompt: The cloze with `{}` in the subject's place, for example `"The capital of {} is"`; the plain cloze
+            where there is no subject.
         target_new: The new answer.
         question: The fact as a question. `None` when the request only has a cloze.
         ground_truth: The old answer. `None` means "ask the model closed-book before the edit".
@@ -38,6 +53,8 @@ class EditRequest:
         rephrase: Paraphrased questions with the new answer (CAKE data, probes).
         learning: CAKE-style learning questions with their answers.
         locality: Questions the edit must not change, with their answers.
+        target_aliases: Further names of the new answer.
+        ground_truth_aliases: Further names of the old answer.
     """
 
     subject: str
@@ -49,17 +66,25 @@ class EditRequest:
     rephrase: tuple[QuestionAnswer, ...] = ()
     learning: tuple[QuestionAnswer, ...] = ()
     locality: tuple[QuestionAnswer, ...] = ()
+    target_aliases: tuple[str, ...] = ()
+    ground_truth_aliases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("subject", "prompt", "target_new"):
+        for name in _TEXTS:
             value = getattr(self, name)
-            if not isinstance(value, str) or not value.strip():
-                raise RequestError(f"`{name}` must be a non-empty text, got {value!r}.")
+            if isinstance(value, str):
+                object.__setattr__(self, name, clean_text(value))
+        if self.subject != "":
+            read_text(self.subject, "subject")
+        for name in ("prompt", "target_new"):
+            read_text(getattr(self, name), name)
         for name in ("question", "ground_truth", "narrative"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value.strip()):
+            if value is not None and (not isinstance(value, str) or not value):
                 raise RequestError(f"`{name}` must be None or a non-empty text, got {value!r}.")
-        if self.prompt.count("{}") != 1:
+        if not self.subject and "{}" in self.prompt:
+            raise RequestError(f"`prompt` ({self.prompt!r}) holds `{{}}`, but there is no `subject` to put there.")
+        if self.subject and self.prompt.count("{}") != 1:
             raise RequestError(f"`prompt` must hold exactly one `{{}}` where the subject stands, got {self.prompt!r}.")
         if self.ground_truth is not None and _same(self.ground_truth, self.target_new):
             raise RequestError(
@@ -69,12 +94,12 @@ class EditRequest:
 
     @property
     def cloze(self) -> str:
-        """The cloze with the subject filled in."""
+        """The cloze with the subject filled in, where there is one."""
         return self.prompt.replace("{}", self.subject)
 
     @property
     def question_form(self) -> str:
-        """The question, or the cloze dressed as a question where the request has none."""
+        """The question, or the cloze turned into one where the request has none."""
         return self.question or f'Which words complete "{self.cloze} ..."?'
 
     def to_dict(self) -> dict[str, Any]:
@@ -86,130 +111,120 @@ def _same(a: str, b: str) -> bool:
     return " ".join(a.casefold().split()) == " ".join(b.casefold().split())
 
 
-def strip_html(text: str) -> str:
-    """Drop the simple HTML tags that occur in published narratives, keep their text."""
-    return re.sub(r"[ \t]+", " ", re.sub(r"</?[A-Za-z][^<>]*>", " ", text)).strip()
-
-
-def answer_text(value: Any, name: str) -> str | None:
-    """An answer is a text, `{"str": …}` (MQuAKE) or a one-element list (EasyEdit)."""
-    if isinstance(value, Mapping):
-        value = value.get("str")
-    if isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
-    if value is None or isinstance(value, str):
-        return value
-    raise RequestError(f"`{name}` must be a text or an object with `str`, got {value!r}.")
-
-
-def _pairs(value: Any, default_answer: str, name: str) -> tuple[QuestionAnswer, ...]:
-    if not value:
-        return ()
-    items = [value] if isinstance(value, str | Mapping) else list(value)
-    pairs = []
-    for item in items:
-        if isinstance(item, str):
-            item = {"question": item}
-        if not isinstance(item, Mapping) or not item.get("question"):
-            raise RequestError(f"`{name}` holds {item!r}: expected a text or an object with `question`.")
-        pairs.append(QuestionAnswer(str(item["question"]), str(item.get("answer") or default_answer)))
-    return tuple(pairs)
-
-
-def _easyedit_pairs(groups: Mapping[str, Any]) -> tuple[QuestionAnswer, ...]:
-    """`locality{key:{prompt,ground_truth}}` of EasyEdit, each side a text or a list."""
-    pairs = []
-    for key, group in groups.items():
-        if not isinstance(group, Mapping):
-            raise RequestError(
-                f"`locality[{key!r}]` must be an object with `prompt` and `ground_truth`, got {group!r}."
-            )
-        prompts, answers = group.get("prompt"), group.get("ground_truth")
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts or ())
-        answers = [answers] if isinstance(answers, str) else list(answers or ())
-        if len(prompts) != len(answers):
-            raise RequestError(f"`locality[{key!r}]` has {len(prompts)} prompts, but {len(answers)} answers.")
-        pairs += [QuestionAnswer(str(p), str(a)) for p, a in zip(prompts, answers, strict=True)]
-    return tuple(pairs)
-
-
-def request_from_dict(data: Mapping[str, Any] | EditRequest) -> EditRequest:
+def request_from_dict(data: Mapping[str, Any] | EditRequest, *, needs_subject: bool = True) -> EditRequest:
     """Read one request from an EasyEdit request dict or an MQuAKE `requested_rewrite` entry.
 
     EasyEdit gives `prompt` with the subject already in it, and it may be a question; MQuAKE gives a cloze
-    with `{}`, a `question` and answers as `{"str", "id"}`. The narrative is `narrative` or `article`.
+    with `{}`, a `question` and answers as `{"str", "id"}`; KnowEdit gives answers as nested lists with aliases.
+    The narrative is `narrative`, `article` or `fact_new_uns`. `data` is left as it is.
 
     Args:
         data: The request. An `EditRequest` is returned as it is.
+        needs_subject: Whether a request without a subject is refused; a method says so (`Method.needs_subject`).
 
     Raises:
-        RequestError: A field is missing, empty or contradicts another one.
+        RequestError: A field is missing, empty or contradicts another field.
     """
     if isinstance(data, EditRequest):
+        if needs_subject and not data.subject:
+            raise RequestError(_no_subject(data.subject, data.prompt))
         return data
     if not isinstance(data, Mapping):
         raise RequestError(f"A request must be an object, got {type(data).__name__}: {data!r}.")
     if "target_new" not in data:
-        raise RequestError(f"`target_new` (the new answer) is missing; the request has {sorted(data)}.")
-    subject, prompt = data.get("subject"), data.get("prompt")
-    if not isinstance(subject, str) or not subject.strip():
-        raise RequestError(
-            f"`subject` is missing or empty ({subject!r}): name the entity that `prompt` ({prompt!r}) is about."
-        )
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise RequestError(f"`prompt` must be a non-empty text, got {prompt!r}.")
-    if "{}" not in prompt:
-        if subject not in prompt:
-            raise RequestError(
-                f"`prompt` ({prompt!r}) neither holds `{{}}` nor the subject {subject!r}: put one of them in."
-            )
-        prompt = prompt.replace(subject, "{}", 1)
+        raise RequestError(f"`target_new` (the new answer) is missing; the request has {sorted(map(str, data))}.")
+    subject, prompt = _subject_and_prompt(data, needs_subject=needs_subject)
     question = data.get("question")
-    if question is None and prompt.rstrip().endswith("?"):
+    if question is None and is_question(prompt):
         question = prompt.replace("{}", subject)
-    target_new = answer_text(data["target_new"], "target_new")
-    old = next((data[k] for k in ("ground_truth", "target_true", "target_old") if data.get(k)), None)
-    narrative = next((data[k] for k in _NARRATIVE_KEYS if data.get(k)), None)
+    new = read_answers(data["target_new"], "target_new")
+    old = next((found for key in OLD_ANSWER_KEYS if (found := read_answers(data.get(key), key))), ())
+    narrative = first_of(data, NARRATIVE_KEYS)
     if narrative is not None and not isinstance(narrative, str):
         raise RequestError(f"The narrative must be a text, got {type(narrative).__name__}.")
     locality = data.get("locality")
+    if isinstance(locality, Mapping):
+        kept = tuple(probe for group in read_probe_groups(locality, "locality").values() for probe in group)
+    else:
+        kept = read_questions(locality, "locality")
     return EditRequest(
-        subject=subject.strip(),
-        prompt=prompt.strip(),
-        target_new=(target_new or "").strip(),
-        question=question.strip() if isinstance(question, str) and question.strip() else None,
-        ground_truth=(answer_text(old, "ground_truth") or "").strip() or None,
+        subject=subject,
+        prompt=prompt,
+        target_new=new[0] if new else "",
+        question=question if isinstance(question, str) and question.strip() else None,
+        ground_truth=old[0] if old else None,
         narrative=strip_html(narrative) if narrative else None,
-        rephrase=_pairs(data.get("rephrase_prompt"), target_new or "", "rephrase_prompt"),
-        learning=_pairs(data.get("learning_prompt"), target_new or "", "learning_prompt"),
-        locality=(_easyedit_pairs(locality) if isinstance(locality, Mapping) else _pairs(locality, "", "locality")),
+        rephrase=read_questions(data.get("rephrase_prompt"), "rephrase_prompt", new or ("",)),
+        learning=read_questions(data.get("learning_prompt"), "learning_prompt", new or ("",)),
+        locality=kept,
+        target_aliases=new[1:],
+        ground_truth_aliases=old[1:],
     )
 
 
-def requests_from_data(data: Any) -> list[EditRequest]:
+def _no_subject(subject: Any, prompt: Any) -> str:
+    return f"`subject` is missing or empty ({subject!r}): name the entity that `prompt` ({prompt!r}) is about."
+
+
+def _subject_and_prompt(data: Mapping[str, Any], *, needs_subject: bool) -> tuple[str, str]:
+    """The subject and the prompt with `{}` in its place; no subject and the plain prompt where none is needed."""
+    given: Any = data.get("subject")
+    missing = given is None or (isinstance(given, str) and not clean_text(given))
+    if (missing and needs_subject) or not (missing or isinstance(given, str)):
+        raise RequestError(_no_subject(given, data.get("prompt")))
+    prompt = read_text(data.get("prompt"), "prompt")
+    if missing:
+        return "", prompt
+    subject = " ".join(clean_text(given).split())
+    if "{}" not in prompt:
+        prompt, subject = place_subject(prompt, subject)
+        return subject, prompt
+    # spaces around the subject stay with it, as when the two are put together by hand
+    before, after = " " * given[:1].isspace(), " " * given[-1:].isspace()
+    return subject, clean_text(prompt.replace("{}", f"{before}{{}}{after}"))
+
+
+def read_each(data: Any, read: Callable[[Any], Read]) -> list[Read]:
+    """Apply a reader to each request of a list; a whole MQuAKE case counts as its edits.
+
+    Raises:
+        RequestError: The data is no such list, or the reader refuses a request: the message then begins with the
+            request's number, counted from 1, and says where in a case it is.
+    """
+    flat = rewrites_with_places(data)
+    if not flat:
+        raise RequestError("There are no requests: the list is empty.")
+    found = []
+    for number, (place, item) in enumerate(flat, start=1):
+        try:
+            found.append(read(item))
+        except RequestError as error:
+            raise RequestError(f"Request {number}{place}: {error}") from None
+    return found
+
+
+def requests_from_data(data: Any, *, needs_subject: bool = True) -> list[EditRequest]:
     """Read requests from a list of EasyEdit dicts, of MQuAKE rewrites, or of whole MQuAKE cases.
 
     Raises:
         RequestError: The data is not of that form; the message counts requests from 1.
     """
-    if isinstance(data, Mapping):
-        data = [data]
-    if not isinstance(data, Iterable) or isinstance(data, str):
-        raise RequestError(f"Requests must be a list of objects, got {type(data).__name__}.")
-    flat: list[Any] = []
-    for item in data:
-        if isinstance(item, Mapping) and "requested_rewrite" in item:
-            if not isinstance(item["requested_rewrite"], list):
-                raise RequestError(f"`requested_rewrite` must be a list of edits, got {item['requested_rewrite']!r}.")
-            flat += item["requested_rewrite"]
-        else:
-            flat.append(item)
-    if not flat:
-        raise RequestError("There is no request: the list is empty.")
-    requests = []
-    for number, item in enumerate(flat, start=1):
-        try:
-            requests.append(request_from_dict(item))
-        except RequestError as error:
-            raise RequestError(f"Request {number}: {error}") from None
-    return requests
+    return read_each(data, lambda item: request_from_dict(item, needs_subject=needs_subject))
+
+
+def refuse_doubles(edits: Sequence[EditRequest], first: int = 1) -> None:
+    """Two edits of one batch must not change the same fact.
+
+    Args:
+        first: The number of the batch's first request in the user's list.
+
+    Raises:
+        RequestError: Two have the same subject and prompt.
+    """
+    seen: dict[tuple[str, str], int] = {}
+    for number, edit in enumerate(edits, start=first):
+        if (earlier := seen.setdefault((edit.subject, edit.prompt), number)) != number:
+            raise RequestError(
+                f"Two requests of one batch, {earlier} and {number}, change the same fact (same subject and prompt, "
+                f"{edit.cloze!r}): keep one."
+            )

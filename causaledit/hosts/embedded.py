@@ -6,17 +6,24 @@ causal LM of transformers is accepted, whatever its name.
 
 from __future__ import annotations
 
+import inspect
 import logging
+import os
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HostError, RequestError
+from causaledit.hosts.arguments import Options, read_options, refuse_missing_hparams
 from causaledit.hosts.lookup import get_method
-from causaledit.hosts.token_accuracy import as_list, edit_quality, finish_locality
+from causaledit.hosts.measuring import Measurement, measurement
+from causaledit.hosts.reading import HostRequest, read_batches, requests_from_columns
 from causaledit.methods.call import edit_in_place
 from causaledit.methods.method import EditSequence
 from causaledit.models.loading import load_from_hparams
+from causaledit.support.files import write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +31,7 @@ Metrics = list[dict[str, Any]]
 
 
 class EmbeddedEditor:
-    """Edits a model with any registered method and measures token accuracies before and after.
+    """Edits a model with any registered method and measures it before and after.
 
     Args:
         hparams: A method's hyper-parameters with `alg_name`, `model_name`, `device`, `model_parallel`.
@@ -35,29 +42,30 @@ class EmbeddedEditor:
     """
 
     @classmethod
-    def from_hparams(cls, hparams: Any) -> EmbeddedEditor:
+    def from_hparams(cls, hparams: Any = None, **kwargs: Any) -> EmbeddedEditor:
         """Same as the constructor; EasyEdit's spelling."""
-        return cls(hparams)
+        return cls(hparams, **kwargs)
 
-    def __init__(self, hparams: Any) -> None:
-        if hparams is None:
-            raise HostError("`hparams` is None: load them with CausalEditHyperParams.from_hparams(...).")
+    def __init__(self, hparams: Any = None, **kwargs: Any) -> None:
+        refuse_missing_hparams(hparams, kwargs)
         self.hparams = hparams
         self.alg_name = hparams.alg_name
         self.method = get_method(hparams.alg_name, host="embedded")
         self.apply_algo = self.method.load_apply()  # as in EasyEdit's editor
-        self.model_name = hparams.model_name
+        name = hparams.model_name
+        self.model_name = os.fspath(name) if isinstance(name, os.PathLike) else name
         self.model, self.tok = load_from_hparams(hparams)
         self.sequence = EditSequence()  # of the edits that this editor keeps in its model
+        self._said: set[str] = set()  # what is worth one line in the log, and had it
 
     # ---- the host's calls ----------------------------------------------------------------------
     def edit(
         self,
-        prompts: str | Sequence[str],
-        target_new: str | Sequence[str],
-        ground_truth: str | Sequence[str] | None = None,
+        prompts: str | Sequence[str] | None = None,
+        target_new: str | Sequence[Any] | None = None,
+        ground_truth: str | Sequence[Any] | None = None,
         target_neg: str | Sequence[str] | None = None,
-        rephrase_prompts: str | Sequence[str] | None = None,
+        rephrase_prompts: str | Sequence[Any] | None = None,
         locality_inputs: Mapping[str, Any] | None = None,
         portability_inputs: Mapping[str, Any] | None = None,
         sequential_edit: bool = False,
@@ -66,110 +74,93 @@ class EmbeddedEditor:
     ) -> tuple[Metrics, Any, Any]:
         """Apply requests one by one: each on the original model, or on top of each other if `sequential_edit`.
 
-        Custom request keys (`narrative`, `question`, …) travel in `requests=[…]`, which then replaces the
-        requests built from the other arguments.
+        Everything is read and checked before the first measurement; the texts are left as they are.
+
+        Args:
+            prompts: One per edit, with the subject in it; a text for one edit. The other lists go with it.
+            target_new, ground_truth: New and old answers; an entry may be a list of an answer and its aliases.
+            target_neg: Carried along for methods that read it.
+            rephrase_prompts: Paraphrases; an entry may be a list.
+            locality_inputs, portability_inputs: `{key: {"prompt": […], "ground_truth": […]}}` with one entry per edit:
+                a text, a list, or None.
+            sequential_edit: Keep the edits in the model.
+            verbose: Log each edit.
+            **kwargs: `subject`, `question` and `narrative` (one per edit); `requests=[…]`, which replaces the requests
+                built from the lists; `eval_metric`, `evaluation_type`, `test_generation`, `pre_file`, `pre_edit` and
+                `train_ds` as in EasyEdit (docs/hosts.md). Others give a warning.
 
         Returns:
             `(metrics, edited_model, weights_copy)`; `metrics[i]` has `pre`, `post`, `case_id`,
             `requested_rewrite`, `time`. After a non-sequential edit the model's weights are restored.
+
+        Raises:
+            RequestError: A request or probe is unusable; the message has its number. Nothing was measured or edited.
+            HostError: An option is unknown, or `batch_size` is not 1.
         """
-        if getattr(self.hparams, "batch_size", 1) != 1:
-            raise HostError(
-                f"`edit` applies one request at a time, but `batch_size` is {self.hparams.batch_size}: set it to 1 or "
-                "call `batch_edit`."
-            )
-        requests = self._requests(
-            prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs, portability_inputs, kwargs
-        )
-        return self.edit_requests(requests, sequential_edit=sequential_edit, verbose=verbose)
+        return self._edit(
+            "edit", prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs,
+            portability_inputs, sequential_edit, verbose, kwargs,
+        )  # fmt: skip
 
     def edit_requests(
-        self,
-        requests: list[dict[str, Any]],
-        sequential_edit: bool = False,
-        verbose: bool = True,
-        **kwargs: Any,
+        self, requests: Sequence[Any], sequential_edit: bool = False, verbose: bool = True, **kwargs: Any
     ) -> tuple[Metrics, Any, Any]:
         """As `edit`, for ready requests."""
-        return self._run([[request] for request in requests], sequential_edit, verbose)
+        return self._edit(
+            "edit_requests", None, None, None, None, None, None, None, sequential_edit, verbose,
+            {**kwargs, "requests": requests},
+        )  # fmt: skip
 
     def batch_edit(
         self,
-        prompts: Sequence[str],
-        target_new: Sequence[str],
-        ground_truth: Sequence[str] | None = None,
+        prompts: Sequence[str] | None = None,
+        target_new: Sequence[Any] | None = None,
+        ground_truth: Sequence[Any] | None = None,
         target_neg: Sequence[str] | None = None,
-        rephrase_prompts: Sequence[str] | None = None,
+        rephrase_prompts: Sequence[Any] | None = None,
         locality_inputs: Mapping[str, Any] | None = None,
         portability_inputs: Mapping[str, Any] | None = None,
         sequential_edit: bool = False,
         verbose: bool = True,
         **kwargs: Any,
     ) -> tuple[Metrics, Any, Any]:
-        """Apply requests in batches of `hparams.batch_size`, those of a batch together."""
-        if not self.method.batched:
-            raise HostError(f"The method {self.alg_name} cannot edit batches: call `edit`.")
-        requests = self._requests(
-            prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs, portability_inputs, kwargs
+        """As `edit`, in batches of `hparams.batch_size`, whose requests are applied together."""
+        return self._edit(
+            "batch_edit", prompts, target_new, ground_truth, target_neg, rephrase_prompts, locality_inputs,
+            portability_inputs, sequential_edit, verbose, kwargs,
+        )  # fmt: skip
+
+    def generate_edit(self, *args: Any, **kwargs: Any) -> tuple[Metrics, Any, Any]:
+        """As `edit`, with the same arguments, but `pre` and `post` hold what the model answers, in full.
+
+        Returns:
+            As `edit`; the keys are `rewrite_ans`, `rephrase_ans`, `portability_ans` and `locality_ans`.
+        """
+        given = inspect.signature(self.edit).bind(*args, **kwargs)
+        given.apply_defaults()
+        return self._edit("generate_edit", **given.arguments)
+
+    def normal_edit(
+        self,
+        prompts: Sequence[str] | None = None,
+        target_new: Sequence[Any] | None = None,
+        sequential_edit: bool = False,
+        **kwargs: Any,
+    ) -> tuple[None, Any, Any]:
+        """Apply all requests together, without measuring anything; further arguments as in `edit`.
+
+        Returns:
+            `(None, edited_model, weights_copy)`.
+        """
+        _, edited, weights_copy = self._edit(
+            "normal_edit", prompts, target_new, None, None, None, None, None, sequential_edit, False, kwargs
         )
-        size = self.hparams.batch_size
-        return self._run([requests[i : i + size] for i in range(0, len(requests), size)], sequential_edit, verbose)
+        return None, edited, weights_copy
 
     # ---- the work ------------------------------------------------------------------------------
-    def _run(self, batches: list[list[dict[str, Any]]], sequential: bool, verbose: bool) -> tuple[Metrics, Any, Any]:
-        if not batches:
-            raise RequestError("There is no request: the list is empty.")
-        everything: Metrics = []
-        for batch in batches:
-            metrics = [
-                {
-                    "case_id": len(everything) + i,
-                    "requested_rewrite": request,
-                    "pre": self._measure(self.model, request),
-                }
-                for i, request in enumerate(batch)
-            ]
-            began = time.perf_counter()
-            edited = edit_in_place(
-                self.method, self.model, self.tok, batch, self.hparams, sequence=self.sequence if sequential else None
-            )
-            seconds = time.perf_counter() - began
-            try:
-                for item, request in zip(metrics, batch, strict=True):
-                    item["time"] = seconds
-                    item["post"] = self._measure(edited.model, request)
-                    finish_locality(item)
-            except BaseException:  # Ctrl-C while measuring: the model is not left edited
-                self.model = edited.undo()
-                raise
-            self.model = edited.keep() if sequential else edited.undo(handed_over=True)
-            everything += metrics
-            if verbose:
-                for item in metrics:
-                    logger.info(
-                        "edit %d: %s → %s",
-                        item["case_id"],
-                        item["pre"]["rewrite_acc"],
-                        item["post"]["rewrite_acc"],
-                    )
-        return everything, self.model if sequential else edited.model, edited.weights_copy()
-
-    def _measure(self, model: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-        filled = dict(request)
-        prompt = filled["prompt"]
-        if isinstance(prompt, str) and "{}" in prompt:
-            filled["prompt"] = prompt.replace("{}", str(filled.get("subject", "")))
-        if isinstance(filled.get("target_new"), Mapping):
-            filled["target_new"] = filled["target_new"]["str"]
-        filled["rephrase_prompt"] = _probe_texts(filled.get("rephrase_prompt"))
-        if not isinstance(filled.get("locality"), Mapping):
-            filled["locality"] = {}
-        return edit_quality(
-            model, self.tok, filled, use_chat_template=bool(getattr(self.hparams, "use_chat_template", False))
-        )
-
-    def _requests(
+    def _edit(
         self,
+        call: str,
         prompts: Any,
         target_new: Any,
         ground_truth: Any,
@@ -177,44 +168,107 @@ class EmbeddedEditor:
         rephrase_prompts: Any,
         locality_inputs: Any,
         portability_inputs: Any,
-        extra: Mapping[str, Any],
-    ) -> list[dict[str, Any]]:
-        """Ready `requests=[…]` as they are, or one request per prompt from the host's columns."""
-        if extra.get("requests"):
-            return list(extra["requests"])
-        prompts = as_list(prompts)
-        columns: dict[str, Any] = {
-            "prompt": prompts,
-            "target_new": as_list(target_new),
-            "ground_truth": [None] * len(prompts) if ground_truth is None else as_list(ground_truth),
-            "target_neg": None if target_neg is None else as_list(target_neg),
-            "subject": None if extra.get("subject") is None else as_list(extra["subject"]),
-            "rephrase_prompt": None if rephrase_prompts is None else as_list(rephrase_prompts),
-        }
-        for name, values in columns.items():
-            if values is not None and len(values) != len(prompts):
-                raise RequestError(f"`{name}` has {len(values)} entries, but there are {len(prompts)} prompts.")
-        requests = [
-            {name: values[i] for name, values in columns.items() if values is not None}
-            | {"locality": {}, "portability": {}}
-            for i in range(len(prompts))
-        ]
-        for group, inputs in (("locality", locality_inputs), ("portability", portability_inputs)):
-            for key, probe in (inputs or {}).items():
-                asked, answers = as_list(probe["prompt"]), as_list(probe["ground_truth"])
-                if not len(asked) == len(answers) == len(prompts):
-                    raise RequestError(
-                        f"`{group}_inputs[{key!r}]` has {len(asked)} prompts and {len(answers)} answers; "
-                        f"one of each is needed for every one of the {len(prompts)} edits."
-                    )
-                for i, (question, answer) in enumerate(zip(asked, answers, strict=True)):
-                    if question is not None:
-                        requests[i][group][key] = {"prompt": question, "ground_truth": answer}
-        return requests
+        sequential_edit: bool,
+        verbose: bool,
+        kwargs: Mapping[str, Any],
+    ) -> tuple[Metrics, Any, Any]:
+        """Read everything that a call was given, then run it."""
+        together = call in ("batch_edit", "normal_edit")
+        if together and not self.method.batched:
+            raise HostError(f"The method {self.alg_name} cannot edit batches: call `edit`.")
+        if not together and getattr(self.hparams, "batch_size", 1) != 1:
+            raise HostError(
+                f"`{call}` applies one request at a time, but `batch_size` is {self.hparams.batch_size}: set it to 1 "
+                "or call `batch_edit`."
+            )
+        options = read_options(call, kwargs, self._said)
+        requests = options.requests
+        if requests is None and call != "edit_requests":
+            columns = {
+                "prompt": prompts, "target_new": target_new, "ground_truth": ground_truth, "target_neg": target_neg,
+                "rephrase_prompt": rephrase_prompts, **options.columns,
+            }  # fmt: skip
+            requests = requests_from_columns(columns, {"locality": locality_inputs, "portability": portability_inputs})
+        measure = measurement(
+            self.tok,
+            self.hparams,
+            eval_metric=options.eval_metric,
+            evaluation_type=options.evaluation_type,
+            test_generation=options.test_generation,
+            whole=call == "generate_edit",
+        )
+        size = self.hparams.batch_size if call == "batch_edit" else None if call == "normal_edit" else 1
+        batches = read_batches(requests, size, needs_subject=self.method.needs_subject)
+        self._check(measure, [request for batch in batches for request in batch])
+        if call == "normal_edit":
+            return self._run(batches, None, None, options, sequential_edit, verbose)
+        before = options.earlier(sum(map(len, batches)))
+        if before is None and call != "batch_edit":  # as in EasyEdit: all of them on the model as the call finds it
+            before = [measure(self.model, request) for [request] in batches]
+            if options.pre_file is not None:
+                write_json(options.pre_file, [{"pre": metrics} for metrics in before])
+        return self._run(batches, measure, before, options, sequential_edit, verbose)
+
+    def _check(self, measure: Measurement, requests: list[HostRequest]) -> None:
+        """What can be refused about each request before the model is run."""
+        measure.check_window(self.model, requests)
+        if (check := self.method.load_check()) is None:
+            return
+        for number, request in enumerate(requests, start=1):
+            try:
+                check([request.given])
+            except RequestError as error:
+                raise RequestError(f"Request {number}: {error}") from None
+
+    def _run(
+        self,
+        batches: list[list[HostRequest]],
+        measure: Measurement | None,
+        before: list[dict[str, Any]] | None,
+        options: Options,
+        sequential: bool,
+        verbose: bool,
+    ) -> tuple[Metrics, Any, Any]:
+        """Apply batches in turn, and measure each around its edit, unless it is known how it was `before`."""
+        everything: Metrics = []
+        for requests in batches:
+            batch = [request.given for request in requests]
+            metrics: Metrics = [
+                {"case_id": len(everything) + i, "requested_rewrite": given} for i, given in enumerate(batch)
+            ]
+            for item, request in zip(metrics, requests, strict=True):
+                if measure is not None:
+                    item["pre"] = before[item["case_id"]] if before is not None else measure(self.model, request)
+            began = time.perf_counter()
+            edited = edit_in_place(
+                self.method, self.model, self.tok, batch, self.hparams,
+                sequence=self.sequence if sequential else None, **options.for_method,
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            try:
+                for item, request in zip(metrics, requests, strict=True):
+                    item["time"] = seconds
+                    if measure is not None:
+                        item["post"] = measure(edited.model, request)
+                        measure.finish(item)
+            except BaseException:  # Ctrl-C while measuring: the model is not left edited
+                self.model = edited.undo()
+                raise
+            self.model = edited.keep() if sequential else edited.undo(handed_over=True)
+            everything += metrics
+            if verbose:
+                for item in metrics:
+                    _log_edit(item)
+        returned = self.model if sequential else edited.model
+        if not sequential and returned is self.model and "unedited" not in self._said:
+            self._said.add("unedited")
+            logger.warning(
+                "the returned model is the unedited one again, as in EasyEdit: edits are undone once they have been "
+                "measured. To keep them in the model, use `sequential_edit=True`"
+            )
+        return everything, returned, edited.weights_copy()
 
 
-def _probe_texts(value: Any) -> Any:
-    """Paraphrases as texts, also from the `{question, answer}` objects of MQuAKE data."""
-    if isinstance(value, list | tuple):
-        return [item["question"] if isinstance(item, Mapping) else item for item in value] or None
-    return value
+def _log_edit(item: Mapping[str, Any]) -> None:
+    first = next((name for name in item["post"] if name.startswith("rewrite")), "")
+    logger.info("edit %d, %s: %s → %s", item["case_id"], first, item["pre"].get(first), item["post"].get(first))

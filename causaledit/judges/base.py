@@ -26,7 +26,8 @@ class JudgedResponse:
         response: The model's text.
         target_new: For `answer` the right answer; for `refutation` and `rationale` the edit's new answer.
         aliases: Further names of it.
-        target_old: The answer before the edit, where it is known.
+        target_old: The answer it competes with, where one is known: the one before the edit or, for an `answer` that
+            the edit must not change, the edit's new answer.
         old_aliases: Further names of that.
         narrative: The edit's narrative (for `rationale`).
     """

@@ -13,7 +13,7 @@ from causaledit.judges.base import AnswerVerdict, JudgedResponse, RationaleVerdi
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROMPT_VERSION = 1
+PROMPT_VERSION = 2
 
 # An error that begins like this is the endpoint's, not the response's: it is not kept, so the next run asks again.
 ENDPOINT_ERROR = "endpoint: "
@@ -40,6 +40,7 @@ _RULES: dict[Task, str] = {
         "abbreviation) or, where the prompt lettered its options, the option's letter.\n"
         "- What counts is the answer the response ends on. Naming the reference answer only to deny it, to correct "
         "it, as history or as one possibility among several is a FAIL.\n"
+        "- Ending on the rival answer, where one is given, is a FAIL.\n"
         "- Further details do not matter, even wrong ones. No answer, an empty response or a refusal is a FAIL.\n"
         'Reply with {"evidence": the words that give the final answer, "grade": "PASS" or "FAIL"}.'
     ),
@@ -106,13 +107,13 @@ def judge_messages(task: Task, item: JudgedResponse, *, system_role: bool = True
         item: The response and what it is compared with.
         system_role: Whether the instructions go into a system message, or before the material.
     """
-    wanted = "reference_answer" if task == "answer" else "new_answer"
+    wanted, other = ("reference_answer", "rival_answer") if task == "answer" else ("new_answer", "old_answer")
     parts = {
         "question": item.question,
         "prompt": item.prompt,
         wanted: item.target_new,
         "other_names": "; ".join(item.aliases),
-        "old_answer": "; ".join([item.target_old, *item.old_aliases]) if item.target_old else "",
+        other: "; ".join([item.target_old, *item.old_aliases]) if item.target_old else "",
         "narrative": (item.narrative or "") if task == "rationale" else "",
         "response": item.response.strip() or "(empty)",
     }

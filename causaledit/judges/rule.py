@@ -1,31 +1,27 @@
 """The rule judge: offline, deterministic, no model. Its definitions are in docs/judging.md.
 
-Data flow: response → `rules.text` (sentences) → `rules.names` (answers and option letters marked) →
-`rules.stance` (what each sentence says of them) → `rules.commitment` (what the response ends on).
+The reading itself is `causaledit.reading`; here it becomes verdicts.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from causaledit.judges.base import AnswerVerdict, RationaleVerdict, RefutationVerdict
-from causaledit.judges.rules.commitment import read
-from causaledit.judges.rules.names import NEW
-from causaledit.judges.rules.rationale import compare
+from causaledit.reading.commitment import read
+from causaledit.reading.names import NEW
+from causaledit.reading.rationale import compare
 
 if TYPE_CHECKING:
     from causaledit.judges.base import JudgedResponse
-
-# one response is often judged for all three tasks in a row
-_read = lru_cache(maxsize=16)(read)
+    from causaledit.reading.commitment import Reading
 
 
 class RuleJudge:
     """Judges by rules; a change of a rule that changes a verdict changes `identity`."""
 
     name = "rule"
-    identity = "rule-v1"
+    identity = "rule-v2"
 
     def judge_answer(self, item: JudgedResponse) -> AnswerVerdict:
         """PASS where the response ends committed to the right answer.
@@ -65,5 +61,19 @@ class RuleJudge:
         """
         if not (item.narrative or "").strip():
             return RationaleVerdict(None, error="there is no narrative to compare with")
-        found = compare(item, _read(item))
+        found = compare(
+            item.response, item.narrative or "", _read(item), new=_new(item), old=_old(item), question=item.question
+        )
         return RationaleVerdict(found.grade, evidence=found.evidence, reason=found.reason)
+
+
+def _new(item: JudgedResponse) -> tuple[str, ...]:
+    return (item.target_new, *item.aliases)
+
+
+def _old(item: JudgedResponse) -> tuple[str, ...]:
+    return tuple(name for name in (item.target_old, *item.old_aliases) if name)
+
+
+def _read(item: JudgedResponse) -> Reading:
+    return read(item.response, new=_new(item), old=_old(item), question=item.question, prompt=item.prompt)

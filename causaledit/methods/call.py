@@ -2,8 +2,8 @@
 
     host (model, tok, requests, hparams) → checks → **edit(model, tokenizer, edits, hparams, call)** → `Edited` → host
 
-A method gives `edit` and nothing else. It gets requests that were read and checked, a model in eval mode whose
-parameters ask for no gradient, seeded generators, and a `Call`. After any exception (Ctrl-C too) modules, hooks,
+A method provides `edit` and nothing else. It gets requests that were read and checked, a model in eval mode whose
+parameters require no gradients, seeded generators, and a `Call`. After any exception (Ctrl-C too) modules, hooks,
 modes, flags and configuration are as they were, and so is every weight that the method named in `call.rewriting`.
 """
 
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.errors import HostError, HparamsError, ModelError, RequestError
-from causaledit.facts.requests import EditRequest, requests_from_data
+from causaledit.errors import HostError, HparamsError, ModelError
+from causaledit.facts.requests import EditRequest, refuse_doubles, requests_from_data
 from causaledit.methods.hyperparams import BaseHyperParams
 from causaledit.models.adapters import is_adapted
 from causaledit.models.edited import Edited
@@ -42,7 +42,7 @@ class Call:
         requests: The requests as the caller gave them.
         progress: Where progress goes.
         report: The method's report, to be filled in; `requests` already is.
-        sequence: Given where the host keeps this edit and those before it; None for an edit of its own.
+        sequence: Given where the host keeps this edit and those before it; None for an independent edit.
         extra: Further arguments of the call (`train_ds`, …).
     """
 
@@ -84,7 +84,7 @@ def edit_in_place(
     """Edit a model with a method.
 
     Args:
-        method: Of the registry, or one that a host brings.
+        method: From the registry, or one that a host provides.
         model, tok, requests, hparams, copy, progress, report, sequence, **extra: As in `host_call`.
 
     Returns:
@@ -99,7 +99,8 @@ def edit_in_place(
     _check_hparams(method, hparams)
     if isinstance(requests, Iterable) and not isinstance(requests, str | Mapping):
         requests = list(requests)
-    edits = _read(requests)
+    edits = requests_from_data(requests, needs_subject=method.needs_subject)
+    refuse_doubles(edits)
     if is_adapted(model):
         raise ModelError(
             "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
@@ -119,7 +120,7 @@ def edit_in_place(
         edited = edit(target, tok, edits, hparams, call)
         if not isinstance(edited, Edited):
             raise HostError(
-                f"The method {method.name} gave back a {type(edited).__name__}: its `edit` must return an Edited "
+                f"The method {method.name} returned a {type(edited).__name__}: its `edit` must return an Edited "
                 "(causaledit.models.edited)."
             )
     edited.settle()
@@ -128,7 +129,7 @@ def edit_in_place(
 
 @functools.cache
 def host_call(method: Method) -> Callable[..., tuple[Any, Any]]:
-    """The function with EasyEdit's arguments for a method; the same one for the same method."""
+    """The function with EasyEdit's arguments for a method; always the same one for the same method."""
 
     def apply(
         model: Any,
@@ -177,15 +178,8 @@ def host_call(method: Method) -> Callable[..., tuple[Any, Any]]:
     return apply
 
 
-def _read(requests: Any) -> list[EditRequest]:
-    edits = requests_from_data(requests)
-    if len({(edit.subject, edit.prompt) for edit in edits}) != len(edits):
-        raise RequestError("Two requests of one batch change the same fact (same subject and prompt): keep one.")
-    return edits
-
-
 def _check_hparams(method: Method, hparams: Any) -> None:
-    """Values may have been set since the hyper-parameters were made: their rules are checked again."""
+    """Check the hyper-parameters again: values may have been set since they were made."""
     if hparams is None or isinstance(hparams, type | str | Mapping):
         given = "None" if hparams is None else repr(hparams)
         raise HparamsError(f"`hparams` must be {method.name}'s hyper-parameters, got {given}: load them first.")
@@ -194,7 +188,7 @@ def _check_hparams(method: Method, hparams: Any) -> None:
 
 
 def _refuse_several_processes() -> None:
-    """Each process would draw its own samples and train its own edit.
+    """Refuse several processes: each would draw its own samples and train its own edit.
 
     Raises:
         HostError: This process is one of several that were launched together.

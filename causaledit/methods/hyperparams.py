@@ -13,10 +13,10 @@ rule its value must keep. Loading, unknown keys, published key names and the che
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import logging
 import math
+import os
 import sys
 import types
 import typing
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LARGEST = 2**32  # seeds end there
+_LARGEST = 2**32  # the largest seed
 
 
 def setting(
@@ -48,7 +48,7 @@ def setting(
     more_than: float | None = None,
     fraction: bool = False,
 ) -> Any:
-    """A dataclass field with its help text and one rule. An annotation with None also allows None.
+    """A dataclass field with its help text and one rule. If the annotation includes None, None is allowed too.
 
     Args:
         default: The default; lists are copied for each instance.
@@ -78,13 +78,13 @@ class BaseHyperParams:
 
     Attributes:
         ALG_NAME: The method's name in the registry, in files and in hosts.
-        PUBLISHED_KEYS: Keys of published files that are no settings by the same name here, and what they mean.
+        PUBLISHED_KEYS: Keys of published files that are not the name of a setting here, and what they mean.
     """
 
     ALG_NAME: ClassVar[str] = ""
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         "alg": "alg_name",
-        "api_key": Ignored("keys of chat endpoints come from the environment, and are never saved"),
+        "api_key": Ignored("keys of chat endpoints come from the environment and are never saved"),
     }
 
     model_name: Any = setting("", "Path, hub name, GGUF file or a `(model, tokenizer)` pair.")
@@ -92,7 +92,7 @@ class BaseHyperParams:
     device: Any = setting("auto", "`auto`, `cpu`, `cuda`, `cuda:N` or the number N of a GPU.")
     dtype: str = setting(
         "auto",
-        "Weights' type: auto, float32, bfloat16 or float16.",
+        "Data type of the weights: auto, float32, bfloat16 or float16.",
         choices=("auto", "float32", "bfloat16", "float16"),
     )
     fp16: bool = setting(False, "EasyEdit's switch for float16 weights.")
@@ -105,10 +105,10 @@ class BaseHyperParams:
     )
     evaluation_type: str | None = setting(
         None,
-        "How the host measures: None by tokens; `generate-text` and `LLM-judge` as EasyEdit does.",
+        "How the host measures: None: by tokens; `generate-text` and `LLM-judge` as EasyEdit does.",
         choices=("generate-text", "LLM-judge"),
     )
-    seed: int = setting(42, "Same seed, same edit (on the CPU).", integer_from=0)
+    seed: int = setting(42, "The same seed gives the same edit (on the CPU).", integer_from=0)
 
     def __post_init__(self) -> None:
         accepted = accepted_types(type(self))
@@ -137,7 +137,7 @@ class BaseHyperParams:
             path: A file, or a name under the method's folder in `hparams/` such as `smollm2-135m-instruct`.
 
         Raises:
-            HparamsError: The file cannot be read, is not a mapping, is another method's, or has an
+            HparamsError: The file cannot be read, is not a mapping, belongs to another method, or has an
                 unknown key or a bad value.
         """
         file = resolve_hparams_file(path, cls.ALG_NAME)
@@ -182,7 +182,7 @@ class BaseHyperParams:
 
     @classmethod
     def _read_key(cls, key: str, value: Any) -> tuple[str, Any] | None:
-        """Our name and value for a key of a file; None where nothing comes of it."""
+        """Our name and value for a key of a file; None where the key has no effect."""
         entry = cls.PUBLISHED_KEYS.get(key, key)
         if isinstance(entry, str):
             return entry, value
@@ -200,9 +200,7 @@ class BaseHyperParams:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the model card; a `(model, tokenizer)` pair becomes its model's name."""
         data = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
-        if not isinstance(self.model_name, str):
-            data["model_name"] = str(getattr(self.model_name[0].config, "_name_or_path", "")) or "in memory"
-        return data
+        return {**data, "model_name": model_label(self.model_name)}
 
 
 @dataclass
@@ -237,6 +235,13 @@ class AdapterHyperParams(BaseHyperParams):
             raise HparamsError(f"`lora_layers` must be [first, end) with 0 <= first < end, got {layers!r}.")
 
 
+def model_label(model_name: Any) -> str:
+    """What a card calls a model: its name or path as text; for a `(model, tokenizer)` pair, the name the model has."""
+    if isinstance(model_name, str | os.PathLike):
+        return os.fspath(model_name)
+    return str(getattr(model_name[0].config, "_name_or_path", "")) or "in memory"
+
+
 # ---- files -----------------------------------------------------------------------------------------
 def resolve_hparams_file(path: str | Path, alg_name: str) -> Path:
     """Find a hyper-parameter file: as given, with `.yaml`, or among the method's bundled ones.
@@ -247,12 +252,12 @@ def resolve_hparams_file(path: str | Path, alg_name: str) -> Path:
     given = Path(path).expanduser()
     bundled = hparams_dir(alg_name)
     if not given.name:
-        raise HparamsError(f"`{path}` names no hparams file: give a file or the name of a bundled one.")
+        raise HparamsError(f"`{path}` does not name an hparams file: give a file or the name of a bundled one.")
     for base in (given, bundled / given.name):
         for file in (base, base.with_name(base.name + ".yaml"), base.with_name(base.name + ".json")):
             if file.is_file():
                 return file
-        if given.parent != Path():  # a folder was named: do not fall back to a bundled file in silence
+        if given.parent != Path():  # a folder was named: do not silently fall back to a bundled file
             break
     names = sorted(p.stem for p in bundled.glob("*.yaml"))
     hint = did_you_mean(given.stem, names)
@@ -279,9 +284,8 @@ def read_hparams_file(file: Path) -> dict[str, Any]:
 
 
 # ---- values ----------------------------------------------------------------------------------------
-@functools.cache
-def accepted_types(kind: Any) -> dict[str, frozenset[Any]]:
-    """For each field of a dataclass, the types its annotation names: those of a union, or the one."""
+def accepted_types(kind: type[BaseHyperParams]) -> dict[str, frozenset[Any]]:
+    """For each setting, the types its annotation names: those of a union, or the one."""
     return {spec.name: _union_members(_annotation(kind, spec.name)) for spec in dataclasses.fields(kind)}
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Method:
-    """One editing method: where its parts are. Nothing of it is imported before it is used.
+    """One editing method: where its parts are. None of them is imported before it is used.
 
     Attributes:
         name: The `alg_name`.
@@ -27,6 +27,9 @@ class Method:
         report: `"module:attribute"` of the report's class.
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
+        needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
+        check: `"module:attribute"` of `check(requests)`, which refuses requests (as given) that only this method cannot
+            take; a host calls it for every request before the first edit.
     """
 
     name: str
@@ -35,24 +38,33 @@ class Method:
     report: str = "causaledit.methods.method:MethodReport"
     batched: bool = True
     changes_weights: bool = True
+    needs_subject: bool = True
+    check: str | None = None
 
-    def load_hparams(self) -> type:
+    def load_hparams(self) -> type[Any]:
         """The hyper-parameter class."""
-        return load_reference(self.hparams)
+        found: type[Any] = load_reference(self.hparams)
+        return found
 
     def load_edit(self) -> Callable[..., Edited]:
         """`edit(model, tokenizer, edits, hparams, call) -> Edited`."""
-        return load_reference(self.edit)
+        found: Callable[..., Edited] = load_reference(self.edit)
+        return found
 
     def load_report(self) -> type[MethodReport]:
         """The report's class."""
-        return load_reference(self.report)
+        found: type[MethodReport] = load_reference(self.report)
+        return found
 
     def load_apply(self) -> Callable[..., Any]:
         """The function a host calls: `apply(model, tok, requests, hparams, …) -> (model, weights_copy)`."""
         from causaledit.methods.call import host_call
 
         return host_call(self)
+
+    def load_check(self) -> Callable[..., Any] | None:
+        """`check(requests)`, where the method has one."""
+        return load_reference(self.check) if self.check else None
 
 
 def load_reference(reference: str) -> Any:
@@ -66,9 +78,9 @@ class MethodReport:
     """What one call did, for the model card and the tables.
 
     Attributes:
-        requests: The edits as the method took them.
+        requests: The edits as the method applied them.
         losses: Per stage, the loss of each optimiser step.
-        trained_prompts: Every user prompt that the edit was trained on: such a question is no test of it.
+        trained_prompts: Every user prompt that the edit was trained on: such a question does not test generalisation.
         tally: Seconds per stage and tokens.
     """
 
@@ -78,11 +90,11 @@ class MethodReport:
     tally: EditTally = field(default_factory=EditTally)
 
     def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:
-        """What `causaledit.json` says of an edit: requests, hyper-parameters, versions, metrics, cost.
+        """What `causaledit.json` says about an edit: requests, hyper-parameters, versions, metrics, cost.
 
         Args:
             hparams: The method's hyper-parameters.
-            metrics: What the host measured, one entry an edit.
+            metrics: What the host measured, one entry per edit.
         """
         return {
             "method": hparams.alg_name,
@@ -108,4 +120,5 @@ class EditSequence:
 
     def memory(self, method: str, make: Callable[[], Memory]) -> Memory:
         """The method's memory, made by `make` at its first edit; written to by edits that succeeded."""
-        return self._memories.setdefault(method, make())
+        memory: Memory = self._memories.setdefault(method, make())
+        return memory

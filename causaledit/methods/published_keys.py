@@ -1,4 +1,4 @@
-"""What the keys of published configuration files mean here, where they are no settings of ours by the same name.
+"""What the keys of published configuration files mean here, where we have no setting of the same name.
 
 A method lists them in one table, `PUBLISHED_KEYS`, from which loading, the "did you mean" and docs/hparams.md come.
 A key's entry is the name of our setting (the same thing under another name), or one of the classes below.
@@ -35,7 +35,7 @@ class Ignored:
 
     Attributes:
         reason: Why not, in words.
-        warn: Whether the edit differs from what the file's other readers would make of it.
+        warn: Whether to warn, because the edit then differs from what other readers of the file would do.
     """
 
     reason: str
@@ -44,7 +44,7 @@ class Ignored:
 
 @dataclass(frozen=True)
 class OnlyAt:
-    """Accepted at the values that ask for nothing, refused at every other.
+    """Accepted with the values that ask for nothing, refused with any other.
 
     Attributes:
         values: The values that ask for nothing.
@@ -86,7 +86,7 @@ def _in_words(entry: PublishedKey) -> str:
     if isinstance(entry, Converted):
         return f"`{entry.setting}`: {entry.reading}"
     if isinstance(entry, Ignored):
-        return f"{'warned of, then ignored' if entry.warn else 'read, not needed'}: {entry.reason}"
+        return f"{'ignored, with a warning' if entry.warn else 'read, not needed'}: {entry.reason}"
     if isinstance(entry, OnlyAt):
         values = ", ".join(_yaml(value) for value in entry.values)
         return f"only {values}: {entry.reason}"

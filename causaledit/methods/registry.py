@@ -1,4 +1,4 @@
-"""Methods by name: the folders beside this file, and those that installed packages bring.
+"""Methods by name: the folders beside this file, and those that installed packages provide.
 
 A folder of `causaledit/methods/` (but `shared`) holds a method where its `__init__.py` names one:
 
@@ -62,7 +62,7 @@ def _registered(path: tuple[str, ...]) -> _Found:
     """Own methods, and those of the packages installed on an import path.
 
     Raises:
-        HostError: A name is taken, be what is behind it usable or not.
+        HostError: A name is taken, whether or not the method behind it can be used.
     """
     own = _own_methods()
     methods = {name: method for name, (method, _) in own.items()}
@@ -78,7 +78,7 @@ def _registered(path: tuple[str, ...]) -> _Found:
     for point in points:
         try:
             methods[point.name] = _loaded(point)
-        except Exception as error:  # whatever somebody else's package runs into
+        except Exception as error:  # whatever error another package raises
             broken[point.name] = (
                 f"The method {point.name!r} cannot be loaded from {places[point.name]}: {one_line(error)}. Update or "
                 "uninstall the package."
@@ -92,7 +92,7 @@ def _loaded(point: metadata.EntryPoint) -> Method:
     if not isinstance(method, Method):
         raise TypeError(f"it is a {type(method).__name__}, not a causaledit.methods.method.Method")
     if method.name != point.name:
-        raise ValueError(f"the method calls itself {method.name!r}; both must have one name")
+        raise ValueError(f"the method calls itself {method.name!r}; the two names must be the same")
     return method
 
 

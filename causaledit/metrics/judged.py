@@ -37,7 +37,7 @@ def judge_file(
     label: str = "",
     must_keep: bool = True,
 ) -> VerdictTable:
-    """Judge the cases of a metrics file; its store beside it gives what is known and takes what is new.
+    """Judge the cases of a metrics file; known verdicts come from the store beside it, and new ones go into it.
 
     Args:
         file: The metrics file.
@@ -45,14 +45,14 @@ def judge_file(
         tasks: What to ask.
         judge: The judge.
         workers: Requests at a time, for a judge that waits for an endpoint.
-        retry_errors: Judge again what is kept as an error.
-        also: Other metrics files whose stores are read.
+        retry_errors: Judge again the responses whose verdict is an error.
+        also: Other metrics files whose stores are also read.
         progress: Where progress goes.
         label: What is judged, for the progress; the judge's name where it is empty.
         must_keep: Refuse a store that cannot be used; else its verdicts are used and not kept, with a warning.
 
     Raises:
-        JudgingStoppedError: The judge cannot go on; the message says what is kept.
+        JudgingStoppedError: The judge cannot continue; the message says what is kept.
         KeyboardInterrupt: On Ctrl-C, with such a message.
         SaveError: The store cannot be read or written, and `must_keep`.
     """
@@ -102,7 +102,7 @@ def _kept(store: VerdictStore | None, units: Sequence[Unit], judge: Judge) -> st
 
 
 def check_some_verdict(*tables: VerdictTable) -> str | None:
-    """What to tell the user about verdicts that could not be reached, or None.
+    """A message about verdicts that could not be reached, or None.
 
     Args:
         tables: The verdicts of one run or of several.
@@ -121,4 +121,4 @@ def check_some_verdict(*tables: VerdictTable) -> str | None:
     found = f"{number} of {total} responses could not be judged, most often: {often[:200]}"
     if number == total:
         raise JudgingStoppedError(f"{found}. No metric can be given.")
-    return f"{found}. They are in no metric; --retry-errors judges them again."
+    return f"{found}. They count in no metric; --retry-errors judges them again."

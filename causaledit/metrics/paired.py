@@ -56,7 +56,7 @@ def compare_books(metrics: RunMetrics) -> Mapping[Source, BookComparison]:
     compared = {}
     for source in SOURCES:
         outcomes = [
-            # whether an edit belongs into the denominators may itself be unknown
+            # whether an edit belongs in the denominators may itself be unknown
             (None, None) if None in (o.asserted, c.asserted) else (o.refutes[source], c.refutes[source])
             for c, o in pairs
             if source in c.refutes and source in o.refutes and c.asserted is not False and o.asserted is not False
@@ -91,8 +91,8 @@ class PairedComparison:
         only_this, only_other: How many are in one of them only (or failed in the other).
         tables: Metric → 2×2 table. Units are cases (`any_right_accuracy`), answers (`hop_wise_answers`,
             `multi_hop_answers`, `locality` right after the edit, `locality_unchanged`, `rationale`); those of one
-            case hang together, so their p is too small; or edits (`self_refutation.*`: those that assert the new answer
-            in both runs; `*.all_edits`: all).
+            case are correlated, so their p is too small; or edits (`self_refutation.*`: those that assert the new
+            answer in both runs; `*.all_edits`: all).
         differences: `h_acc` and `m_acc` → difference of the per-case scores.
     """
 
@@ -120,7 +120,7 @@ def compare_runs(this: RunMetrics, other: RunMetrics) -> PairedComparison:
         MetricsError: They share no case, a `case_id` is not unique, or the judges differ.
     """
     if this.judge != other.judge:
-        raise MetricsError(f"Two runs compare under one judge only, got {this.judge!r} and {other.judge!r}.")
+        raise MetricsError(f"Two runs can be compared only under one judge, got {this.judge!r} and {other.judge!r}.")
     shared = shared_cases([s.case for s in this.scores], [s.case for s in other.scores])
     mine, theirs = ({str(s.case.case_id): s for s in run.scores if s.case.error is None} for run in (this, other))
     pairs = [(mine[i], theirs[i]) for i in shared]
@@ -201,6 +201,6 @@ def _rationales(scores: CaseScores) -> dict[Hashable, bool | None]:
 
 def _difference(pairs: list[tuple[float | None, float | None]]) -> Difference:
     values = [a - b for a, b in pairs if a is not None and b is not None]
-    # the Wilson fallback of `bootstrap_mean` is for shares of yes; a constant difference has no interval of its own
+    # the Wilson fallback of `bootstrap_mean` is for shares; a constant difference has no interval
     interval = bootstrap_mean(values) if len(set(values)) > 1 else None
     return Difference(mean(values), len(values), interval)

@@ -1,8 +1,8 @@
-"""Read a metrics file and say what is to be judged in it.
+"""Read a metrics file and find what is to be judged in it.
 
 Data flow: metrics.json → **cases, edits, items** → judge → verdicts → metrics. The reader takes published files
 as they are (keys missing, `None`, answers as a text or as an object); what it cannot attribute to an edit it
-leaves out and says so, because a guess would be counted.
+leaves out with a warning, because a guess would be counted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from causaledit.errors import MetricsError
-from causaledit.facts.answers import normalise
-from causaledit.facts.requests import strip_html
+from causaledit.facts.rewrites import read_rewrite
+from causaledit.facts.text import normalise
 from causaledit.judges.base import JudgedResponse, Task
 from causaledit.metrics.published import (
-    answer_of,
     as_list,
-    as_text,
     asked_or_prompt,
     hop_lists,
     present,
@@ -85,7 +83,7 @@ class JudgedEdit:
 
     @property
     def identity(self) -> tuple[str, str, str, str]:
-        """What makes two edits of two files the same one."""
+        """What makes edits of two files the same."""
         return (str(self.case_id), normalise(self.subject), self.relation, normalise(self.target_new))
 
 
@@ -169,8 +167,8 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
         what: The argument it was named by, for messages.
 
     Raises:
-        RequestError: The file is missing, unreadable or cut.
-        MetricsError: It holds something else than a list of cases.
+        RequestError: The file is missing, unreadable or truncated.
+        MetricsError: It holds something other than a list of cases.
     """
     data = _well_formed(load_json(path, what))
     if isinstance(data, Mapping) and "post" in data:
@@ -182,7 +180,7 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
     for number, case in enumerate(data, start=1):
         if not isinstance(case, Mapping) or not ({"post", "requested_rewrite", "error"} & case.keys()):
             raise MetricsError(
-                f"{what}: entry {number} of {str(path)!r} is no case of a metrics file (an object with `case_id`, "
+                f"{what}: entry {number} of {str(path)!r} is not a case of a metrics file (an object with `case_id`, "
                 "`requested_rewrite` and `post`)."
             )
     return data
@@ -198,7 +196,7 @@ def cases_of(metrics: Sequence[Mapping[str, Any]]) -> list[JudgedCase]:
 
 
 def units_of(cases: Sequence[JudgedCase], tasks: Sequence[Task]) -> list[tuple[Task, JudgedResponse]]:
-    """What a judge must be given for these tasks, in the file's order; repetitions are left in."""
+    """What a judge must be given for these tasks, in the file's order, repetitions included."""
     return [
         (item.task, item.response)
         for case in cases
@@ -216,18 +214,17 @@ def _case(position: int, data: Mapping[str, Any]) -> JudgedCase:
     hops = hop_lists(post.get(HOP_WISE_KEYS["hop_wise"]))
     reference_hops = hops or hop_lists(post.get(HOP_WISE_KEYS["open_book_hop_wise"]))
     edits = tuple(
-        _edit(position, case_id, index, rewrite if isinstance(rewrite, Mapping) else {}, reference_hops)
+        _edit(position, case_id, index, rewrite, reference_hops)
         for index, rewrite in enumerate(as_list(data.get("requested_rewrite")))
     )
     items = tuple(_items(position, case_id, post, edits))
     return JudgedCase(position, case_id, None, len(hops), edits, items)
 
 
-def _edit(case: int, case_id: Any, index: int, rewrite: Mapping[str, Any], hops: list[list[Any]]) -> JudgedEdit:
-    subject, prompt = as_text(rewrite.get("subject")), as_text(rewrite.get("prompt"))
-    cloze = prompt.replace("{}", subject)
-    question = as_text(rewrite.get("question")) or cloze
-    new = answer_of(rewrite.get("target_new"))
+def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any]]) -> JudgedEdit:
+    read = read_rewrite(rewrite)
+    new, cloze = read.target_new, read.prompt.replace("{}", read.subject)
+    question = read.question or cloze
     own: list[int] = []
     aliases: dict[str, str] = {}
     for number, hop in enumerate(hops):
@@ -235,20 +232,19 @@ def _edit(case: int, case_id: Any, index: int, rewrite: Mapping[str, Any], hops:
         named = bool(new) and normalise(new) in references
         if named or ({normalise(question), normalise(cloze)} - {""}) & {normalise(asked_or_prompt(p)) for p in hop}:
             own.append(number)
-        if named:  # the references of another answer are no names of this one
+        if named:  # the references of another answer are not names of this one
             aliases |= {folded: name for folded, name in references.items() if folded != normalise(new)}
-    article = rewrite.get("article") or rewrite.get("narrative")
     return JudgedEdit(
         case=case,
         case_id=case_id,
         index=index,
-        subject=subject,
-        relation=as_text(rewrite.get("relation_id")) or prompt,
+        subject=read.subject,
+        relation=read.relation or read.prompt,
         question=question,
         target_new=new,
-        target_old=answer_of(rewrite.get("target_true") or rewrite.get("ground_truth")) or None,
+        target_old=read.target_old or None,
         aliases=tuple(aliases.values()),
-        narrative=(strip_html(article) or None) if isinstance(article, str) else None,
+        narrative=read.narrative or None,
         hops=tuple(own),
     )
 
@@ -273,7 +269,10 @@ def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Judged
                         yield _edit_item(place, "rationale", prediction, edit)
     for slot, prediction in present(as_list(post.get("accuracy_pred"))):
         place = at(prediction, "multi_hop", "accuracy_pred", slot, slot=slot)
-        yield _answer_item(place, prediction, [rivals_of(prediction)])
+        # noted by the run, or the old answer of the edit that made the last hop
+        made = {normalise(name) for name in references_of(prediction)}
+        last = [(e.target_old,) for e in edits if e.target_old and normalise(e.target_new) in made]
+        yield _answer_item(place, prediction, [rivals_of(prediction), *last])
     for probe, key in CONFLICT_KEYS.items():
         predictions = as_list(post.get(key))
         if predictions and len(predictions) != CONFLICT_PROBES * len(edits):
@@ -291,7 +290,7 @@ def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Judged
             prediction, "locality", "locality_probe", slot, slot=slot,
             edit=prediction.get("edit") if isinstance(prediction, Mapping) else None,
         )  # fmt: skip
-        # falling into the edit's new answer is what must not happen
+        # the edit's new answer is what the response must not fall for
         rivals = [(e.target_new, *e.aliases) for e in edits if e.target_new and e.index == place.edit]
         yield _answer_item(place, prediction, rivals)
         yield _answer_item(replace(place, before=True), prediction, rivals, key="pred_before")

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causaledit.facts.rewrites import text_in
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One prediction object of a metrics file, read as tolerantly as everything here.
+    """One prediction object of a metrics file, read tolerantly.
 
     Attributes:
         question: The question behind the prompt, or the prompt.
@@ -52,41 +54,29 @@ def hop_lists(value: Any) -> list[list[Any]]:
     return [as_list(hop) for hop in as_list(value)]
 
 
-def as_text(value: Any) -> str:
-    """The value where it is a text, without surrounding spaces."""
-    return value.strip() if isinstance(value, str) else ""
-
-
-def answer_of(value: Any) -> str:
-    """A text, `{"str": …}`, or a list whose first element is one of them."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    return as_text(value.get("str")) if isinstance(value, Mapping) else as_text(value)
-
-
 def references_of(prediction: Any) -> list[str]:
     """Reference answers without the empty ones and without repetitions."""
     value = prediction.get("ref") if isinstance(prediction, Mapping) else None
     values = value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(answer for answer in map(answer_of, values) if answer))
+    return list(dict.fromkeys(answer for answer in map(text_in, values) if answer))
 
 
 def rivals_of(prediction: Any) -> tuple[str, ...]:
     """Answers that a prediction might give instead of its references; ours note them for multi-hop questions."""
     value = prediction.get("rivals") if isinstance(prediction, Mapping) else None
-    return tuple(answer for answer in map(answer_of, as_list(value)) if answer)
+    return tuple(answer for answer in map(text_in, as_list(value)) if answer)
 
 
 def prompt_of(prediction: Any) -> str:
     """The user message the model saw."""
-    return as_text(prediction.get("prompt")) if isinstance(prediction, Mapping) else ""
+    return text_in(prediction.get("prompt")) if isinstance(prediction, Mapping) else ""
 
 
 def question_of(prediction: Any) -> str:
     """The question without cues, where the file has it."""
     if not isinstance(prediction, Mapping):
         return ""
-    return as_text(prediction.get("q")) or as_text(prediction.get("question"))
+    return text_in(prediction.get("q")) or text_in(prediction.get("question"))
 
 
 def asked_or_prompt(prediction: Any) -> str:
@@ -95,7 +85,7 @@ def asked_or_prompt(prediction: Any) -> str:
 
 
 def response_of(prediction: Any, key: str) -> str | None:
-    """The model's whole turn: a forced opening belongs to it."""
+    """The model's whole turn, including a forced opening."""
     if not isinstance(prediction, Mapping):
         return prediction if isinstance(prediction, str) and key == "pred" else None
     value = prediction.get(key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
-from causaledit.facts.answers import normalise
+from causaledit.facts.text import normalise, word_count
 from causaledit.judges.base import RefutationVerdict
 from causaledit.support.statistics import mean
 
@@ -32,7 +32,7 @@ _PARTS: dict[Source, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class EditOutcome:
-    """What the responses of one edit's probes add up to.
+    """The outcome of one edit's probes.
 
     Attributes:
         edit: The edit.
@@ -130,7 +130,7 @@ def _outcome(
             for source, items in responses.items()
         },
         words={
-            source: tuple(len(item.response.response.split()) for item in items if item.response is not None)
+            source: tuple(word_count(item.response.response) for item in items if item.response is not None)
             for source, items in responses.items()
         },
     )
@@ -184,7 +184,7 @@ def _refutation(
 
 
 def _any(outcomes: Iterable[bool | None]) -> bool | None:
-    """Whether one is so; unknown where none is and some are unknown."""
+    """Whether one is true; None where none is and some are None."""
     listed = list(outcomes)
     if any(listed):
         return True

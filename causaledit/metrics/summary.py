@@ -1,7 +1,7 @@
 """The metrics of a run: pure functions over a metrics file and verdicts (definitions in docs/metrics.md).
 
 Data flow: cases and verdicts → one `CaseScores` per case → **rates and means**. "Not judged" is an outcome of its
-own (None): it counts neither as right nor as wrong, and its number is reported beside every figure.
+own (None): it counts neither as right nor as wrong, and its number is reported beside every metric.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Rationale:
 
 @dataclass(frozen=True)
 class Locality:
-    """What the edit left alone.
+    """What the edit left unchanged.
 
     Attributes:
         unchanged: The answer is that of the model before the edit (the same text, or right both times).
@@ -127,7 +127,7 @@ class RunMetrics:
         by_hops: The main metrics by length of the chain.
         trained_predictions: How many predictions answer a prompt that the method trained on.
         unseen: The metrics without those; None where there are none.
-        scores: The outcomes behind all that, per case (not in `to_dict`).
+        scores: The outcomes behind these metrics, per case (not in `to_dict`).
     """
 
     judge: str
@@ -176,7 +176,7 @@ def evaluate_run(
     Args:
         metrics: The content of a metrics file (`read_metrics`).
         judged: Verdicts, or a judge that gives them now.
-        tasks: Which tasks that judge is given; what is left out comes back as not judged.
+        tasks: Which tasks that judge is given; predictions of other tasks come back as not judged.
     """
     cases = cases_of(metrics)
     verdicts = judged if isinstance(judged, VerdictTable) else judge_responses(judged, units_of(cases, tasks))
@@ -263,7 +263,7 @@ def _self_refutation(outcomes: list[EditOutcome], source: Source) -> SelfRefutat
     probed = [o for o in outcomes if source in o.refutes]
     conditional = [o for o in probed if "hop_wise" in o.refutes and o.asserted is not False]
     return SelfRefutation(
-        # whether an edit belongs into the denominator may itself be unknown
+        # whether an edit belongs in the denominator may itself be unknown
         conditional=Rate.of(None if o.asserted is None else o.refutes[source] for o in conditional),
         all_edits=Rate.of(o.refutes[source] for o in probed),
         not_probed=len(outcomes) - len(probed),

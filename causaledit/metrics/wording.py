@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causaledit.judges.recall import recall_note
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,10 +25,6 @@ SOURCE_NAMES: dict[Source, str] = {
     "combined": "combined (published SRR)",
     "combined_described_first": "combined, described first only",
 }
-
-# The share of labelled self-refutations that a judge finds, as (found, labelled), by the judge's identity; from the
-# measurements in docs/judging.md. A judge that is not listed was not measured, and nothing is said of it.
-JUDGE_RECALL: dict[str, tuple[int, int]] = {}
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Worded:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Value and qualifications one by one, for a cell of a table whose note says what they are."""
+        """Value and qualifications one by one, for a table cell whose note says what they are."""
         return tuple(part for part in (self.value, self.count, self.interval, self.missing, *self.notes) if part)
 
     @property
@@ -66,7 +64,7 @@ def worded_rate(measured: Rate | Mean | Mapping[str, Any] | None, notes: Sequenc
     """A rate or a mean of shares, as measured or as plain data (`to_dict`).
 
     Args:
-        measured: None where the run has no such thing.
+        measured: None where the run has no such metric.
         notes: What else to bear in mind.
     """
     if measured is None:
@@ -92,7 +90,10 @@ def worded_difference(measured: Difference | Mapping[str, Any] | None) -> Worded
     return Worded(f"{_signed(data['mean'])} points", counted(data["n"], "case"), interval)
 
 
-def srr_notes(measured: SelfRefutation | Mapping[str, Any] | None, judge: str) -> tuple[str, ...]:
+def srr_notes(
+    measured: SelfRefutation | Mapping[str, Any] | None,
+    judge: str,
+) -> tuple[str, ...]:
     """What stands beside every self-refutation rate: an answer's length and the judge's recall.
 
     A model that answers in one line has little to refute, and a judge that misses refutations flatters.
@@ -106,13 +107,17 @@ def srr_notes(measured: SelfRefutation | Mapping[str, Any] | None, judge: str) -
     data = measured if isinstance(measured, Mapping) else measured.to_dict()
     notes = []
     if data.get("answer_words") is not None:
-        notes.append(f"{data['answer_words']:.0f} words an answer")
-    if judge in JUDGE_RECALL:
-        found, labelled = JUDGE_RECALL[judge]
-        notes.append(f"the judge finds {percent(found / labelled)} of self-refutations")
+        notes.append(answer_length(data["answer_words"]))
+    if recall := recall_note(judge):
+        notes.append(recall)
     if data["not_probed"]:
         notes.append(f"{counted(data['not_probed'], 'edit')} not probed")
     return tuple(notes)
+
+
+def answer_length(words: float) -> str:
+    """How long answers are on average."""
+    return f"{counted(round(words), 'word')} an answer"
 
 
 def p_value(p: float | None) -> str:

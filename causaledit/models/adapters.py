@@ -56,7 +56,8 @@ def lora_config(model: PreTrainedModel, hparams: AdapterSettings) -> LoraConfig:
         layers = list(range(first, end))
     return LoraConfig(
         r=hparams.lora_rank,
-        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,
+        # peft declares a whole number and takes any
+        lora_alpha=hparams.lora_alpha if hparams.lora_alpha is not None else 2 * hparams.lora_rank,  # type: ignore[arg-type]
         lora_dropout=hparams.lora_dropout,
         target_modules="all-linear" if targets == ["all-linear"] else targets,
         layers_to_transform=layers,
@@ -142,22 +143,52 @@ def snapshot_adapted(peft_model: PeftModel) -> dict[str, torch.Tensor]:
 
 
 @contextlib.contextmanager
-def merged_for_inference(peft_model: PeftModel) -> Iterator[None]:
-    """Merge the active adapter for the block, and put the exact base weights back afterwards.
+def exact_merging(peft_model: PeftModel) -> Iterator[None]:
+    """For the block, un-merging the adapter puts the base weights' own bits back, whoever merges and un-merges.
 
-    Generating through merged weights is faster; un-merging by subtraction would leave rounding behind.
+    peft un-merges by subtraction, which leaves rounding behind. trl merges the live model each time it hands the
+    weights to vLLM (`VLLMGeneration.sync_weights`), so that after one hand-over the base model would be another one.
+    The originals of the adapted weights are copied when they are merged and kept until they are put back; a merge that
+    an exception left in place is undone at the end of the block.
     """
-    layers = [m for m in peft_model.modules() if isinstance(m, BaseTunerLayer)]
-    originals = [[(p, p.detach().clone()) for p in layer.get_base_layer().parameters()] for layer in layers]
-    peft_model.merge_adapter()
+    tuner: Any = peft_model.base_model  # a PeftModel passes both calls on to it
+    replaced = {name: vars(tuner)[name] for name in ("merge_adapter", "unmerge_adapter") if name in vars(tuner)}
+    originals: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def merge_adapter(*args: Any, **kwargs: Any) -> None:
+        if not originals:
+            layers = [module for module in tuner.modules() if isinstance(module, BaseTunerLayer)]
+            originals.extend((p, p.detach().clone()) for layer in layers for p in layer.get_base_layer().parameters())
+        type(tuner).merge_adapter(tuner, *args, **kwargs)
+
+    def unmerge_adapter() -> None:
+        type(tuner).unmerge_adapter(tuner)
+        with torch.no_grad():
+            for parameter, value in originals:
+                parameter.copy_(value)
+        originals.clear()
+
+    tuner.merge_adapter, tuner.unmerge_adapter = merge_adapter, unmerge_adapter
     try:
         yield
     finally:
-        peft_model.unmerge_adapter()
-        with torch.no_grad():
-            for parameters in originals:
-                for parameter, value in parameters:
-                    parameter.copy_(value)
+        if originals:
+            unmerge_adapter()
+        del tuner.merge_adapter, tuner.unmerge_adapter
+        for name, function in replaced.items():
+            setattr(tuner, name, function)
+
+
+@contextlib.contextmanager
+def merged_for_inference(peft_model: PeftModel) -> Iterator[None]:
+    """Merge the active adapter for the block, and put the exact base weights back afterwards.
+
+    Generating through merged weights is faster.
+    """
+    with exact_merging(peft_model):
+        tuner: Any = peft_model.base_model
+        tuner.merge_adapter()
+        yield
 
 
 def forget_adapter(model: nn.Module) -> None:

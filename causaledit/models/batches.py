@@ -163,6 +163,7 @@ def read_once(
     cache.batch_repeat_interleave(rows)
     if any(padding):
         columns = torch.arange(len(beginning)) - torch.tensor(list(padding))[:, None]
+        layer: Any
         for layer in cache.layers:
             if type(layer) is not DummyLayer:
                 layer.keys, layer.values = _moved(layer.keys, columns), _moved(layer.values, columns)
@@ -184,7 +185,7 @@ def _moved(states: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 
 def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
     """Number of leading tokens that all rows share."""
-    first, last = min(rows), max(rows)  # the lexicographic extremes differ first where any two do
+    first, last = min(rows, key=tuple), max(rows, key=tuple)  # the lexicographic extremes differ first where any two do
     length = 0
     for a, b in zip(first, last, strict=False):
         if a != b:
@@ -235,7 +236,7 @@ class BatchLimit:
 def in_batches(
     model: Any,
     rows: Sequence[Sequence[int]],
-    call: Callable[[list[Sequence[int]]], Sequence[T]],
+    call: Callable[[list[Any]], Sequence[T]],
     size: int | None = None,
 ) -> list[T]:
     """What `call` gives for each row, in the order of `rows`; it gets batches of at most `size` rows, shortest first.

@@ -58,7 +58,7 @@ def prepare_tokenizer(
     elif isinstance(prepared.chat_template, dict):
         _choose_template(prepared, name, template_kwargs or {})
     if template_kwargs:
-        prepared.apply_chat_template = functools.partial(prepared.apply_chat_template, **template_kwargs)
+        vars(prepared)["apply_chat_template"] = functools.partial(prepared.apply_chat_template, **template_kwargs)
     rows = None if model is None else vocabulary_rows(model)
     if prepared.eos_token_id is None and model is not None and (ends := eos_ids(model, prepared)):
         prepared.eos_token = prepared.convert_ids_to_tokens(ends[0])
@@ -136,7 +136,7 @@ def supports_system_role(tokenizer: PreTrainedTokenizerBase) -> bool:
     marker = "privileged-context-marker"
     messages = [{"role": "system", "content": marker}, {"role": "user", "content": "question"}]
     try:
-        return marker in tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return marker in _rendered(tokenizer, messages)
     except Exception as error:  # jinja raises whatever the template author chose
         logger.debug("the chat template refuses a system message: %s", error)
         return False
@@ -144,8 +144,13 @@ def supports_system_role(tokenizer: PreTrainedTokenizerBase) -> bool:
 
 def render(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, prefill: str = "") -> str:
     """Render a conversation up to the start of the assistant's turn, `prefill` opening that turn."""
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    text = _rendered(tokenizer, messages)
     return text + answer_gap(tokenizer) + prefill if prefill else text
+
+
+def _rendered(tokenizer: PreTrainedTokenizerBase, messages: Messages, *, open_turn: bool = True) -> str:
+    """The conversation as text, with the assistant's turn opened or not."""
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=open_turn))
 
 
 def answer_gap(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -153,9 +158,9 @@ def answer_gap(tokenizer: PreTrainedTokenizerBase) -> str:
     marker = "assistants-answer-marker"
     asked: Messages = user("question")
     turn = [*asked, {"role": "assistant", "content": marker}]
-    head = tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    head = _rendered(tokenizer, asked)
     try:
-        whole = tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=False)
+        whole = _rendered(tokenizer, turn, open_turn=False)
     except Exception as error:  # as above
         logger.debug("the chat template refuses an assistant's message: %s", error)
         return ""

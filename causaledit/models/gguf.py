@@ -37,7 +37,8 @@ def load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokeni
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = type(quantised)(config).to(quantised.dtype)
+    plain: Any = type(quantised)(config)
+    plain.to(quantised.dtype)
     plain.load_state_dict(quantised.state_dict())
     plain.tie_weights()
     plain.generation_config = quantised.generation_config

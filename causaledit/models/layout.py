@@ -50,14 +50,14 @@ class Layout:
     Attributes:
         layer: A decoder layer.
         projection: The MLP's output projection, whose weight is rewritten.
-        final_norm: The norm before the output layer.
+        final_norm: The norm before the output layer; None where there is none (OPT-350M).
         head: The output layer (or the embeddings it shares its weight with).
         depth: Number of layers.
     """
 
     layer: str
     projection: str
-    final_norm: str
+    final_norm: str | None
     head: str
     depth: int
 
@@ -126,8 +126,13 @@ def find_layout(model: nn.Module, hparams: LayoutSettings) -> Layout:
     projection = hparams.rewrite_module_tmp or _find_projection(model, layers, hparams.layers[0])
     norm = hparams.ln_f_module or _find_norm(model, layers)
     head = hparams.lm_head_module or _find_head(model)
+    if norm is None and hparams.v_loss_layer not in (None, depth - 1):
+        raise ModelError(
+            f"`v_loss_layer` is {hparams.v_loss_layer}, but the norm after the layers of {type(model).__name__}, "
+            "through which an earlier layer is read out, was not found: set `ln_f_module`, or `v_loss_layer: null`."
+        )
     for field, path in (("ln_f_module", norm), ("lm_head_module", head)):
-        if _module(model, path) is None:
+        if path is not None and _module(model, path) is None:
             raise ModelError(f"`{field}` is {path!r}, but the model has no such module.")
     layout = Layout(layers, projection, norm, head, depth)
     for number in hparams.layers:
@@ -198,13 +203,13 @@ def _parts(layer: nn.Module) -> str:
     return ", ".join(name for name, module in layer.named_modules() if name and hasattr(module, "weight"))
 
 
-def _find_norm(model: nn.Module, layers: str) -> str:
+def _find_norm(model: nn.Module, layers: str) -> str | None:
     parent = layers.removesuffix(".{}").rpartition(".")[0]
     for name in FINAL_NORMS:
         path = f"{parent}.{name}" if parent else name
         if _module(model, path) is not None:
             return path
-    raise ModelError(f"The norm after the layers of {type(model).__name__} was not found: set `ln_f_module`.")
+    return None
 
 
 def _find_head(model: Any) -> str:

@@ -89,7 +89,9 @@ def load_model(
     target = resolve_device(device)
     if not isinstance(name, str | Path):
         try:
-            model, tokenizer = () if isinstance(name, Mapping) else name
+            if isinstance(name, Mapping):  # its keys would pass for the two
+                raise TypeError
+            model, tokenizer = name
         except (TypeError, ValueError):
             raise ModelError(
                 f"`model_name` must be a path, a hub name or a (model, tokenizer) pair, got {type(name).__name__}."
@@ -114,7 +116,8 @@ def load_model(
     else:
         loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, model_parallel)
     if not model_parallel:
-        loaded.model.to(target)
+        placed: Any = loaded.model
+        placed.to(target)
     return loaded
 
 
@@ -147,10 +150,11 @@ def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> Lo
     with _in_one_line(
         source, "Give a folder, a hub name, a .gguf file, or `smollm2-135m-instruct` for the embedded model."
     ):
-        model, loaded = AutoModelForCausalLM.from_pretrained(
+        found: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, device_map="auto" if model_parallel else None, output_loading_info=True,
             trust_remote_code=False, ignore_mismatched_sizes=True,
         )  # fmt: skip
+        model, loaded = found
     random = sorted({*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})
     if random:
         raise ModelError(
@@ -191,4 +195,5 @@ def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
             )
         base = load_model(base_name, device="cpu", dtype="auto")
         model = base.model if dtype == "auto" else base.model.to(dtype)
-        return LoadedModel(PeftModel.from_pretrained(model, str(folder)).eval(), base.tokenizer)
+        adapted: Any = PeftModel.from_pretrained(model, str(folder))
+        return LoadedModel(adapted.eval(), base.tokenizer)

@@ -31,7 +31,7 @@ MAX_PACKED = 2048
 def _groups_by_prefix(rows: Sequence[Sequence[int]]) -> list[list[int]]:
     """Group rows so that each group shares at least a third of its shortest row, adjacent in sorted order."""
     groups: list[list[int]] = []
-    for i in sorted(range(len(rows)), key=lambda j: rows[j]):
+    for i in sorted(range(len(rows)), key=lambda j: tuple(rows[j])):
         if groups:
             candidate = [*groups[-1], i]
             shared = shared_prefix_length([rows[j] for j in candidate])

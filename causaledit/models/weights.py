@@ -132,7 +132,7 @@ def rewriting(model: Any, names: Iterable[str]) -> Iterator[dict[str, torch.Tens
 
 
 @torch.no_grad()
-def revision_of(model: nn.Module, without: Sequence[str] = ()) -> str:
+def revision_of(model: Any, without: Sequence[str] = ()) -> str:
     """A revision of a model: its configuration and every weight that counts.
 
     Each weight enters by name, shape, type and exact integer sums over its bits, which neither the device nor the

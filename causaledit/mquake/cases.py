@@ -1,26 +1,29 @@
-"""MQuAKE cases: read, checked, chosen and grouped.
+"""MQuAKE cases: the schema of a case, and its one reader.
 
-All published forms are read: plain, -v2 and -T files, and the causal-enhanced ones (`article`,
-`rephrase_prompt`, `learning_prompt`, …). `target_new` may be a text or `{"str", "id"}`. Keys that only some
-files have are optional, and what is not needed here stays in `data` as it was.
+All published forms are read: plain, -v2 and -T files, the causal-enhanced ones (`article`, `rephrase_prompt`,
+`learning_prompt`, …) and AKEW's (`fact_new_uns`). Answers may be texts or `{"str", "id"}`. Keys that only some files
+have are optional, and what is not needed here stays in `data` as it was.
 
-Source: Zhong et al., MQuAKE (arXiv 2305.14795); the selection is that of the published CODE runs.
+Source: Zhong et al., MQuAKE (arXiv 2305.14795).
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import DatasetError, RequestError
 from causaledit.facts.requests import EditRequest, request_from_dict
+from causaledit.facts.rewrites import id_in, log_narrative_keys, rewrites_in, text_in
+from causaledit.facts.text import composed, normalise
 from causaledit.mquake.checks import check_cases, refuse
 from causaledit.support.files import load_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
 
@@ -37,33 +40,39 @@ class Hop:
 
 @dataclass(frozen=True)
 class CaseEdit:
-    """One edit of a case.
+    """One edit of a case: a request, and what the case knows beyond it.
 
     Attributes:
         request: The edit request (old answer always known).
         relation: Wikidata relation, or the cloze where the file names none.
         data: The `requested_rewrite` entry as it is in the file.
+        new_aliases: Further names of the new answer, from the new chain.
+        old_aliases: Further names of the old answer, from the old chain.
+        subject_id: Wikidata id of the subject, from the entry or from the case's triples.
     """
 
     request: EditRequest
     relation: str
     data: Mapping[str, Any]
+    new_aliases: tuple[str, ...] = ()
+    old_aliases: tuple[str, ...] = ()
+    subject_id: str | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What makes two edits the same: subject, relation, new answer."""
-        return (self.request.subject, self.relation, self.request.target_new)
+        return (*self.fact, composed(self.request.target_new))
 
     @property
     def fact(self) -> tuple[str, str]:
         """The fact that is changed: two edits of one fact contradict each other."""
-        return (self.request.subject, self.relation)
+        return (composed(self.request.subject), self.relation)
 
     def to_request(self, case_id: int | str) -> dict[str, Any]:
-        """The request as a method's `apply` gets it: everything the file says, answers and narrative as texts."""
+        """The request as passed to a method's `apply`: everything in the file, answers and narrative as texts."""
         request = self.request
         return {
-            **copy.deepcopy(dict(self.data)),  # whatever a method does to it
+            **copy.deepcopy(dict(self.data)),  # a copy, whatever a method does to it
             "case_id": case_id,
             "subject": request.subject,
             "prompt": request.prompt,
@@ -102,21 +111,18 @@ class Case:
     data: Mapping[str, Any]
 
     def edit_of_hop(self, hop: int) -> int | None:
-        """Index of the edit that made a hop of the new chain, or None where the hop is as before."""
+        """Index of the edit that made a hop of the new chain, or None where the hop is unchanged."""
+        asked = self.hops[hop]
+        forms = {normalise(asked.question), normalise(asked.cloze)} - {""}
         for index, edit in enumerate(self.edits):
             request = edit.request
-            asked = self.hops[hop]
-            if asked.answer == request.target_new and (
-                asked.question == request.question or asked.cloze.casefold() == request.cloze.casefold()
-            ):
+            own = {normalise(request.question or ""), normalise(request.cloze)}
+            if normalise(asked.answer) == normalise(request.target_new) and own & forms:
                 return index
         return None
 
 
-# ---- checking --------------------------------------------------------------------------------------
-
-
-# ---- reading ---------------------------------------------------------------------------------------
+# ---- reading a file --------------------------------------------------------------------------------
 def read_cases(path: str | Path, what: str = "--datatype") -> list[Mapping[str, Any]]:
     """The cases of a file as they are, unchecked but for the JSON.
 
@@ -129,6 +135,7 @@ def read_cases(path: str | Path, what: str = "--datatype") -> list[Mapping[str, 
         raise DatasetError(str(error)) from None
     if not isinstance(data, list) or not data:
         raise DatasetError(f"{what}: {str(path)!r}: {check_cases(data)[0]}.")
+    log_narrative_keys((r for case in data for r in _entries(case, "requested_rewrite")), str(path))
     return data
 
 
@@ -136,35 +143,107 @@ def parse_cases(data: Sequence[Mapping[str, Any]]) -> list[Case]:
     """Cases from checked data.
 
     Raises:
-        DatasetError: There is a problem after all; the first few are named.
+        DatasetError: There is still a problem; the first few are named.
     """
     refuse(check_cases(list(data)), "the data")
-    return [_case(case) for case in data]
+    return [read_case(case) for case in data]
 
 
-def _case(data: Mapping[str, Any]) -> Case:
-    def edit(rewrite: Mapping[str, Any]) -> CaseEdit:
-        request = request_from_dict(rewrite)
-        return CaseEdit(request, str(rewrite.get("relation_id") or request.prompt), rewrite)
+# ---- reading a case --------------------------------------------------------------------------------
+def read_case(data: Mapping[str, Any]) -> Case:
+    """One case; whatever is missing beside its edits reads as empty (`check_cases` says what is missing).
 
-    def hops(key: str) -> tuple[Hop, ...]:
-        return tuple(
-            Hop(h["question"].strip(), h["cloze"].strip(), h["answer"].strip(), tuple(h.get("answer_alias", ())))
-            for h in data.get(key) or ()
-        )
-
+    Raises:
+        DatasetError: An edit is unusable.
+    """
     return Case(
-        case_id=data["case_id"],
-        edits=tuple(edit(rewrite) for rewrite in data["requested_rewrite"]),
-        questions=tuple(question.strip() for question in data["questions"]),
-        answer=data["answer"].strip(),
-        answer_alias=tuple(data.get("answer_alias", ())),
-        new_answer=data["new_answer"].strip(),
-        new_answer_alias=tuple(data.get("new_answer_alias", ())),
-        hops=hops("new_single_hops"),
-        old_hops=hops("single_hops"),
+        case_id=data.get("case_id", ""),
+        edits=read_edits(data),
+        questions=_texts(data.get("questions")),
+        answer=text_in(data.get("answer")),
+        answer_alias=_texts(data.get("answer_alias")),
+        new_answer=text_in(data.get("new_answer")),
+        new_answer_alias=_texts(data.get("new_answer_alias")),
+        hops=read_hops(data, "new_single_hops"),
+        old_hops=read_hops(data, "single_hops"),
         data=data,
     )
+
+
+def read_edits(data: Mapping[str, Any]) -> tuple[CaseEdit, ...]:
+    """The edits of a case, with aliases from its chains and ids from its triples.
+
+    Raises:
+        DatasetError: There is none, or one is unusable; edits are counted from 1.
+    """
+    rewrites = data.get("requested_rewrite")
+    if not isinstance(rewrites, list | Mapping) or not rewrites:
+        raise DatasetError(f"`requested_rewrite` must be a list of edits, got {rewrites!r}")
+    new_hops, old_hops, ids = read_hops(data, "new_single_hops"), read_hops(data, "single_hops"), entity_ids(data)
+    edits = []
+    for number, rewrite in enumerate(rewrites_in([data]), start=1):
+        try:
+            request = request_from_dict(rewrite)
+        except RequestError as error:
+            raise DatasetError(f"edit {number}: {error}") from None
+        if not request.ground_truth:
+            raise DatasetError(f"edit {number}: `target_true` (the old answer) is missing")
+        edits.append(
+            CaseEdit(
+                request,
+                str(rewrite.get("relation_id") or request.prompt),
+                rewrite,
+                new_aliases=aliases_of(request.target_new, new_hops),
+                old_aliases=aliases_of(request.ground_truth, old_hops),
+                subject_id=id_in(rewrite.get("subject_id")) or ids.get(normalise(request.subject)),
+            )
+        )
+    return tuple(edits)
+
+
+def read_hops(data: Mapping[str, Any], key: str) -> tuple[Hop, ...]:
+    """The chain under `key`; entries that are not objects are left out."""
+    return tuple(
+        Hop(
+            text_in(hop.get("question")),
+            text_in(hop.get("cloze")),
+            text_in(hop.get("answer")),
+            _texts(hop.get("answer_alias")),
+        )
+        for hop in _entries(data, key)
+        if isinstance(hop, Mapping)
+    )
+
+
+def aliases_of(answer: str, hops: Iterable[Hop]) -> tuple[str, ...]:
+    """Every alias that a chain gives an answer, in order."""
+    own = normalise(answer)
+    return tuple(dict.fromkeys(alias for hop in hops if normalise(hop.answer) == own for alias in hop.answer_alias))
+
+
+def entity_ids(data: Mapping[str, Any]) -> dict[str, str]:
+    """Wikidata ids by normalised name, from a case's triples (a rewrite gives ids for its answers only)."""
+    found: dict[str, str] = {}
+    orig = data.get("orig")
+    if not isinstance(orig, Mapping):
+        return found
+    for key in ("triples", "new_triples"):
+        for ids, names in zip(_entries(orig, key), _entries(orig, f"{key}_labeled"), strict=False):
+            if isinstance(ids, list) and isinstance(names, list) and len(ids) == len(names) == 3:
+                for position in (0, 2):
+                    if isinstance(ids[position], str) and isinstance(names[position], str):
+                        found.setdefault(normalise(names[position]), ids[position])
+    return found
+
+
+def _entries(data: Any, key: str) -> list[Any]:
+    value = data.get(key) if isinstance(data, Mapping) else None
+    return value if isinstance(value, list) else []
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else ()
+    return tuple(text for text in map(text_in, values) if text)
 
 
 def describe_cases(data: Sequence[Mapping[str, Any]]) -> str:
@@ -177,9 +256,3 @@ def describe_cases(data: Sequence[Mapping[str, Any]]) -> str:
         f"{len({edit.key for edit in edits})} of them distinct, {sum(bool(e.request.narrative) for e in edits)} with a "
         "narrative"
     )
-
-
-# ---- choosing --------------------------------------------------------------------------------------
-
-
-# ---- grouping --------------------------------------------------------------------------------------

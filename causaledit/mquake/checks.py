@@ -1,4 +1,4 @@
-"""What is wrong with the cases of a file, each problem with its place."""
+"""Problems in the cases of a file, each with its place."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import DatasetError, RequestError
 from causaledit.facts.requests import answer_text, request_from_dict
+from causaledit.facts.rewrites import NARRATIVE_KEYS
+from causaledit.facts.text import composed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,7 +20,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Problem:
+class Flaw:
     """Something wrong in a file.
 
     Attributes:
@@ -37,24 +39,24 @@ class Problem:
         return ": ".join(part for part in (self.case, self.field, self.message) if part)
 
 
-def check_cases(data: Any) -> list[Problem]:
-    """Everything that is wrong in the content of an MQuAKE file, by case and field."""
+def check_cases(data: Any) -> list[Flaw]:
+    """All problems in the content of an MQuAKE file, by case and field."""
     if not isinstance(data, list):
-        return [Problem("the file", "", f"must hold a list of cases, got {type(data).__name__}")]
+        return [Flaw("the file", "", f"must hold a list of cases, got {type(data).__name__}")]
     if not data:
-        return [Problem("the file", "", "holds no case")]
+        return [Flaw("the file", "", "holds no case")]
     repeated = Counter(repr(case["case_id"]) for case in data if isinstance(case, Mapping) and "case_id" in case)
-    problems: list[Problem] = []
+    problems: list[Flaw] = []
     for index, case in enumerate(data):
         if not isinstance(case, Mapping):
-            problems.append(Problem(f"entry {index + 1}", "", f"must be an object, got {type(case).__name__}", index))
+            problems.append(Flaw(f"entry {index + 1}", "", f"must be an object, got {type(case).__name__}", index))
             continue
         known = "case_id" in case
         name = f"case {case['case_id']}" if known else f"entry {index + 1}"
         found = list(_case_problems(case))
         if known and repeated[repr(case["case_id"])] > 1:
             found.insert(0, ("case_id", f"{case['case_id']!r} occurs {repeated[repr(case['case_id'])]} times"))
-        problems += [Problem(name, field, message, index) for field, message in found]
+        problems += [Flaw(name, field, message, index) for field, message in found]
     return problems
 
 
@@ -119,7 +121,7 @@ def _edit_problems(rewrites: Any) -> Iterator[_Found]:
             "has no edit" if rewrites in (None, []) else f"must be a list of edits, got {rewrites!r}",
         )
         return
-    facts: set[tuple[Any, Any]] = set()
+    facts: set[tuple[str, str]] = set()
     for i, rewrite in enumerate(rewrites):
         field = f"requested_rewrite[{i}]"
         if not isinstance(rewrite, Mapping):
@@ -131,11 +133,11 @@ def _edit_problems(rewrites: Any) -> Iterator[_Found]:
             continue
         try:
             request_from_dict(rewrite)
-        except RequestError as error:  # whatever else the schema of requests refuses
+        except RequestError as error:  # anything else that the schema of requests refuses
             yield field, str(error).rstrip(".")
-        fact = (rewrite["subject"], rewrite.get("relation_id", rewrite["prompt"]))
+        fact = (composed(rewrite["subject"]), str(rewrite.get("relation_id") or rewrite["prompt"]))
         if fact in facts:
-            yield field, f"changes a fact that another edit of the case changes (subject {fact[0]!r})"
+            yield field, f"changes a fact that another edit of the case changes (subject {rewrite['subject']!r})"
         facts.add(fact)
 
 
@@ -150,12 +152,12 @@ def _rewrite_problems(rewrite: Mapping[str, Any], field: str) -> Iterator[_Found
             yield from _text(answer_text(rewrite.get(key), key), f"{field}.{key}")
         except RequestError as error:
             yield f"{field}.{key}", str(error).rstrip(".")
-    for key in ("question", "article", "narrative"):
+    for key in ("question", *NARRATIVE_KEYS):
         if rewrite.get(key) is not None:
             yield from _text(rewrite[key], f"{field}.{key}")
 
 
-def refuse(problems: Sequence[Problem], what: str) -> None:
+def refuse(problems: Sequence[Flaw], what: str) -> None:
     """Raise a `DatasetError` that lists the first problems, if there are any."""
     if problems:
         listed = "; ".join(str(problem) for problem in problems[:_SHOWN])

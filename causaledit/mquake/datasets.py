@@ -17,6 +17,7 @@ import httpx
 import tenacity
 
 from causaledit.errors import DatasetError, DownloadError, SaveError, did_you_mean
+from causaledit.facts.twins import twin_file, twin_of
 from causaledit.mquake.cases import read_cases
 from causaledit.mquake.checks import check_cases
 from causaledit.support.files import write_text
@@ -26,7 +27,7 @@ from causaledit.support.retries import RETRIED_STATUS, wait_as_asked
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from causaledit.mquake.checks import Problem
+    from causaledit.mquake.checks import Flaw
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Dataset:
     Attributes:
         file: Its name under the base URL and in the data folder.
         git_blob: Its git blob id at the pinned commit (SHA-1 of a header and the content).
-        sha256: Its SHA-256, or None where it was never seen by whoever wrote this table.
+        sha256: Its SHA-256, or None if the file was not available when this table was written.
     """
 
     file: str
@@ -57,7 +58,7 @@ DATASETS: dict[str, Dataset] = {
     "MQuAKE-CF-3k-v2": Dataset("MQuAKE-CF-3k-v2.json", "6cf0904341e9910ce702641c5a24547ce23ff1e2"),
     "MQuAKE-T": Dataset("MQuAKE-T.json", "afd89d0c8fe5e304f771bad88cc0ced611278fe0"),
 }
-# narratives are not published at a fixed address: these files are put in place by hand
+# narratives are not published at a fixed address: users put these files in place
 CAUSAL_ENHANCED = tuple(f"{name}-causal" for name in DATASETS)
 BUNDLED = "causaledit-mini"
 
@@ -88,7 +89,7 @@ def locate_dataset(datatype: str) -> LocatedDataset:
     if given.is_file():
         return LocatedDataset(given.stem, given)
     if given.suffix == ".json" or len(given.parts) > 1:
-        raise DatasetError(f"--datatype: the file {datatype!r} does not exist.")
+        raise DatasetError(f"--datatype: the file {datatype!r} does not exist.{twin_file(given)}")
     if datatype == BUNDLED:
         return LocatedDataset(BUNDLED, data_dir() / f"{BUNDLED}.json")
     kept = datasets_dir() / f"{datatype}.json"
@@ -104,28 +105,27 @@ def locate_dataset(datatype: str) -> LocatedDataset:
             f"your file, or put it at {str(kept)!r}."
         )
     known = [*DATASETS, *CAUSAL_ENHANCED, BUNDLED]
-    raise DatasetError(
-        f"There is no data set {datatype!r}.{did_you_mean(datatype, known)} Known: {', '.join(known)}; or give a path."
-    )
+    near = twin_of(datatype, known) or did_you_mean(datatype, known)
+    raise DatasetError(f"There is no data set {datatype!r}.{near} Known: {', '.join(known)}; or give a path.")
 
 
 # ---- fetching --------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class FetchedDataset:
-    """What a fetch gave.
+    """The result of a fetch.
 
     Attributes:
         path: The file.
         sha256: Of its content.
-        cases: How many it holds.
+        cases: Number of cases in it.
         problems: What `check_cases` found in it.
-        downloaded: False where an intact file was there already.
+        downloaded: False where an intact file was already there.
     """
 
     path: Path
     sha256: str
     cases: int
-    problems: list[Problem]
+    problems: list[Flaw]
     downloaded: bool
 
 
@@ -137,17 +137,17 @@ def fetch_dataset(
     progress: Callable[[int, int | None], None] | None = None,
     longest_wait: float = 30.0,
 ) -> FetchedDataset:
-    """Download a public file: resumed where it broke off, verified, and put in place by one rename.
+    """Download a public file, verify it and put it in place by one rename.
 
-    What arrived stays in a `.part` file beside the target, so that a later call goes on from there. Nothing
-    replaces a file before the new one is verified.
+    What has arrived stays in a `.part` file beside the target, from which a later call resumes. No file is replaced
+    before the new one is verified.
 
     Args:
         name: A key of `DATASETS`.
         base_url: The folder it is fetched from (a mirror, for example).
         folder: Where it is kept; by default `datasets_dir()`.
-        progress: Called with bytes so far and bytes in all (None where the server does not say).
-        longest_wait: Longest pause before another attempt, in seconds.
+        progress: Called with the bytes so far and the total (None where the server does not give it).
+        longest_wait: Longest pause before the next attempt, in seconds.
 
     Raises:
         DatasetError: The name is unknown.
@@ -157,7 +157,8 @@ def fetch_dataset(
     spec = DATASETS.get(name)
     if spec is None:
         raise DatasetError(
-            f"There is no public data set {name!r}.{did_you_mean(name, DATASETS)} Known: {', '.join(DATASETS)}."
+            f"There is no public data set {name!r}.{twin_of(name, DATASETS) or did_you_mean(name, DATASETS)} Known: "
+            f"{', '.join(DATASETS)}."
         )
     folder = (folder or datasets_dir()).expanduser()
     path, part = folder / spec.file, folder / f"{spec.file}.part"
@@ -169,7 +170,7 @@ def fetch_dataset(
         resumed = part.is_file() and part.stat().st_size > 0
         _download(url, part, progress, longest_wait)
         fault = _fault(part, spec)
-        if fault and resumed:  # what an earlier call left may be of another file
+        if fault and resumed:  # what an earlier call left may belong to another file
             logger.warning("%s does not match after resuming: fetching it whole", part)
             part.unlink()
             _download(url, part, progress, longest_wait)
@@ -234,10 +235,10 @@ def _download(url: str, part: Path, progress: Callable[[int, int | None], None] 
         kept = part.stat().st_size if part.is_file() else 0
         raise DownloadError(
             f"{url} could not be fetched after {ATTEMPTS} attempts: {str(error) or type(error).__name__}. Check the "
-            f"network{f'; the first {kept} bytes are kept, and the same command goes on from there' if kept else ''}."
+            f"network{f'; the first {kept} bytes are kept, and the same command resumes the download' if kept else ''}."
         ) from None
     except (httpx.InvalidURL, httpx.RequestError) as error:
-        raise DownloadError(f"{url!r} is no address that can be fetched: {error}.") from None
+        raise DownloadError(f"{url!r} is not an address that can be fetched: {error}.") from None
 
 
 def _reason(state: tenacity.RetryCallState) -> str:

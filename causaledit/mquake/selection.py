@@ -1,4 +1,4 @@
-"""Which cases are edited, and which of them together."""
+"""Which cases are edited, and which of them are edited together."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
-SHUFFLE_SEED = 70  # that of the published runs
+SHUFFLE_SEED = 70  # the seed of the published runs
 
 
 def select_cases(
@@ -33,10 +32,10 @@ def select_cases(
 
     Args:
         data: The cases as they are in the file.
-        hop: Only cases whose new chain has so many hops.
-        max_cases: At most so many.
-        seed: Of the shuffle.
-        skip_cases: Leave out so many of the chosen order's first.
+        hop: Only cases whose new chain has this number of hops.
+        max_cases: Largest number of cases.
+        seed: Seed of the shuffle.
+        skip_cases: Number of cases to skip at the beginning of the order.
 
     Returns:
         Indices into `data`, in the order of the run.
@@ -51,7 +50,7 @@ def select_cases(
     if hop is not None:
         if hop not in by_hops:
             counts = ", ".join(f"{n} hops: {len(by_hops[n])}" for n in sorted(by_hops))
-            raise DatasetError(f"--hop {hop}: no case has so many hops (there are {counts}).")
+            raise DatasetError(f"--hop {hop}: no case has that number of hops (cases in the file: {counts}).")
         by_hops = {hop: by_hops[hop]}
     for indices in by_hops.values():
         random.Random(seed).shuffle(indices)
@@ -92,7 +91,7 @@ def group_in_batches(cases: Sequence[Case], size: int) -> list[Group]:
     while len(unplaced) >= size:
         batch = _fill(cases, unplaced, size)
         if len(batch) < size:
-            break  # what remains contradicts itself
+            break  # the remaining edits contradict each other
         inside = [case for case in cases if all(edit.key in batch for edit in case.edits)]
         groups.append(Group(tuple(batch.values()), tuple(inside)))
         for key in batch:
@@ -129,8 +128,12 @@ def _fill(cases: Sequence[Case], unplaced: Mapping[_Key, CaseEdit], size: int) -
     return batch
 
 
-def _refuse_bad_cases(data: Sequence[Any], chosen: set[int], dataset: LocatedDataset) -> None:
-    """Problems of chosen cases and repeated ids end the run here; other cases' are only mentioned."""
+def refuse_bad_cases(data: Sequence[Any], chosen: set[int], dataset: LocatedDataset) -> None:
+    """Refuse a run for problems in the chosen cases and for repeated ids; warn of problems in the other cases.
+
+    Raises:
+        DatasetError: A chosen case has a problem; the first few are named.
+    """
     problems = check_cases(list(data))
     fatal = [p for p in problems if p.index is None or p.index in chosen or p.field == "case_id"]
     refuse(fatal, f"--datatype {dataset.name!r}")

@@ -1,7 +1,7 @@
-"""How good are a file's narratives? Rule checks, and what each does to a model that reads it.
+"""How good are a file's narratives? Rule checks, and the effect of each on a model that reads it.
 
-A narrative that does not move its own model is useless: with it in the context, the log-odds of the new
-answer over the old one must be higher than without it.
+A narrative without an effect on the model is useless: with it in the context, the log-odds of the new answer over the
+old one must be higher than without it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from causaledit.facts.text import word_count
 from causaledit.narratives.check import rule_failures
 from causaledit.support.statistics import wilson
 
@@ -26,11 +27,11 @@ EDITS_PER_BATCH = 4
 
 @dataclass
 class NarrativeAudit:
-    """The figures of one narrative. Log-odds are natural logarithms of p(new answer) / p(old answer).
+    """The measurements of one narrative. Log-odds are natural logarithms of p(new answer) / p(old answer).
 
     Attributes:
         words: Its length; 0 where there is no narrative.
-        failures: What the rules have against it.
+        failures: The rules that it breaks.
         log_odds_without, log_odds_with: Closed-book and with the narrative before the question; None
             without a model.
     """
@@ -62,7 +63,7 @@ def audit_rules(cases: Sequence[ScaffoldCase]) -> list[NarrativeAudit]:
         for index, edit in enumerate(case.edits, start=1):
             text = edit.narrative or ""
             failures = rule_failures(edit, text) if text else ["there is no narrative"]
-            audits.append(NarrativeAudit(case.case_id, index, edit.subject.name, len(text.split()), failures))
+            audits.append(NarrativeAudit(case.case_id, index, edit.subject.name, word_count(text), failures))
     return audits
 
 
@@ -77,7 +78,7 @@ def audit_with_model(
     """Fill in the log-odds of every narrative, in batches whose shared contexts are read once.
 
     The prompt is chat-rendered: the question as the user's turn (the narrative before it, or not), the
-    edit's cloze opening the assistant's; scored is the answer that follows.
+    edit's cloze opening the assistant's turn; the answer that follows is scored.
 
     Args:
         audits: As from `audit_rules` on the same cases.
@@ -85,7 +86,7 @@ def audit_with_model(
     """
     edits = [edit for case in cases for edit in case.edits]
     rows = [(edit, audit) for edit, audit in zip(edits, audits, strict=True) if edit.narrative]
-    # alike in length, so that a batch holds little padding
+    # of similar length, so that a batch holds little padding
     rows.sort(key=lambda row: len(row[0].narrative or ""))
     for start in range(0, len(rows), EDITS_PER_BATCH):
         batch = rows[start : start + EDITS_PER_BATCH]

@@ -1,6 +1,6 @@
 """The cases a scaffold works on: MQuAKE files, read so that they can be given back byte for byte.
 
-What is wrong with one case is a `Problem` of that case; the others go on.
+A fault in a case is a `Problem` of that case alone; the other cases are used.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from causaledit.errors import RequestError, ScaffoldError
-from causaledit.facts.answers import normalise
-from causaledit.facts.requests import EditRequest, request_from_dict
+from causaledit.errors import DatasetError, ScaffoldError
+from causaledit.facts.answers import long_names
+from causaledit.facts.rewrites import id_in, log_narrative_keys
+from causaledit.facts.text import normalise
+from causaledit.facts.twins import twin_file
+from causaledit.mquake.cases import CaseEdit, read_edits
 from causaledit.narratives.verbatim import json_items
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-# a shorter alias ("US", "it") is too easily another word
-SHORTEST_ALIAS = 4
+    from causaledit.facts.requests import EditRequest
 
 
 class Problem(NamedTuple):
-    """Something that is missing in the result: which item, at which stage, and why."""
+    """Something missing from the result: which item, at which stage, and why."""
 
     item: str
     stage: str
@@ -47,13 +47,13 @@ class Entity:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The name and every alias long enough to be told from ordinary words."""
-        return (self.name, *(a for a in self.aliases if len(a) >= SHORTEST_ALIAS))
+        """The name and every alias long enough not to be an ordinary word."""
+        return (self.name, *long_names(self.aliases))
 
 
 @dataclasses.dataclass(frozen=True)
 class ScaffoldEdit:
-    """One fact that needs a narrative.
+    """One fact that needs a narrative: an edit as its writer and its checks see it, with entities for answers.
 
     Attributes:
         prompt: The cloze with `{}` for the subject.
@@ -81,22 +81,25 @@ class ScaffoldEdit:
         """The cloze with the subject filled in."""
         return self.prompt.replace("{}", self.subject.name)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the three entities."""
+        return (*self.subject.names, *self.old.names, *self.new.names)
+
     @classmethod
-    def from_request(cls, request: EditRequest, data: Mapping[str, Any] | None = None) -> ScaffoldEdit:
-        """Take over a checked request; `data` is the MQuAKE rewrite it was read from, for the ids."""
-        data = data or {}
+    def from_request(cls, request: EditRequest) -> ScaffoldEdit:
+        """An edit of which only its request is known."""
+        return cls.from_case_edit(CaseEdit(request, request.prompt, {}))
 
-        def entity(name: str, key: str) -> Entity:
-            value = data.get(key)
-            found = value.get("id") if isinstance(value, dict) else None
-            return Entity(name, found if isinstance(found, str) and found.strip() else None)
-
-        subject_id = data.get("subject_id")
+    @classmethod
+    def from_case_edit(cls, edit: CaseEdit) -> ScaffoldEdit:
+        """An edit of a case: with ids and aliases where the case has them."""
+        request, data = edit.request, edit.data
         relation = data.get("relation_id")
         return cls(
-            subject=Entity(request.subject, subject_id if isinstance(subject_id, str) and subject_id else None),
-            old=entity(request.ground_truth or "", "target_true"),
-            new=entity(request.target_new, "target_new"),
+            subject=Entity(request.subject, edit.subject_id),
+            old=Entity(request.ground_truth or "", id_in(data.get("target_true")), edit.old_aliases),
+            new=Entity(request.target_new, id_in(data.get("target_new")), edit.new_aliases),
             prompt=request.prompt,
             question=request.question,
             relation_id=relation if isinstance(relation, str) and relation.strip() else None,
@@ -125,106 +128,73 @@ def read_cases(path: str | Path, *, limit: int | None = None) -> CaseFile:
     """Read an MQuAKE file.
 
     Args:
-        limit: Take the first so many cases only.
+        limit: Number of cases to take, from the beginning of the file; None takes all.
 
     Raises:
         ScaffoldError: The file is missing, is no UTF-8 JSON, or is not a list of cases.
     """
     path = Path(path).expanduser()
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise ScaffoldError(f"--mquake_file: the file {str(path)!r} does not exist.") from None
-    except OSError as error:
-        raise ScaffoldError(f"--mquake_file: {str(path)!r} cannot be read ({error.strerror}).") from None
+        text = read_bytes(path, "--mquake_file").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ScaffoldError(f"--mquake_file: {str(path)!r} is not UTF-8 text ({error.reason}).") from None
     return parse_cases(text, str(path), limit=limit)
 
 
+def read_bytes(path: Path, option: str) -> bytes:
+    """The content of an input file.
+
+    Raises:
+        ScaffoldError: It is missing or cannot be read; `option` is the argument that names it.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ScaffoldError(f"{option}: the file {str(path)!r} does not exist.{twin_file(path)}") from None
+    except OSError as error:
+        raise ScaffoldError(f"{option}: {str(path)!r} cannot be read ({error.strerror}).") from None
+
+
 def parse_cases(text: str, where: str, *, limit: int | None = None) -> CaseFile:
     """Read cases from the text of a JSON list; see `read_cases`."""
     try:
-        json.loads(text)  # the whole file must be sound before a part of it is used
+        json.loads(text)  # the whole file must be valid before a part of it is used
         items = list(json_items(text))
     except ValueError as error:
         raise ScaffoldError(f"{where!r} is not a JSON list of MQuAKE cases ({error}).") from None
     if not items:
         raise ScaffoldError(f"{where!r} holds no case.")
     items = items[:limit]
-    seen = Counter(_id_of(data) for data, _ in items if isinstance(data, dict))
-    cases, problems, done = [], [], set()
+    seen = Counter(_id_of(data) for data, _ in items)
+    cases: dict[int | str, ScaffoldCase] = {}
+    problems = []
     for number, (data, raw) in enumerate(items, start=1):
-        case_id = _id_of(data) if isinstance(data, dict) else None
+        case_id = _id_of(data)
         item = f"case {case_id}" if case_id is not None else f"case number {number}"
-        if case_id is not None and case_id in done:
+        if case_id is not None and case_id in cases:
             problems.append(Problem(item, "read", f"this case_id occurs {seen[case_id]} times; the first one is used"))
             continue
         try:
-            edits = _edits_of(data, case_id)
-        except ScaffoldError as error:
+            case = _case(data, case_id, raw)
+        except (ScaffoldError, DatasetError) as error:
             problems.append(Problem(item, "read", str(error)))
             continue
-        done.add(case_id)
-        cases.append(ScaffoldCase(case_id, edits, data, raw))
-    return CaseFile(cases, problems)
+        cases[case.case_id] = case
+    log_narrative_keys((e for case in cases.values() for e in case.data["requested_rewrite"]), where)
+    return CaseFile(list(cases.values()), problems)
 
 
-def _id_of(data: Mapping[str, Any]) -> Any:
-    value = data.get("case_id")
+def _id_of(data: Any) -> int | str | None:
+    value = data.get("case_id") if isinstance(data, dict) else None
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None
 
 
-def _edits_of(data: Any, case_id: Any) -> tuple[ScaffoldEdit, ...]:
+def _case(data: Any, case_id: int | str | None, raw: str) -> ScaffoldCase:
     if not isinstance(data, dict):
         raise ScaffoldError(f"a case must be an object, got {type(data).__name__}")
     if case_id is None:
         raise ScaffoldError("`case_id` is missing or is neither a number nor a text")
-    rewrites = data.get("requested_rewrite")
-    if not isinstance(rewrites, list) or not rewrites:
-        raise ScaffoldError(f"`requested_rewrite` must be a list of edits, got {rewrites!r}")
-    edits = []
-    ids = _subject_ids(data)
-    for number, rewrite in enumerate(rewrites, start=1):
-        try:
-            request = request_from_dict(rewrite)
-        except RequestError as error:
-            raise ScaffoldError(f"edit {number}: {error}") from None
-        if not request.ground_truth:
-            raise ScaffoldError(f"edit {number}: `target_true` (the old answer) is missing")
-        edit = ScaffoldEdit.from_request(request, rewrite)
-        subject = edit.subject if edit.subject.id else Entity(edit.subject.name, ids.get(edit.subject.name))
-        edits.append(
-            dataclasses.replace(
-                edit,
-                subject=subject,
-                old=dataclasses.replace(edit.old, aliases=_aliases(data.get("single_hops"), edit.old.name)),
-                new=dataclasses.replace(edit.new, aliases=_aliases(data.get("new_single_hops"), edit.new.name)),
-            )
-        )
-    return tuple(edits)
-
-
-def _subject_ids(data: Mapping[str, Any]) -> dict[str, str]:
-    """Ids of names in the triples (a rewrite gives ids for its answers only)."""
-    found: dict[str, str] = {}
-    orig = data.get("orig")
-    if not isinstance(orig, dict):
-        return found
-    for ids_key, names_key in (("triples", "triples_labeled"), ("new_triples", "new_triples_labeled")):
-        for ids, names in zip(orig.get(ids_key) or (), orig.get(names_key) or (), strict=False):
-            if isinstance(ids, list) and isinstance(names, list) and len(ids) == len(names) == 3:
-                for position in (0, 2):
-                    if isinstance(ids[position], str) and isinstance(names[position], str):
-                        found.setdefault(names[position], ids[position])
-    return found
-
-
-def _aliases(hops: Any, answer: str) -> tuple[str, ...]:
-    for hop in hops if isinstance(hops, list) else ():
-        if isinstance(hop, dict) and hop.get("answer") == answer and isinstance(hop.get("answer_alias"), list):
-            return tuple(a for a in hop["answer_alias"] if isinstance(a, str))
-    return ()
-
-
-# ---- JSON text, cut into its parts -----------------------------------------------------------------
+    if not isinstance(data.get("requested_rewrite"), list):
+        raise ScaffoldError(f"`requested_rewrite` must be a list of edits, got {data.get('requested_rewrite')!r}")
+    edits = tuple(ScaffoldEdit.from_case_edit(edit) for edit in read_edits(data))
+    return ScaffoldCase(case_id, edits, data, raw)

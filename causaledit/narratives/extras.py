@@ -1,7 +1,7 @@
 """Optional stage: paraphrases, locality questions and learning questions (CAKE) for every edit.
 
 Paraphrases and learning questions come from a model where there is one, else from templates. Locality
-questions always come from what is known, never from a model: an answer nobody checked is no yardstick.
+questions always come from known facts, never from a model: an unchecked answer cannot serve as a reference.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import LLMError
-from causaledit.facts.answers import mentions, normalise
+from causaledit.facts.answers import mentions
+from causaledit.facts.text import normalise
+from causaledit.mquake.cases import read_hops
 from causaledit.narratives.cases import Problem
 from causaledit.narratives.generate import facts_text
 
@@ -87,21 +89,21 @@ class ExtrasWriter:
         """Per relation, facts that no case edits: (subject, question, answer) by question."""
         found: dict[str, dict[str, tuple[str, str, str]]] = {}
         for case in cases:
-            triples = (case.data.get("orig") or {}).get("triples") or []
-            labels = (case.data.get("orig") or {}).get("triples_labeled") or []
-            hops = case.data.get("single_hops") or []
-            if not (isinstance(hops, list) and len(hops) == len(triples) == len(labels)):
+            orig = case.data.get("orig")
+            orig = orig if isinstance(orig, dict) else {}
+            triples, labels = orig.get("triples") or [], orig.get("triples_labeled") or []
+            hops = read_hops(case.data, "single_hops")
+            if not len(hops) == len(triples) == len(labels):
                 continue
             for hop, triple, label in zip(hops, triples, labels, strict=True):
-                question = normalise(str(hop.get("question", "")))
+                question = normalise(hop.question)
                 if question and question not in self._edited and len(triple) == len(label) == 3:
-                    found.setdefault(str(triple[1]), {}).setdefault(
-                        question, (str(label[0]), hop["question"], hop["answer"])
-                    )
+                    facts = found.setdefault(str(triple[1]), {})
+                    facts.setdefault(question, (str(label[0]), hop.question, hop.answer))
         return found
 
     def write(self, case: ScaffoldCase, index: int) -> tuple[dict[str, Any], list[Problem]]:
-        """The extra members of one edit, and what could not be had.
+        """The extra members of one edit, and what is missing.
 
         Raises:
             LLMError: The endpoint cannot be used.

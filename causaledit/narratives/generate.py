@@ -1,7 +1,7 @@
-"""Stage 2 and 3, generate and check: write a narrative, check it, write it again with the reason.
+"""The stages generate and check: write a narrative, check it and, if it fails, rewrite it with the reason in view.
 
-Three writers, one interface: a chat endpoint, a local chat model, templates. Every text a model is shown
-was written for this project; a change raises `PROMPT_VERSION`.
+Three writers share one interface: a chat endpoint, a local chat model, templates. Any change to a prompt raises
+`PROMPT_VERSION`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from causaledit.errors import CausalEditError, ContentFilterError, ScaffoldError
+from causaledit.facts.text import unquoted, whole_sentences
 from causaledit.narratives.check import Check, rule_failures
 from causaledit.narratives.wikidata import PROPERTIES
 
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
 
     from causaledit.models.chat import Messages
     from causaledit.narratives.cases import Entity, ScaffoldEdit
-    from causaledit.narratives.check import Verifier
     from causaledit.narratives.ground import Grounding
     from causaledit.narratives.templates import TemplateBank
+    from causaledit.narratives.verify import Verifier
     from causaledit.support.chat_endpoint import ChatClient
     from causaledit.support.costs import TokenCount
 
@@ -63,16 +64,16 @@ class Draft:
 
 
 class Writer(Protocol):
-    """Writes narratives. `name` says who or what does."""
+    """Writes narratives; `name` is the model's name, or "template"."""
 
     name: str
 
     def write(self, drafts: Sequence[Draft]) -> list[str | CausalEditError]:
-        """One text per draft, or why there is none (an error that another try would not mend)."""
+        """One text per draft, or why there is none (an error that another attempt would not fix)."""
 
 
 def facts_text(edit: ScaffoldEdit, grounding: Grounding | None) -> str:
-    """What is known of the edit's entities, as lines; never the edited relation of the subject."""
+    """What is known about the edit's entities, one line each; the subject's edited relation is left out."""
     if grounding is None:
         return ""
     lines = []
@@ -92,7 +93,7 @@ def facts_text(edit: ScaffoldEdit, grounding: Grounding | None) -> str:
 
 
 def narrative_messages(draft: Draft, facts: str = "") -> Messages:
-    """What a model is asked for; after a failed try, with that text and what was wrong with it."""
+    """The prompt for a narrative; after a failed try, with that text and what was wrong with it."""
     edit = draft.edit
     values = {
         "subject": edit.subject.name,
@@ -113,10 +114,7 @@ def narrative_messages(draft: Draft, facts: str = "") -> Messages:
 
 def clean_text(text: str) -> str:
     """One paragraph: white space folded, surrounding quotation marks dropped. Anything else is left to the rules."""
-    text = " ".join(text.split())
-    if len(text) > 1 and text[0] in "\"“'" and text[-1] in "\"”'":
-        text = text[1:-1].strip()
-    return text
+    return unquoted(" ".join(text.split()))
 
 
 class ChatWriter:
@@ -160,10 +158,10 @@ class LocalWriter:
         self._generate, self._grounding, self._max_new_tokens = generate, grounding, max_new_tokens
 
     def write(self, drafts: Sequence[Draft]) -> list[str | CausalEditError]:
-        """See `Writer.write`. Whatever follows the last whole sentence is dropped, as the length is capped."""
+        """See `Writer.write`. The length is limited, so a fragment after the last whole sentence is dropped."""
         conversations = [narrative_messages(d, facts_text(d.edit, self._grounding)) for d in drafts]
         texts = (clean_text(t) for t in self._generate(conversations, self._max_new_tokens))
-        return [t[: max(t.rfind(mark) for mark in ".!?") + 1] for t in texts]
+        return [whole_sentences(text) for text in texts]
 
 
 class TemplateWriter:
@@ -216,12 +214,12 @@ def produce(
     """Write and check narratives until each passes or its tries are used up.
 
     Args:
-        edits: What needs a narrative; local models take them as one batch.
-        verifier: Asked about what passed the rules; None leaves it at the rules.
+        edits: Edits that need a narrative; a local model writes them as one batch.
+        verifier: Judges what passed the rules; None checks by the rules alone.
         max_attempts: Tries per edit.
 
     Returns:
-        One outcome per edit. What never passed is marked so; it is not accepted.
+        One outcome per edit; a narrative that never passed has a failed check.
 
     Raises:
         LLMError: The endpoint cannot be used.

@@ -1,8 +1,4 @@
-"""Stage 1, ground: what Wikidata says of an edit's entities.
-
-The public API is asked politely: 50 ids a call, calls spaced in time, a user agent with a contact,
-`maxlag`, back-off that heeds `Retry-After`. What came back is kept on disk, with its age.
-"""
+"""The ground stage: what Wikidata says about the entities of an edit."""
 
 from __future__ import annotations
 
@@ -10,7 +6,7 @@ import logging
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from causaledit.narratives.wikidata import BATCH, GroundingError, Wikidata, _text, read_claims
+from causaledit.narratives.wikidata import BATCH, GroundingError, Wikidata, english_text, read_claims
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,11 +19,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EntityInfo:
-    """What is known of one entity.
+    """What is known about one entity.
 
     Attributes:
         key: As in `Entity.key`: the id or name it was asked by.
-        id: Its present id (another one than asked for, after a redirect).
+        id: Its present id (different from the one asked for after a redirect).
         facts: Up to three values per property id, as readable text, current ones first.
         missing: Why there is nothing; empty where there is something.
     """
@@ -62,9 +58,6 @@ class Grounding:
         """Why nothing is known of an entity; empty where something is."""
         info = self._found.get(entity.key)
         return "it was not looked up" if info is None else info.missing
-
-
-# ---- reading the API's format ------------------------------------------------------------------------
 
 
 def ground(
@@ -113,12 +106,13 @@ def _look_up(batch: Sequence[Entity], wikidata: Wikidata) -> list[EntityInfo]:
     entities = wikidata.entities([id_ for id_ in ids.values() if id_])
     claims = {id_: read_claims(entity) for id_, entity in entities.items() if entity}
     values = {v["id"] for facts in claims.values() for vs in facts.values() for v in vs if isinstance(v, dict)}
-    labels = {id_: _text(e, "labels") for id_, e in wikidata.entities(sorted(values), labels_only=True).items() if e}
+    named = wikidata.entities(sorted(values), labels_only=True)
+    labels = {id_: english_text(entity, "labels") for id_, entity in named.items() if entity}
     infos = []
     for asked in batch:
         id_ = ids[asked.key]
         entity = entities.get(id_) if id_ else None
-        if entity is None:
+        if id_ is None or entity is None:
             why = f"Wikidata has no entity {asked.id}" if asked.id else f"no entity is called {asked.name!r}"
             if wikidata.offline and (id_ is None or id_ not in entities):
                 why = "it is not in the cache, and --offline was given"
@@ -133,8 +127,8 @@ def _look_up(batch: Sequence[Entity], wikidata: Wikidata) -> list[EntityInfo]:
         aliases = tuple(a["value"] for a in (entity.get("aliases") or {}).get("en", ()) if isinstance(a, dict))
         infos.append(
             EntityInfo(
-                asked.key, entity.get("id") or id_, _text(entity, "labels") or asked.name,
-                _text(entity, "descriptions"), aliases, facts,
+                asked.key, entity.get("id") or id_, english_text(entity, "labels") or asked.name,
+                english_text(entity, "descriptions"), aliases, facts,
             )
         )  # fmt: skip
     return infos

@@ -1,7 +1,7 @@
-"""Stage 4, merge: narratives into the cases, in the causal-enhanced MQuAKE form.
+"""The merge stage: narratives go into the cases, in the causal-enhanced MQuAKE form.
 
-Every byte of a case's own text is kept; members are added to its edits. A case of which a narrative is
-missing is left out and reported: a file that looks whole is whole.
+Every byte of a case's own text is kept; members are added to its edits. A case that lacks a narrative is left out and
+reported, so that every case in the merged file is complete.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
-from causaledit.facts.answers import normalise
+from causaledit.facts.text import normalise
 from causaledit.narratives.cases import Problem
 from causaledit.narratives.verbatim import with_fields
 from causaledit.support.files import write_text
@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 
 
 def with_related_facts(cases: Sequence[ScaffoldCase], bank: TemplateBank) -> list[ScaffoldCase]:
-    """Let the edits of a case know each other where they share an entity.
+    """Give edits of one case that share an entity each other's new facts, as sentences.
 
-    Each gets the others' new facts as sentences, so that two narratives about one subject do not contradict
-    each other.
+    Two narratives about one subject then do not contradict each other.
     """
     related = []
     for case in cases:

@@ -1,4 +1,4 @@
-"""Facts that are not MQuAKE: a CSV or JSON-lines file becomes MQuAKE-like cases, one per fact."""
+"""Facts that are not in MQuAKE form: a CSV or JSON-lines file becomes MQuAKE-like cases, one per fact."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import RequestError, ScaffoldError, did_you_mean
 from causaledit.facts.requests import request_from_dict
-from causaledit.narratives.cases import CaseFile, Problem, parse_cases
+from causaledit.facts.text import normalise
+from causaledit.narratives.cases import CaseFile, Problem, parse_cases, read_bytes
 from causaledit.narratives.templates import TemplateBank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-# column → other names it goes by
+# column → its other names
 COLUMNS: dict[str, tuple[str, ...]] = {
     "subject": (),
     "old": ("old_answer", "target_true", "ground_truth"),
@@ -38,7 +39,7 @@ def read_facts(path: str | Path, *, limit: int | None = None) -> CaseFile:
 
     Columns (or keys): `subject`, `old`, `new`, and `prompt` (a cloze with `{}` or the subject in it) or
     `relation_id` (a Wikidata property the templates know); optional `question`, `subject_id`, `old_id`,
-    `new_id`, `case_id`. CSV may be separated by comma, semicolon or tab, in UTF-8 or in UTF-16 with a mark.
+    `new_id`, `case_id`. CSV may be separated by comma, semicolon or tab, in UTF-8 or in UTF-16 with a byte-order mark.
 
     Raises:
         ScaffoldError: The file is missing, in another encoding, without a needed column, or empty.
@@ -71,16 +72,11 @@ def read_facts(path: str | Path, *, limit: int | None = None) -> CaseFile:
 
 
 def _decode(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise ScaffoldError(f"--facts: the file {str(path)!r} does not exist.") from None
-    except OSError as error:
-        raise ScaffoldError(f"--facts: {str(path)!r} cannot be read ({error.strerror}).") from None
+    raw = read_bytes(path, "--facts")
     marked = raw[:2] in (b"\xff\xfe", b"\xfe\xff")
     if b"\x00" in raw and not marked:
         raise ScaffoldError(
-            f"--facts: {str(path)!r} holds zero bytes; it may be UTF-16 without a mark: save it as UTF-8."
+            f"--facts: {str(path)!r} holds zero bytes; it may be UTF-16 without a byte-order mark: save it as UTF-8."
         )
     try:
         return raw.decode("utf-16" if marked else "utf-8-sig")
@@ -95,7 +91,7 @@ def _decode(path: Path) -> str:
 def _canonical(names: list[str]) -> dict[str, str]:
     """The given column names mapped to ours."""
     known = {alias: column for column, aliases in COLUMNS.items() for alias in (column, *aliases)}
-    return {name: known[name.strip().lower()] for name in names if name and name.strip().lower() in known}
+    return {name: known[normalise(name)] for name in names if name and normalise(name) in known}
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
@@ -125,7 +121,7 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any] | str
             row = dict(zip(names, cells, strict=True))
             yield where, {columns[name]: value.strip() for name, value in row.items() if name in columns}
     except csv.Error as error:
-        raise ScaffoldError(f"--facts: {str(path)!r} is no sound CSV (line {reader.line_num}: {error}).") from None
+        raise ScaffoldError(f"--facts: {str(path)!r} is not valid CSV (line {reader.line_num}: {error}).") from None
 
 
 def _jsonl_rows(text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:

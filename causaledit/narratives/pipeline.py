@@ -1,6 +1,6 @@
-"""The stages in order, each with a file of its own, so that a run that was stopped goes on where it was.
+"""The stages in order, each with a file of its own, so that a run that was stopped resumes where it was.
 
-Whatever fails, fails for one item: it is listed at the end, and what is done is kept.
+A failure concerns one item: it is listed at the end, and what is done is kept.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from causaledit.narratives.cases import CaseFile, ScaffoldCase, ScaffoldEdit
-    from causaledit.narratives.check import Verifier
     from causaledit.narratives.generate import Writer, Written
+    from causaledit.narratives.verify import Verifier
     from causaledit.narratives.wikidata import Wikidata
     from causaledit.support.chat_endpoint import ChatClient
     from causaledit.support.progress import ProgressSink
 
-# an endpoint that failed for this many edits in a row is not asked again
+# an endpoint that failed for this many consecutive edits is not called again
 GIVE_UP_AFTER = 3
 
 
@@ -98,7 +98,7 @@ def run_scaffold(
         file: The cases, and what was wrong with others.
         make_writer: Gives the writer, once the entities are grounded.
         verifier: None leaves checking to the rules.
-        wikidata: None takes what the grounding file holds and asks for nothing.
+        wikidata: None uses what the grounding file holds and asks for nothing.
         extras_client: Writes paraphrases and learning questions; None takes templates.
         on_stop: Called on Ctrl-C, so that waiting calls end.
 
@@ -107,7 +107,7 @@ def run_scaffold(
 
     Raises:
         SaveError: A file cannot be written.
-        ScaffoldError: A stage's file is not one of ours.
+        ScaffoldError: A stage's file was not written by this command.
     """
     stores = {
         "grounding": JsonlStore(files.grounding, "--grounding_info_file"),

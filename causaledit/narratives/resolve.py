@@ -1,8 +1,8 @@
 """Where an edit's narrative and old answer come from.
 
-Data flow: request → **narrative** → bootstrap → … A narrative is taken from the request, else from the
-file named in the hyper-parameters, else written by the model itself and checked, else built from
-templates (both by the scaffold's stages); which one it was is reported.
+Data flow: request → **narrative** → bootstrap → … A narrative is taken from the request, else from the file named in
+the hyper-parameters, else written by the model itself and checked, else built from templates (the last two through the
+scaffold's stages); the source is reported.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from causaledit.errors import RequestError
-from causaledit.facts.answers import mentions, normalise
-from causaledit.facts.requests import EditRequest, requests_from_data
+from causaledit.facts.answers import mentions
+from causaledit.facts.rewrites import NARRATIVE_KEYS, first_of, log_narrative_keys, read_rewrite, rewrites_in
+from causaledit.facts.text import bare_sentence, normalise, sentences
 from causaledit.models.chat import render, user
 from causaledit.models.generation import generate_texts
 from causaledit.narratives.cases import ScaffoldEdit
@@ -25,6 +27,7 @@ from causaledit.support.files import load_json
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.models.chat import Messages
     from causaledit.support.costs import TokenCount
 
@@ -42,15 +45,43 @@ class ResolvedEdit(NamedTuple):
 
 
 def load_narratives(path: str) -> dict[tuple[str, str], str]:
-    """Read narratives from a JSON file of requests, rewrites or whole MQuAKE cases.
+    """Read a JSON file of narratives: whole MQuAKE cases, rewrites, requests, or `{subject, target_new, narrative}`.
+
+    Entries without a narrative are skipped. The narrative may also be called `article` or `fact_new_uns`.
 
     Returns:
         Narratives by (subject, new answer), both normalised.
+
+    Raises:
+        RequestError: The file cannot be read, holds no narrative, or has an entry whose narrative belongs to no edit;
+            the message names the file and the entry, counted from 1 over all edits.
     """
-    requests = requests_from_data(load_json(path, "`narrative_file`"))
-    found = {(normalise(r.subject), normalise(r.target_new)): r.narrative for r in requests if r.narrative}
+    what = f"`narrative_file` ({path!r})"
+    data = load_json(path, "`narrative_file`")
+    try:
+        entries = rewrites_in(data)
+    except RequestError as error:
+        raise RequestError(f"{what}: {error}") from None
+    found: dict[tuple[str, str], str] = {}
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, Mapping):
+            raise RequestError(f"{what}, entry {number}: must be an object, got {entry!r}.")
+        narrative = first_of(entry, NARRATIVE_KEYS)
+        if narrative is None:
+            continue
+        read = read_rewrite(entry)
+        if not read.narrative:
+            raise RequestError(f"{what}, entry {number}: the narrative must be a text, got {narrative!r}.")
+        for field in ("subject", "target_new"):
+            if not getattr(read, field):
+                raise RequestError(
+                    f"{what}, entry {number}: `{field}` is missing or not a text ({entry.get(field)!r}): a narrative "
+                    "is looked up by its edit's `subject` and `target_new`."
+                )
+        found[normalise(read.subject), normalise(read.target_new)] = read.narrative
     if not found:
-        raise RequestError(f"`narrative_file` ({path!r}) holds no narrative (`article` or `narrative`).")
+        raise RequestError(f"{what} holds no narrative ({', '.join(f'`{key}`' for key in NARRATIVE_KEYS)}).")
+    log_narrative_keys(entries, path)
     return found
 
 
@@ -86,6 +117,8 @@ def resolve_edits(
         if not causal:
             narrative, source = None, "none"
         elif narrative is None:
+            if known:
+                logger.warning("`narrative_file` has no narrative for %r, %r", request.subject, request.target_new)
             narrative, source = _written(model, tokenizer, request, max_new_tokens, count)
         logger.info("narrative for %r: %s", request.subject, source)
         resolved.append(ResolvedEdit(dataclasses.replace(request, narrative=narrative), source))
@@ -105,7 +138,7 @@ def _fill_old_answers(model: Any, tokenizer: Any, requests: list[EditRequest], c
             logger.warning("the model already answers %r for %r", requests[i].target_new, requests[i].subject)
             old = ""
         filled[i] = dataclasses.replace(requests[i], ground_truth=old or "something else")
-        logger.info("old answer for %r, asked of the model: %r", requests[i].subject, filled[i].ground_truth)
+        logger.info("old answer for %r, as given by the model: %r", requests[i].subject, filled[i].ground_truth)
     return filled
 
 
@@ -114,13 +147,29 @@ def _answer_request(request: EditRequest) -> Messages:
     return user(f"{request.question_form} Reply with the answer only.")
 
 
+# how a sentence states an answer, in the languages in which small models answer without an English word around it
+_STATEMENTS = tuple(
+    re.compile(pattern, re.DOTALL)
+    for pattern in (
+        r".*\b(?:is|was|are|were)\b(.*)",
+        r".*是(.+)",
+        r".*?は、?(.+?)(?:です|である|でした|だ)",
+        r".*?[은는이가]\s(.+?)(?:입니다|이다|이에요|예요)",
+        r".*คือ(.+)",
+        r".*\s(?:هي|هو|היא|הוא)\s(.+)",
+    )
+)
+
+
 def short_answer(reply: str, request: EditRequest) -> str:
-    """The answer inside a reply: what follows the cloze's words or the last " is ", up to the sentence's end."""
-    first = re.split(r"(?<=[^A-Z][.!?])\s|\n", reply.strip(), maxsplit=1)[0].strip().rstrip(".!?")
-    if request.cloze.casefold() in first.casefold():
-        start = first.casefold().index(request.cloze.casefold()) + len(request.cloze)
-        return first[start:].strip(" :,")
-    return re.split(r"\b(?:is|was|are|were)\b", first)[-1].strip(" :,")
+    """The answer inside a reply: what follows the cloze or the last " is ", up to the sentence's end.
+
+    "是", "は … です" and the like serve as " is "; a reply of another form is the answer as a whole.
+    """
+    first = bare_sentence(next(iter(sentences(reply)), ""))
+    cloze = re.search(re.escape(request.cloze), first, re.IGNORECASE)
+    stated = next((m.group(1) for pattern in _STATEMENTS if (m := pattern.fullmatch(first))), first)
+    return bare_sentence((first[cloze.end() :] if cloze else stated).strip(" :,：，、"))
 
 
 def _written(

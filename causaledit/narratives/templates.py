@@ -1,8 +1,8 @@
-"""The template source: deterministic narratives and questions from building blocks, no model, no network.
+"""The template source: deterministic narratives and questions from building blocks, without model or network.
 
-Data, not code: `data/scaffold_templates.json`. A narrative is an opening (with what is known of the
+The blocks are data: `data/scaffold_templates.json`. A narrative is an opening (with what is known of the
 subject woven in), the old fact, a mechanism of the edit's relation that brings the change about, and a
-closing that ends on the new fact. Which blocks are taken follows from the seed and the edit alone.
+closing that ends on the new fact. The seed and the edit alone determine which blocks are used.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ScaffoldError, did_you_mean
-from causaledit.facts.answers import normalise
+from causaledit.facts.answers import name_spans
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import EditRequest
-from causaledit.narratives.check import name_spans
+from causaledit.facts.text import normalise, word_count
 from causaledit.support.paths import data_dir
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from causaledit.narratives.cases import ScaffoldEdit
     from causaledit.narratives.ground import Grounding
 
-# after these a subject's article can still change; at these it cannot
+# dates of death and dissolution: after them nothing new happens to the subject
 _ENDED = ("P570", "P576")
 MAX_FACTS = 2
 MAX_VALUE_WORDS = 8
@@ -63,11 +63,11 @@ class RelationTemplate:
 
 
 class TemplateBank:
-    """The building blocks, and what can be built from them.
+    """The building blocks, and the texts that are built from them.
 
     Args:
         data: As in `data/scaffold_templates.json`.
-        names: The method's knowledge of relations, by which a cloze without a relation id is recognised.
+        names: Known relations, by which a cloze without a relation id is recognised.
     """
 
     def __init__(self, data: Mapping[str, Any], names: RelationBank) -> None:
@@ -84,10 +84,10 @@ class TemplateBank:
         return _bundled()
 
     def relation_id(self, edit: ScaffoldEdit) -> str | None:
-        """The edit's relation: as stated, else told from the words of its cloze; None where neither helps.
+        """The edit's relation: as stated, else recognised by the words of its cloze; None where neither works.
 
         Raises:
-            ScaffoldError: The stated relation is none that there are blocks for.
+            ScaffoldError: There are no blocks for the stated relation.
         """
         if edit.relation_id:
             if edit.relation_id not in self.relations:
@@ -101,7 +101,7 @@ class TemplateBank:
         return self._by_name.get(found.name) if found else None
 
     def relation(self, edit: ScaffoldEdit) -> RelationTemplate:
-        """The blocks for an edit; general ones where its relation is not stated and cannot be told."""
+        """The blocks for an edit; general ones where its relation is neither stated nor recognised."""
         pid = self.relation_id(edit)
         return self.relations[pid] if pid else self._generic
 
@@ -120,7 +120,7 @@ class TemplateBank:
 
         Args:
             grounding: What is known of the entities; facts that name an answer are left out.
-            seed: Same seed, same edit, same narrative.
+            seed: The same seed and edit give the same narrative.
             attempt: Each attempt draws other blocks; later ones leave out what is woven in.
 
         Raises:
@@ -143,7 +143,7 @@ class TemplateBank:
             parts += self._facts(edit, facts, values, rng)
         parts.append(rng.choice(self._data["eras"]))
         mechanisms = relation.mechanisms
-        if any(facts.get(pid) for pid in _ENDED):  # nothing new happens to what has ended
+        if any(facts.get(pid) for pid in _ENDED):  # nothing new can happen to a subject that has ended
             mechanisms = tuple(m for m in mechanisms if m[0] == "record") or mechanisms
         parts.append(rng.choice(mechanisms)[1])
         new_info = grounding.of(edit.new) if grounding else None
@@ -160,7 +160,7 @@ class TemplateBank:
         known = [
             _fill(template, {**values, "value": facts[pid][0]})
             for pid, template in self._data["facts"].items()
-            if pid != edit.relation_id and facts.get(pid) and len(facts[pid][0].split()) <= MAX_VALUE_WORDS
+            if pid != edit.relation_id and facts.get(pid) and word_count(facts[pid][0]) <= MAX_VALUE_WORDS
         ]
         known = [sentence for sentence in known if _is_neutral(sentence, edit)]
         return rng.sample(known, min(MAX_FACTS, len(known)))
@@ -175,7 +175,7 @@ class TemplateBank:
     def learning_questions(self, edit: ScaffoldEdit, grounding: Grounding | None, n: int) -> list[tuple[str, str]]:
         """Up to `n` questions with answers that follow from the new fact (CAKE's learning prompts).
 
-        Questions that go on from the new answer to what is known of it come first.
+        Questions that lead from the new answer to a known fact about it come first.
         """
         relation = self._relation_or_generic(edit)
         values = _values(edit)
@@ -247,7 +247,7 @@ def _sentence(text: str) -> str:
 
 
 def _tidy(text: str) -> str:
-    """One full stop where a name that ends with one closes a sentence."""
+    """Keep one full stop where a name that ends with one closes a sentence."""
     return re.sub(r"(?<!\.)\.\.(?!\.)", ".", " ".join(text.split()))
 
 

@@ -1,4 +1,8 @@
-"""Wikidata: entities and their dated statements, cached, politely asked."""
+"""A client of Wikidata: entities and their statements, cached on disk.
+
+It follows the rules of the public API: 50 ids a call, calls spaced in time, a user agent with a contact, `maxlag`, and
+waits that respect `Retry-After`. Replies are kept on disk with their age.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ import httpx
 import tenacity
 
 from causaledit.errors import ScaffoldError
-from causaledit.facts.answers import normalise
+from causaledit.facts.text import normalise
 from causaledit.support.files import write_json
 from causaledit.support.retries import RETRIED_STATUS, Pace, wait_as_asked
 from causaledit.support.version import __version__
@@ -25,19 +29,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-
 API_URL = "https://www.wikidata.org/w/api.php"
-
-
 BATCH = 50  # the API's own limit for one call
-
-
 MAX_VALUES = 3
-
-
 CACHE_DAYS = 30.0
-
-
 # plain properties only: nothing about health, belief or private life beyond what MQuAKE itself edits
 PROPERTIES = {
     "P31": "instance of", "P106": "occupation", "P569": "date of birth", "P570": "date of death",
@@ -51,11 +46,7 @@ PROPERTIES = {
     "P176": "manufacturer", "P178": "developer", "P407": "language of work", "P364": "original language",
     "P449": "original broadcaster",
 }  # fmt: skip
-
-
 _ID = re.compile(r"Q[1-9]\d*")
-
-
 _TRANSIENT_CODES = {"maxlag", "ratelimited", "readonly", "unresolvable-redirect-loop"}
 
 
@@ -81,18 +72,18 @@ class GroundUsage:
 
 
 class Wikidata:
-    """A small, polite client of the Wikidata API with a cache on disk.
+    """A small client of the Wikidata API with a cache on disk.
 
     Args:
         url: The API's address (another one for a mirror).
         contact: Mail address or web page, put into the user agent, as Wikimedia asks for.
-        cache: Folder for what came back; None keeps nothing.
+        cache: Folder for replies; None keeps nothing.
         max_age_days: Older cached answers are asked for again (not when offline).
         offline: Use the cache alone.
-        interval: Least time between two calls, in seconds.
+        interval: Shortest time between two calls, in seconds.
         timeout: Longest wait for one reply, in seconds.
-        attempts: Tries per call.
-        initial_wait, longest_wait: Back-off in seconds without a `Retry-After`, and the longest wait at all.
+        attempts: Attempts per call.
+        initial_wait, longest_wait: First wait where there is no `Retry-After`, and the longest wait, in seconds.
     """
 
     def __init__(
@@ -130,7 +121,7 @@ class Wikidata:
         """The API's entity objects by the id asked for; None for one that does not exist.
 
         Args:
-            labels_only: Leave out everything but labels.
+            labels_only: Fetch labels only.
 
         Raises:
             GroundingError: The API cannot be reached or keeps failing. With `offline`, ids that are not in
@@ -157,7 +148,7 @@ class Wikidata:
             if error := reply.get("error"):
                 bad = str(error.get("id", ""))
                 if error.get("code") in ("no-such-entity", "invalid-entity-id") and bad in batch:
-                    # one bad id spoils the whole call: note it and ask for the others again
+                    # one bad id spoils the whole call: note it and ask again for the others
                     found[bad] = self._keep(kind, bad, None)
                     wanted = [id_ for id_ in batch if id_ != bad] + wanted
                     continue
@@ -308,24 +299,28 @@ def read_claims(entity: Mapping[str, Any]) -> dict[str, list[Any]]:
         statements = claims.get(pid, ()) if isinstance(claims, dict) else ()
         for statement in _best_statements(statements):
             snak = statement.get("mainsnak") or {}
-            if snak.get("snaktype") != "value":
-                continue
-            value = (snak.get("datavalue") or {}).get("value")
-            kind = (snak.get("datavalue") or {}).get("type")
-            read: Any = None
-            if kind == "wikibase-entityid":
-                number = value.get("numeric-id")
-                read = {"id": value.get("id") or f"Q{number}"}
-            elif kind == "time":
-                read = read_time(value)
-            elif kind == "string":
-                read = value
-            elif kind == "monolingualtext":
-                read = value.get("text")
+            read = _value_of(snak.get("datavalue")) if snak.get("snaktype") == "value" else None
             if read and read not in facts.setdefault(pid, []) and len(facts[pid]) < MAX_VALUES:
                 facts[pid].append(read)
     return {pid: values for pid, values in facts.items() if values}
 
 
-def _text(entity: Mapping[str, Any], part: str) -> str:
+def _value_of(datavalue: Any) -> Any:
+    """A statement's value: a text, `{"id": …}` for an item, or None for kinds that are not read."""
+    if not isinstance(datavalue, dict):
+        return None
+    kind, value = datavalue.get("type"), datavalue.get("value")
+    if kind == "string":
+        return value
+    if not isinstance(value, dict):
+        return None
+    if kind == "wikibase-entityid":
+        return {"id": value.get("id") or f"Q{value.get('numeric-id')}"}
+    if kind == "time":
+        return read_time(value)
+    return value.get("text") if kind == "monolingualtext" else None
+
+
+def english_text(entity: Mapping[str, Any], part: str) -> str:
+    """The English label or description of an entity; empty where there is none."""
     return str(((entity.get(part) or {}).get("en") or {}).get("value", ""))

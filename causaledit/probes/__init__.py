@@ -1,1 +1,1 @@
-"""What a case is asked, and the asking."""
+"""The questions that a case is asked, and asking them."""

@@ -1,6 +1,6 @@
 """Ask a model prompts: greedy, through its chat template, without a system message of ours.
 
-Prompts are batched by length within a token budget; what all prompts of a batch begin with is read once, rows
+Prompts are batched by length within a token budget; the common beginning of a batch's prompts is read once, rows
 that have ended are dropped, and a batch that does not fit in memory is halved (`models/generation.py`).
 """
 
@@ -13,6 +13,7 @@ from causaledit.errors import ModelError
 from causaledit.models.batches import BatchLimit, context_window, pad_id
 from causaledit.models.chat import prepare_tokenizer, render, render_for, user
 from causaledit.models.generation import generate_texts, neutral_generation
+from causaledit.probes.sets import MAX_NEW_TOKENS, TOKEN_BUDGET
 from causaledit.support.costs import TokenCount
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-MAX_NEW_TOKENS = 256
-# tokens of one batch, prompts and answers together: about 2 GB of cache for an 8B model in half precision
-TOKEN_BUDGET = 16384
 MOST_ROWS = 256
 
 
@@ -31,7 +29,7 @@ class Prober:
 
     Args:
         tokenizer: The model's; left as it is.
-        max_new_tokens: Longest answer.
+        max_new_tokens: Maximum length of an answer, in tokens.
         token_budget: Most tokens in one batch, padding and answers included.
         template_kwargs: Further arguments of the chat template (`enable_thinking: false`, …).
     """
@@ -56,7 +54,7 @@ class Prober:
         """Answer user messages, each on its own; a prompt that occurs twice is asked once.
 
         Args:
-            model: A model of transformers or a wrapper around one; what it carries in its context is heard.
+            model: A model of transformers or a wrapper around one; facts in its context take effect.
             prompts: User messages.
             prefixes: What the assistant's turn opens with, for each prompt; part of the answer.
             compact: See `generate_texts`; False for a model with a `generate` of its own.
@@ -107,7 +105,7 @@ def _whole_turn(prefix: str, continuation: str) -> str:
 def plain_rate(model: Any, tokenizer: Any, *, rows: int = 32, new_tokens: int = 24) -> float:
     """Tokens per second of plain batched `generate`: short prompts, greedy, no row ends early.
 
-    What a run's costs are set beside, so that machines compare.
+    A run's costs are compared with it, so that machines can be compared.
     """
     import torch
 

@@ -9,13 +9,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from causaledit.facts.answers import commits_to, normalise
+from causaledit.facts.answers import long_names
+from causaledit.facts.text import normalise, word_count
 from causaledit.models.chat import prepare_tokenizer, render_for, user
 from causaledit.models.generation import generate_texts
+from causaledit.mquake.cases import aliases_of, read_case
+from causaledit.reading.commitment import gives_answer
 from causaledit.support.statistics import Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from causaledit.probes.trained import TrainedPrompts
     from causaledit.support.costs import TokenCount
 
-PROBE_VERSION = 2  # of prompts and scoring: scores compare only within one
+PROBE_VERSION = 2  # of prompts and scoring: only scores of one version can be compared
 
 Family = Literal["direct", "reasoning", "multi_hop", "locality"]
 # what is scored: the families, and how many locality answers are as they were
@@ -86,24 +89,18 @@ def case_probes(case: Mapping[str, Any], requests: list[EditRequest]) -> list[Pr
         case: The case (`questions`, `new_answer`, `new_answer_alias`, `single_hops`, `new_single_hops`).
         requests: Its edits.
     """
+    read = read_case(case)
     probes: list[Probe] = []
     for request in requests:
+        # codes such as "PL" match by accident
         probes += edit_probes(
             request,
-            aliases=_aliases(case.get("new_single_hops", ()), request.target_new),
-            rival_aliases=_aliases(case.get("single_hops", ()), request.ground_truth or ""),
+            aliases=long_names(aliases_of(request.target_new, read.hops)),
+            rival_aliases=long_names(aliases_of(request.ground_truth or "", read.old_hops)),
         )
-    new = (case["new_answer"], *case.get("new_answer_alias", ()))
-    old = (case["answer"], *case.get("answer_alias", ()))
-    probes += [Probe("multi_hop", "multi-hop", question, new, old) for question in case["questions"]]
+    new, old = (read.new_answer, *read.new_answer_alias), (read.answer, *read.answer_alias)
+    probes += [Probe("multi_hop", "multi-hop", question, new, old) for question in read.questions]
     return probes
-
-
-def _aliases(hops: Iterable[Mapping[str, Any]], answer: str) -> tuple[str, ...]:
-    """Aliases of an answer in a chain; codes such as "PL" or flags are left out, they match by accident."""
-    return tuple(
-        alias for hop in hops if hop["answer"] == answer for alias in hop.get("answer_alias", ()) if len(alias) > 3
-    )
 
 
 # ---- the answers ---------------------------------------------------------------------------------------------------
@@ -126,7 +123,7 @@ class Answered:
     @property
     def words(self) -> int:
         """How long the answer is."""
-        return len(self.response.split())
+        return word_count(self.response)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -135,7 +132,7 @@ class Answered:
 
 def is_hit(probe: Probe, response: str) -> bool:
     """Whether a response commits to the probe's answer rather than to a rival."""
-    return commits_to(response, probe.answers, probe.rivals)
+    return gives_answer(response, probe.answers, probe.rivals, question=probe.prompt, prompt=probe.prompt)
 
 
 def ask(
@@ -187,9 +184,9 @@ class Score:
 
     Attributes:
         rate: Over all.
-        unseen: Over those whose prompt was not trained on; None where nobody says what was trained on.
+        unseen: Over those whose prompt was not trained on; None where it is not known what was trained on.
         responses: How many answers there are (multi-hop: several count once).
-        words: Their words, all together.
+        words: Their total number of words.
     """
 
     rate: Rate

@@ -1,8 +1,8 @@
-"""The probes of a case, as data: which prompts a run asks, and what each is compared with.
+"""The probes of a case, as data: which prompts a run asks, and what each answer is compared with.
 
 The forms are those of the published tool (hop-wise, multi-hop, conflict, old knowledge, and their open-book
 twins: docs/running.md); the wording is ours, and locality is added. A change of wording raises
-`PROBE_SET_VERSION`; metrics compare only within one version. The efficacy benchmark has its own, shorter set
+`PROBE_SET_VERSION`; only metrics of one version can be compared. The efficacy benchmark has its own, shorter set
 (`probes/efficacy.py`).
 """
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from causaledit.mquake.cases import Case, CaseEdit
 
 PROBE_SET_VERSION = 1
+# defaults: the longest answer, and the tokens of one batch, prompts and answers together (about
+# 2 GB of cache for an 8B model in half precision)
+MAX_NEW_TOKENS = 256
+TOKEN_BUDGET = 16384
 
 ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "forced"]
 # what `causaledit run --probes` offers; "forced" is the pilot study's
@@ -183,9 +187,8 @@ def _conflict(case: Case) -> Iterator[CaseProbe]:
 
 def _old_knowledge(case: Case) -> Iterator[CaseProbe]:
     for index, edit in enumerate(case.edits):
-        old = edit.request.ground_truth or ""
-        aliases = (alias for hop in case.old_hops if hop.answer == old for alias in hop.answer_alias)
-        yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, (old, *dict.fromkeys(aliases)))
+        old = (edit.request.ground_truth or "", *edit.old_aliases)
+        yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, old)
 
 
 def _locality(case: Case) -> Iterator[CaseProbe]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from causaledit.facts.answers import normalise
+from causaledit.facts.text import normalise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

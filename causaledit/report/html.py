@@ -44,17 +44,17 @@ def write_report(
     retry_errors: bool = False,
     progress: ProgressSink | None = None,
 ) -> Path:
-    """Judge runs as far as they are not judged yet, and write the page.
+    """Judge what is not judged yet, and write the page.
 
     Verdicts are kept in each run's `analysis/` folder, as `causaledit analyze` keeps them; where that cannot be
-    written they are used and not kept.
+    written, they are used but not kept.
 
     Args:
         runs: Folders of runs, or metrics files; the first is the one that others are paired with.
         out: The page to write.
         judge: From `judges.registry.get_judge`; None for the rule judge.
         workers: Requests at a time, for a judge that waits for an endpoint.
-        retry_errors: Judge again what is kept as an error.
+        retry_errors: Judge again the responses whose verdict is an error.
         progress: Where progress goes.
 
     Returns:
@@ -62,7 +62,7 @@ def write_report(
 
     Raises:
         MetricsError, RequestError: A run is missing, damaged, or given twice.
-        JudgingStoppedError: The judge cannot go on, or reaches no verdict at all; verdicts so far are kept.
+        JudgingStoppedError: The judge cannot continue, or reaches no verdict at all; verdicts so far are kept.
         SaveError: `out` cannot be written.
         MissingExtraError: The packages of the extra `report` are not installed.
     """

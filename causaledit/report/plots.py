@@ -1,4 +1,4 @@
-"""The report's plots, as SVG texts. Every point has its 95 % interval, its value is written beside it.
+"""The report's plots, as SVG texts. Every point has its 95 % interval and its value beside it.
 
 Colours are those of Okabe and Ito, which colour-blind readers tell apart; a run keeps its colour and marker in all
 plots. Text is drawn as paths, so that a page looks the same everywhere.
@@ -75,7 +75,7 @@ def _dots(axis: Any, measure: Measure, runs: Sequence[ReportedRun]) -> None:
         )  # fmt: skip
     axis.set_yticks(range(len(runs)), [_short(run.label) for run in runs])
     axis.set_ylim(len(runs) - 0.4, -0.6)
-    axis.tick_params(axis="y", length=0, pad=9)  # a marker at 0 reaches beyond the axis
+    axis.tick_params(axis="y", length=0, pad=9)  # a marker at 0 extends beyond the axis
     axis.spines["left"].set_visible(False)
     _percent_axis(axis.xaxis, axis.set_xlim)
 
@@ -157,7 +157,7 @@ def _style() -> Any:
 
 
 def _panels(rows: int, columns: int, *, height: float, share_rows: bool = False) -> tuple[Any, list[Any]]:
-    """A figure without pyplot, which would keep it alive and want a display."""
+    """A figure without pyplot, which would keep it in memory and need a display."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from causaledit.report.runs import ReportedRun
 
 
-LONGEST_RESPONSE = 20_000  # characters; what goes beyond is cut, and the page says so
+LONGEST_RESPONSE = 20_000  # characters; anything beyond is cut, and the page says so
 
 
 PROBES = {

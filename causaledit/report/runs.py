@@ -25,7 +25,7 @@ class RunSource:
 
     Attributes:
         file: Its metrics.json.
-        method, model, dataset, tag, name: Who it is: from meta/run_args.json, else from the published layout of
+        method, model, dataset, tag, name: Identify the run: from meta/run_args.json, else from the published layout of
             folders; empty where neither says.
         content: The content of the file.
         cases: Read from it.
@@ -47,7 +47,7 @@ class RunSource:
 
 @dataclass(frozen=True)
 class ReportedRun:
-    """A run with everything that the page says of it.
+    """A run with everything that the page says about it.
 
     Attributes:
         source: As it lies on disk.
@@ -67,7 +67,7 @@ def read_run(path: str | Path) -> RunSource:
 
     Raises:
         MetricsError: There is no metrics.json, or it is not of the published form.
-        RequestError: It is cut or unreadable.
+        RequestError: It is truncated or unreadable.
     """
     path = Path(path).expanduser()
     file = path / "metrics.json" if path.is_dir() else path
@@ -102,7 +102,7 @@ def _published_layout(file: Path) -> dict[str, str]:
 
 
 def labels_of(runs: Sequence[RunSource]) -> list[str]:
-    """A name for every run: its method, and as much more as tells it from the others."""
+    """A name for every run: its method, and as much more as is needed to tell it from the others."""
     pilots = [" (pilot)" if run.tag == "pilot" and run.method else "" for run in runs]
     labels = [f"{run.method or run.name}{pilot}" for run, pilot in zip(runs, pilots, strict=True)]
     for part in ("model", "dataset", "tag", "name"):

@@ -107,7 +107,7 @@ HOP_MEASURES = (
 
 
 def chain_lengths(runs: Sequence[ReportedRun]) -> list[int]:
-    """Lengths of chains that occur; 0 stands for cases without hop-wise predictions."""
+    """Lengths of chains that occur; 0 means cases without hop-wise predictions."""
     return sorted({length for run in runs for length in run.metrics.by_hops})
 
 
@@ -176,7 +176,7 @@ def paired_rows(runs: Sequence[ReportedRun]) -> tuple[list[dict[str, Any]], list
     for run in runs[1:]:
         first = runs[0]
         if run.source.data_id and first.source.data_id and run.source.data_id != first.source.data_id:
-            notes.append(f"{run.label}: other data than {first.label}, not paired.")
+            notes.append(f"{run.label}: different data from {first.label}, not paired.")
             continue
         try:
             found = compare_runs(run.metrics, first.metrics)

@@ -99,7 +99,7 @@ def execute(
     tokenizer: Any = None,
     load: Callable[[Any], LoadedModel] = load_from_hparams,
 ) -> RunSummary:
-    """Run a plan to its end, going on where an earlier call stopped.
+    """Run a plan to its end, resuming where an earlier call stopped.
 
     Args:
         plan: From `make_plan`.
@@ -109,7 +109,7 @@ def execute(
         load: Loads the model that hyper-parameters name, where there is a case to run and no `model`.
 
     Raises:
-        CausalEditError: The run cannot go on; finished cases are on disk. A case that cannot be edited does not
+        CausalEditError: The run cannot continue; finished cases are on disk. A case that cannot be edited does not
             end the run: it is in the summary, and in metrics.json with `error` instead of `post`.
     """
     folder = RunFolder(plan.folder, plan.cases)
@@ -169,7 +169,9 @@ class _Execution:
             cases = [case for case in group.cases if case.case_id in wanted]
             if not cases:
                 continue
-            with seeded(self.plan.arguments.shuffle_seed):  # whatever ran before: a resumed run edits alike
+            with seeded(
+                self.plan.arguments.shuffle_seed
+            ):  # independent of what ran before: a resumed run edits in the same way
                 self._group(number, group, cases)
             if self.method is not None and fingerprint(self.model) != untouched:
                 raise EditFailedError(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ASSEMBLE_EVERY = 60.0  # seconds between two metrics.json of a run under way
+ASSEMBLE_EVERY = 60.0  # seconds between updates of metrics.json during a run
 
 
 class RunFolder:
@@ -55,7 +55,7 @@ class RunFolder:
             return record if isinstance(record["item"], dict) and isinstance(record["cost"], dict) else None
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError):  # a disk that lost power: the case is run again
+        except (OSError, ValueError, KeyError, TypeError):  # the machine lost power: the case is run again
             logger.warning("%s cannot be read: the case is run again", self._file(position))
             return None
 
@@ -105,7 +105,7 @@ class RunFolder:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a run's folder; the lock goes with the process, however it ends.
+    """Keep other processes out of a run's folder; the lock ends with the process, however it ends.
 
     Raises:
         RunError: Another process holds it.

@@ -1,4 +1,4 @@
-"""What a run will do: asked for, checked and refused before anything is computed."""
+"""What a run will do: planned, checked and, if need be, refused before anything is computed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ from causaledit.models.loading import resolve_device
 from causaledit.mquake.cases import Case, parse_cases, read_cases
 from causaledit.mquake.datasets import LocatedDataset, locate_dataset
 from causaledit.mquake.selection import (
-    SHUFFLE_SEED,
     Group,
-    _refuse_bad_cases,
     group_by_case,
     group_in_batches,
+    refuse_bad_cases,
     select_cases,
 )
-from causaledit.probes.asking import MAX_NEW_TOKENS, TOKEN_BUDGET
-from causaledit.probes.sets import DEFAULT_KINDS, PROBE_SET_VERSION, ProbeKind
+from causaledit.probes.sets import PROBE_SET_VERSION
+from causaledit.runs.arguments import NAME, PRE_EDITED, RunArguments
 from causaledit.support.files import check_writable
 from causaledit.support.paths import hparams_dir
 
@@ -39,72 +38,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
-_NAME = re.compile(r"[\w.-]+")
-
-
-@dataclass(frozen=True)
-class RunArguments:
-    """What a run is asked to do; the names are the command's flags.
-
-    Attributes:
-        editing_method: A registered method, or `PreEdited`.
-        datatype: A data set's name, or the path of an MQuAKE file.
-        model_type: Name of the hparams file in `hparams/{editing_method}/`; for `PreEdited` also a model.
-        hparams_path: An hparams file instead.
-        max_cases: The most cases to take.
-        hop: Only cases whose chain has this many hops.
-        shuffle_seed: Seed of the selection.
-        exp_tag: Part of the folder's name.
-        batch_edit: Apply unique edits together, in batches of this size.
-        skip_cases: How many of the first chosen cases to leave out.
-        output_root: Where runs are kept.
-        run_id: Name of the run; the same name resumes it. None makes a new one.
-        device: Instead of the hparams' device.
-        probes: Which probe sets are asked.
-        max_new_tokens: Longest answer to a probe.
-        token_budget: Most tokens in one batch of probes.
-    """
-
-    editing_method: str
-    datatype: str
-    model_type: str
-    hparams_path: str | None = None
-    max_cases: int = 200
-    hop: int | None = None
-    shuffle_seed: int = SHUFFLE_SEED
-    exp_tag: str = "default"
-    batch_edit: int | None = None
-    skip_cases: int = 0
-    output_root: str = "./output/experiments"
-    run_id: str | None = None
-    device: str | None = None
-    probes: tuple[ProbeKind, ...] = DEFAULT_KINDS
-    max_new_tokens: int = MAX_NEW_TOKENS
-    token_budget: int = TOKEN_BUDGET
-
-    def __post_init__(self) -> None:
-        least = {"max_cases": 1, "hop": 1, "batch_edit": 1, "skip_cases": 0, "max_new_tokens": 1, "token_budget": 1}
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise RunError(f"--{name} must be at least {bound}, got {value}.")
-        for name in ("exp_tag", "run_id"):
-            value = getattr(self, name)
-            if value is not None and not (_NAME.fullmatch(value) and value.strip(".")):
-                raise RunError(f"--{name} becomes part of a folder's name: use letters, digits, . _ -, not {value!r}.")
-
-    def comparable(self) -> dict[str, Any]:
-        """What must be the same for a run to be resumed."""
-        data = dataclasses.asdict(self)
-        for name in ("output_root", "run_id"):
-            del data[name]
-        return json.loads(json.dumps(data))
-
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model `PreEdited` loads, and how: the keys of a method's hparams that say so."""
+    """Which model `PreEdited` loads, and how: the relevant keys of a method's hparams."""
 
     model_name: str
     device: Any = "auto"
@@ -169,7 +106,7 @@ def make_plan(arguments: RunArguments) -> Plan:
         data, hop=arguments.hop, max_cases=arguments.max_cases, seed=arguments.shuffle_seed,
         skip_cases=arguments.skip_cases,
     )  # fmt: skip
-    _refuse_bad_cases(data, set(chosen), dataset)
+    refuse_bad_cases(data, set(chosen), dataset)
     cases = parse_cases([data[index] for index in chosen])
     size = arguments.batch_edit
     groups = group_by_case(cases) if size is None else group_in_batches(cases, size)
@@ -208,7 +145,7 @@ def _find_method(arguments: RunArguments) -> tuple[Method | None, Any]:
     except HostError as error:
         hint = did_you_mean(name, [PRE_EDITED])
         raise RunError(f"--editing_method: {error} Or {PRE_EDITED!r}, the unedited model.{hint}") from None
-    own = Path("hparams") / name / f"{model_type}.yaml"  # as the published tool looks it up
+    own = Path("hparams") / name / f"{model_type}.yaml"  # looked up as the published tool does
     path = arguments.hparams_path or (own if own.is_file() else model_type)
     kind: Any = method.load_hparams()
     return method, kind.from_hparams(str(path))
@@ -225,7 +162,7 @@ def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
     else:
         roots = (Path("hparams"), hparams_dir("CausalEdit").parent)
         files = [file for root in roots for file in sorted(root.glob(f"*/{model_type}.yaml"))] if (
-            _NAME.fullmatch(model_type)
+            NAME.fullmatch(model_type)
         ) else []  # fmt: skip
     for file in files:
         data = read_hparams_file(file)
@@ -233,7 +170,7 @@ def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
             known = {spec.name for spec in dataclasses.fields(ModelSettings)}
             return ModelSettings(**{key: value for key, value in data.items() if key in known})
         if hparams_path is not None:
-            raise HparamsError(f"--hparams_path: {file.name} names no `model_name`.")
+            raise HparamsError(f"--hparams_path: {file.name} has no `model_name`.")
     return ModelSettings(model_type)
 
 
@@ -254,7 +191,7 @@ def _check_kinds(arguments: RunArguments, method: Method | None, groups: Sequenc
     if method is not None and not method.batched and together > 1:
         raise RunError(
             f"--editing_method {method.name} edits one fact at a time, but {together} edits are to be applied "
-            "together: take another method."
+            "together: use another method."
         )
 
 
@@ -273,7 +210,7 @@ def place_of(arguments: RunArguments, dataset: LocatedDataset, name: str) -> Pat
 
 
 def new_run_id() -> str:
-    """A name for a run: the time, and what sets two runs of one second apart."""
+    """A name for a run: the time, and a suffix that tells two runs of the same second apart."""
     return f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
@@ -321,7 +258,7 @@ def _refuse_other_arguments(arguments: RunArguments, now: Mapping[str, Any], sta
             what = f"--{name} {_shown(before)}, and now it is {_shown(now[name])}"
         elif name == "hparams":
             changed = [key for key in now[name] if (before or {}).get(key) != now[name][key]]
-            what = f"other hyper-parameters ({', '.join(changed[:5]) or 'a key less'})"
+            what = f"other hyper-parameters ({', '.join(changed[:5]) or 'one key fewer'})"
         else:
             what = f"another {name.replace('_', ' ')} ({_shown(before)}, now {_shown(now[name])})"
         raise RunError(

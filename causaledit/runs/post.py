@@ -42,7 +42,7 @@ def assemble_post(
     asked = {(probe.kind, probe.open_book) for probe in probes}
     if ("hop", False) in asked:
         post["hop_wise_pred"] = _empty_hops(case, probes, open_book=False)
-        if not any(probe.prefix for probe in probes):  # an answer that was forced is no hit
+        if not any(probe.prefix for probe in probes):  # a forced answer does not count as a hit
             post["hop_wise"] = [[False] * len(hop) for hop in post["hop_wise_pred"]]
     if ("hop", True) in asked:
         post["causal_enhanced_hop_wise_pred"] = _empty_hops(case, probes, open_book=True)

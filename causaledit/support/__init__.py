@@ -1,1 +1,1 @@
-"""Files, paths, endpoints, statistics, costs: what knows nothing of editing."""
+"""Files, paths, endpoints, statistics, costs: everything that knows nothing about editing."""

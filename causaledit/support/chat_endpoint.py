@@ -1,4 +1,4 @@
-"""A chat client for any OpenAI-compatible endpoint: retries, JSON replies, typed errors, a tally of the cost.
+"""A chat client for any OpenAI-compatible endpoint: retries, JSON replies, typed errors, a count of the cost.
 
     client = ChatClient("gpt-4o-mini")                                  # key from OPENAI_API_KEY
     client = ChatClient("qwen", base_url="http://127.0.0.1:8000/v1")    # a local server needs no key
@@ -6,8 +6,8 @@
     client.complete(messages, schema=SCHEMA).data                       # a dict checked against SCHEMA
     client.usage.to_dict()                                              # calls, tokens, retries, …
 
-One client may be used from many threads. What fails for good is an `LLMError`; a refusal on grounds of
-content is a `ContentFilterError`, and is never retried. After `stop()` (Ctrl-C) nothing is retried.
+One client may be used from many threads. A call that finally fails raises an `LLMError`; a refusal because of the
+content raises a `ContentFilterError` and is never retried. After `stop()` (Ctrl-C) nothing is retried.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 KEY_VARIABLE = "OPENAI_API_KEY"
-# an address where nobody listens will hardly mend within a minute
+# a refused connection rarely recovers within a minute
 CONNECTION_ATTEMPTS = 3
-# words by which endpoints say that they do not take `response_format` (or only in an older form)
+# words in the errors of endpoints that do not support `response_format`, or only an older form of it
 _NO_SCHEMA = re.compile(r"response_format|json_schema|guided|structured output", re.IGNORECASE)
 _FILTER = re.compile(r"content[ _-]?(filter|policy|management)|content_filter|safety system|moderation", re.IGNORECASE)
 
 
 @dataclass
 class Usage:
-    """What the calls so far cost. Tokens are as the endpoint counts them (0 where it does not)."""
+    """Cost of the calls so far. Tokens are those that the endpoint reports (0 where it reports none)."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -79,13 +79,13 @@ class ChatClient:
 
     Args:
         model: Name of the model at the endpoint.
-        base_url: Address of the endpoint; `OPENAI_BASE_URL`, else OpenAI's own, where it is None.
-        api_key: The key itself; better leave it to the environment.
-        key_variable: Environment variable the key is read from. An endpoint given by address may need none.
+        base_url: Address of the endpoint; None stands for `OPENAI_BASE_URL`, or else for OpenAI's own.
+        api_key: The key itself; the environment is the better place for it.
+        key_variable: Environment variable that holds the key. An endpoint given by address may need none.
         timeout: Longest wait for one reply, in seconds.
-        attempts: Tries per call (429, 5xx, time-outs and broken connections are tried again).
-        initial_wait, longest_wait: Back-off in seconds, where the endpoint sends no `Retry-After`, and its cap.
-        format_attempts: Tries for a reply that fits the schema.
+        attempts: Attempts per call (429, 5xx, time-outs and broken connections are retried).
+        initial_wait, longest_wait: In seconds, the first wait where no `Retry-After` is sent, and the longest wait.
+        format_attempts: Attempts to get a reply that fits the schema.
 
     Raises:
         LLMError: No model name, or no key for an endpoint that was not given by address.
@@ -109,7 +109,9 @@ class ChatClient:
         base_url = base_url or os.environ.get("OPENAI_BASE_URL") or None
         key = api_key or os.environ.get(key_variable)
         if not key and base_url is None:
-            raise LLMError(f"No API key: set the environment variable {key_variable}, or name an endpoint of your own.")
+            raise LLMError(
+                f"No API key: set the environment variable {key_variable}, or give the address of your own endpoint."
+            )
         self.model = model
         self.base_url = base_url
         self.usage = Usage()
@@ -138,7 +140,7 @@ class ChatClient:
             max_tokens: Longest reply; the endpoint's own limit where it is None.
             temperature, seed: Left out of the request where they are None.
             schema: A JSON schema of an object. The endpoint is asked for structured output; where it does not
-                know that, the schema is put into the prompt. A reply that does not fit is asked for again.
+                support that, the schema is put into the prompt. A reply that does not fit is requested again.
             options: Further fields of the request.
 
         Raises:
@@ -154,7 +156,7 @@ class ChatClient:
         return self._ask_for_json(list(messages), request, schema)
 
     def stop(self) -> None:
-        """Let no further attempt start and end every wait (on Ctrl-C)."""
+        """Start no further attempt and end every wait (on Ctrl-C)."""
         self._pace.stop()
 
     def _ask_for_json(self, messages: list[Any], request: dict[str, Any], schema: Mapping[str, Any]) -> ChatReply:
@@ -175,7 +177,7 @@ class ChatClient:
                 continue
             return ChatReply(reply.text, data, reply.finish_reason)
         self._add(failed=1)
-        raise LLMError(f"{self.model} gave no reply of the asked-for form in {self._format_attempts} tries: {problem}.")
+        raise LLMError(f"{self.model} gave no reply of the requested form in {self._format_attempts} tries: {problem}.")
 
     def _ask_structured(self, messages: list[Any], request: dict[str, Any], schema: Mapping[str, Any]) -> ChatReply:
         if self._takes_schema:
@@ -189,7 +191,7 @@ class ChatClient:
                 ):
                     raise
                 self._takes_schema = False
-                logger.info("%s takes no JSON schema: it is asked for in the prompt instead", self.model)
+                logger.info("%s does not support JSON schemas: the schema goes into the prompt instead", self.model)
         last = {**messages[-1], "content": messages[-1]["content"] + "\n\n" + _schema_words(schema)}
         return self._ask([*messages[:-1], last], request)
 
@@ -205,7 +207,7 @@ class ChatClient:
         began = time.perf_counter()
         try:
             response = retrying(self._call, messages, request)
-        except ValueError as error:  # a body that is no JSON
+        except ValueError as error:  # a body that is not JSON
             self._add(seconds=time.perf_counter() - began, failed=1)
             raise LLMError(f"{self.model}: the reply is not JSON (is {self.base_url!r} a chat endpoint?).") from error
         except openai.OpenAIError as error:
@@ -247,7 +249,7 @@ class ChatClient:
         if self._pace.stopped or _is_filtered(error):
             return False
         if isinstance(error, openai.APIStatusError):
-            # a used-up quota is a 429 that no waiting mends
+            # a used-up quota is a 429 that waiting does not help
             quota = error.code == "insufficient_quota" or "insufficient_quota" in str(error)
             return error.status_code in RETRIED_STATUS and not quota
         return isinstance(error, openai.APIConnectionError)  # time-outs included

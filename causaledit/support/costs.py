@@ -37,7 +37,7 @@ def peak_rss_mb() -> float:
 
 
 def reset_peak_rss() -> bool:
-    """Let `peak_rss_mb` count from now on, freed memory given back to the system first.
+    """Let `peak_rss_mb` count from now on, after returning freed memory to the system.
 
     Returns:
         Whether the system can do that (Linux); elsewhere the peak stays that of the whole process.
@@ -56,7 +56,7 @@ _PACKAGES = ("causaledit", "torch", "transformers", "trl", "peft", "accelerate")
 
 
 def versions() -> dict[str, str]:
-    """Versions of what an edit depends on."""
+    """Versions of the packages that an edit depends on."""
     found = {}
     for package in _PACKAGES:
         try:

@@ -1,4 +1,4 @@
-"""Packages that only some users need: asked for before any work, with the extra that brings them."""
+"""Packages that only some users need: checked before any work, naming the extra that installs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXTRAS = {"report": ("matplotlib",), "gpu": ("bitsandbytes",), "vllm": ("vllm",)
 
 
 def require_extra(extra: str, purpose: str) -> None:
-    """See that an extra's packages are installed.
+    """Make sure that an extra's packages are installed.
 
     Args:
         extra: A key of `EXTRAS`.

@@ -46,7 +46,7 @@ def write_json(path: str | Path, data: Any) -> Path:
 
 
 def read_object(path: str | Path) -> dict[str, Any]:
-    """A JSON object; empty where the file is missing or none: for what is good to have and not needed."""
+    """A JSON object; empty where the file is missing or holds none: for files that are useful but not needed."""
     try:
         data = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -57,7 +57,7 @@ def read_object(path: str | Path) -> dict[str, Any]:
 def check_writable(folder: Path, option: str) -> None:
     """Refuse a folder that cannot be written, before an hour of work ends there.
 
-    Creates nothing that was not there: the nearest existing parent is tried.
+    Creates nothing: the nearest existing parent is tried.
 
     Raises:
         SaveError: No write permission, no room, or a file is in the way.

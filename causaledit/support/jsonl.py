@@ -1,8 +1,8 @@
-"""JSON-lines files that results are appended to as they come: what a killed program leaves behind is whole.
+"""JSON-lines files to which results are appended as they come: what a killed program leaves behind is intact.
 
-A row is written in one call as soon as it is there, so after `kill -9` at most the row being written is lost: a last
-line that was cut is passed over by readers and cut off by the next writer. The file is synchronised to the disk once
-a second and at the end, which is what a power cut can cost.
+A row is written in one call as soon as it is ready, so after `kill -9` at most the row being written is lost: readers
+skip a last line that was cut, and the next writer removes it. The file is synchronised to the disk once
+a second and at the end, so a power cut loses at most a second's rows.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _row(text: bytes) -> dict[str, Any] | None:
 
 
 class JsonlWriter:
-    """Appends rows to a file. Thread-safe; neither the file nor its folder is made before the first row.
+    """Appends rows to a file. Thread-safe; neither the file nor its folder is created before the first row.
 
     Args:
         path: The file.
@@ -109,7 +109,7 @@ class JsonlWriter:
         size = os.fstat(handle).st_size
         if size and os.pread(handle, 1, size - 1) != b"\n":
             last = _last_line(handle, size)
-            if _row(last) is None:  # the last program was killed within it
+            if _row(last) is None:  # the last program was killed while it wrote this line
                 os.ftruncate(handle, size - len(last))
             else:
                 os.write(handle, b"\n")
@@ -138,7 +138,7 @@ class JsonlStore:
         what: What the file holds, for messages.
 
     Raises:
-        ScaffoldError: The file exists and is something else.
+        ScaffoldError: The file exists and holds something else.
     """
 
     def __init__(self, path: str | Path | None, what: str) -> None:

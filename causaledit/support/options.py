@@ -1,4 +1,4 @@
-"""Dataclass fields that are also options of the command line: default, help and bounds stand once."""
+"""Dataclass fields that are also options of the command line: default, help and bounds are defined once."""
 
 from __future__ import annotations
 
@@ -16,20 +16,25 @@ def option(
     flag: str | None = None,
     min: float | None = None,
     max: float | None = None,
+    envvar: str | None = None,
     from_text: Callable[[str], Any] | None = None,
     to_text: Callable[[Any], str] | None = None,
 ) -> Any:
-    """A dataclass field with what the command line says of it.
+    """A dataclass field with what the command line says about it.
 
     Args:
-        default: The default; left out, the option is required.
+        default: The default; without it, the option is required.
         help_text: One sentence.
-        flag: Its flag, where that is not `--` and the field's name.
+        flag: Its flag, where that is not `--` and the field's name; `--yes/--no` gives both.
         min: Smallest value.
         max: Largest value.
-        from_text: Reads the option's text, where the field is no plain value.
+        envvar: Environment variable that gives the value where the option does not.
+        from_text: Reads the option's text, where the field is not a plain value.
         to_text: Writes the default for the help.
     """
-    rules = {"help": help_text, "flag": flag, "min": min, "max": max, "from_text": from_text, "to_text": to_text}
+    rules = {
+        "help": help_text, "flag": flag, "min": min, "max": max, "envvar": envvar,
+        "from_text": from_text, "to_text": to_text,
+    }  # fmt: skip
     metadata = {name: value for name, value in rules.items() if value is not None}
     return dataclasses.field(default=default, metadata=metadata)

@@ -63,7 +63,7 @@ def wait_as_asked(
 
 
 class Pace:
-    """Spaces calls of several threads evenly, and lets all of them pause when the server says so.
+    """Spaces the calls of several threads evenly, and pauses all of them when the server says so.
 
     Args:
         interval: Least time between two calls, in seconds.
@@ -85,7 +85,7 @@ class Pace:
             self.sleep(turn - now)
 
     def pause(self, seconds: float) -> None:
-        """Let nobody call for that long."""
+        """Let no thread call for this many seconds."""
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
 

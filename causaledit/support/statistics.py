@@ -22,7 +22,7 @@ class Interval(NamedTuple):
 
 def wilson(hits: int, total: int) -> Interval | None:
     """Wilson score interval of a share (Wilson 1927); None over nothing."""
-    from statsmodels.stats.proportion import proportion_confint  # type: ignore[import-untyped]  # ships no types
+    from statsmodels.stats.proportion import proportion_confint
 
     if not total:
         return None
@@ -34,11 +34,11 @@ def wilson(hits: int, total: int) -> Interval | None:
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES) -> Interval | None:
     """Percentile bootstrap interval of a mean (Efron 1979); the same seed gives the same interval.
 
-    One value alone has none. Where all are 0 or all are 1 resampling shows no spread and would claim
-    certainty; the Wilson interval over as many yes-or-no cases, which is wider, is given instead.
+    A single value has none. Where all are 0 or all are 1, resampling shows no spread and would claim
+    certainty; the Wilson interval over the same number of yes-or-no cases, which is wider, is given instead.
     """
     import numpy as np
-    from scipy.stats import bootstrap  # type: ignore[import-untyped]  # ships no types
+    from scipy.stats import bootstrap
 
     if len(values) < 2:
         return None
@@ -59,7 +59,7 @@ def bootstrap_mean(values: Sequence[float], *, seed: int = 0, resamples: int = R
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
     """Exact two-sided McNemar test on the discordant pairs (McNemar 1947); 1 where there are none."""
-    from statsmodels.stats.contingency_tables import mcnemar  # type: ignore[import-untyped]  # ships no types
+    from statsmodels.stats.contingency_tables import mcnemar
 
     if not only_first + only_second:
         return 1.0
@@ -71,9 +71,9 @@ class Rate:
     """A share with its count.
 
     Attributes:
-        hits: How many are so.
-        total: Out of how many that were judged.
-        not_judged: How many more there are that have no verdict; they are in neither count.
+        hits: Number of hits.
+        total: Number that were judged.
+        not_judged: Number without a verdict; they are in neither count.
     """
 
     hits: int

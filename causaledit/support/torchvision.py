@@ -35,7 +35,7 @@ def make_torchvision_importable() -> bool:
         return False
     for library in Path(spec.submodule_search_locations[0]).glob("_C*.so"):
         try:
-            torch.ops.load_library(str(library))
+            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]  # torch leaves it untyped
         except OSError:
             continue
     if _has_operator(torch):

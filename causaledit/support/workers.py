@@ -1,8 +1,8 @@
 """Work that waits for others (an endpoint), done by a few threads: results come as they are ready.
 
-One pool serves judging and narratives. It stops for three reasons, and each leaves nothing behind that still runs
+One pool serves judging and narratives. It stops for three reasons, and after each of them nothing starts
 new work: the caller goes away (Ctrl-C, an error while a result is handled), the work itself raises, or it fails so
-often in a row that asking on is pointless.
+often in a row that continuing is pointless.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class GaveUpError(Exception):
-    """Several results in a row were failures; what was not begun by then has no result."""
+    """Several results in a row were failures; items not yet begun have no result."""
 
 
 def in_workers(
@@ -34,16 +34,16 @@ def in_workers(
     """Do the work for every item, and give each result with its item as soon as it is there.
 
     Args:
-        work: What is done with an item. With more than one worker it is called from several threads at a time.
-        items: What it is done with, in this order.
-        workers: Threads; 1 works in the caller's own. Threads are daemons: a program that is interrupted does not
+        work: What to do with an item. With more than one worker it is called from several threads at a time.
+        items: The items, in this order.
+        workers: Number of threads; 1 works in the caller's own. Threads are daemons: an interrupted program does not
             wait for an endpoint that hangs.
         failed: Whether a result is a failure; for `give_up_after`.
-        give_up_after: How many failures in a row, in the order in which they come, end the work. None never does.
-        on_stop: Called where calls may be running that nobody waits for any longer, so that they can end early.
+        give_up_after: The number of consecutive failures, in order of arrival, that ends the work; None: never.
+        on_stop: Called when calls may still be running that nothing waits for, so that they can end early.
 
     Raises:
-        GaveUpError: After the results of all that was begun, `give_up_after` failures came in a row.
+        GaveUpError: After the results of all items that were begun, `give_up_after` failures came in a row.
         BaseException: What `work` raised, after the results that were there by then.
     """
     listed = list(items)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HparamsError, did_you_mean
 from causaledit.hosts.easyedit.found import _MARK, _import_parts
-from causaledit.methods.hyperparams import BaseHyperParams, read_hparams_file, resolve_hparams_file
+from causaledit.methods.hyperparams import BaseHyperParams, model_label, read_hparams_file, resolve_hparams_file
 from causaledit.methods.method import Method
 from causaledit.methods.registry import METHODS
 
@@ -35,7 +35,7 @@ class EasyEditMethod(Method):
     edit: str = ""
     batched: bool = False
 
-    def load_hparams(self) -> type:
+    def load_hparams(self) -> type[Any]:
         """EasyEdit's hyper-parameter class of this method, with our loading."""
         return _hparams_class(self.name)
 
@@ -87,10 +87,7 @@ def _hparams_class(name: str) -> type:
 
         def to_dict(self) -> dict[str, Any]:
             """Plain data; a `(model, tokenizer)` pair becomes its model's name."""
-            data = {key: getattr(self, key) for key in fields}
-            if not isinstance(self.model_name, str):
-                data["model_name"] = str(getattr(self.model_name[0].config, "_name_or_path", "")) or "in memory"
-            return data
+            return {**{key: getattr(self, key) for key in fields}, "model_name": model_label(self.model_name)}
 
     HostedHyperParams.__name__ = HostedHyperParams.__qualname__ = theirs.__name__
     return HostedHyperParams

@@ -156,7 +156,7 @@ def _run_our_methods(base_editor: Any, algorithms: dict[str, Any]) -> None:
     @functools.wraps(original)
     def __init__(self: Any, hparams: Any) -> None:
         method = method_of(hparams)
-        name = getattr(hparams, "alg_name", None)
+        name: Any = getattr(hparams, "alg_name", None)
         if method is None and hasattr(algorithms.get(name), _MARK):  # other hyper-parameters of a name we added
             method = METHODS[name]
         if method is None:

@@ -1,4 +1,4 @@
-"""AlphaEdit (arXiv 2410.02355): as MEMIT, in the null space of what is to stay.
+"""AlphaEdit (arXiv 2410.02355): as MEMIT, in the null space of what must stay.
 
 Read `hparams` → `null_space` → `apply`.
 """
@@ -10,4 +10,5 @@ METHOD = Method(
     hparams="causaledit.methods.alphaedit.hparams:AlphaEditHyperParams",
     edit="causaledit.methods.alphaedit.apply:edit",
     report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
+    check="causaledit.methods.shared.locate_edit.subjects:refuse_unclear_subjects",
 )

@@ -28,10 +28,10 @@ def edit(
     hparams: AlphaEditHyperParams,
     call: Call,
 ) -> Edited:
-    """Write facts together, spread over several layers, in directions that what is to stay does not use.
+    """Write facts together, spread over several layers, in directions not used by what must stay.
 
     In a sequence the keys of earlier edits are kept, and this edit's are added once it has succeeded. Without one the
-    edit knows of no other.
+    edit is independent.
     """
     editor, originals = locate_edit(model, tokenizer, edits, hparams, call)
     prepare_projections(editor, hparams)
@@ -43,7 +43,7 @@ def edit(
         )
 
     editor.spread(edits, change)
-    if call.sequence is not None:  # as the edited model has them, which is what later edits must leave alone
+    if call.sequence is not None:  # as in the edited model: later edits must leave these alone
         fresh = {layer: editor.keys(edits, layer, by_group=True).double() for layer in hparams.layers}
         for layer, keys in fresh.items():
             earlier = memory.earlier_keys.get(layer)

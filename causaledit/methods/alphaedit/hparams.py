@@ -20,12 +20,14 @@ class AlphaEditHyperParams(SpreadHyperParams):
     ALG_NAME: ClassVar[str] = "AlphaEdit"
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **SpreadHyperParams.PUBLISHED_KEYS,
-        "mom2_update_weight": Ignored("MEMIT's λ; the null space stands in its place"),
+        "mom2_update_weight": Ignored("MEMIT's λ; the null space takes its place"),
     }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
     nullspace_threshold: float = setting(
-        2e-2, "Directions in which the keys' second moment is below this count as its null space.", more_than=0
+        2e-2, "Directions in which the keys' second moment is below this form its null space.", more_than=0
     )
-    L2: float = setting(10.0, "Weight of the change's norm.", more_than=0)
-    P_loc: str | None = setting(None, "A ready projection file (AlphaEdit's `null_space_project.pt`), if it is there.")
+    L2: float = setting(10.0, "Weight of the penalty on the norm of the weight change.", more_than=0)
+    P_loc: str | None = setting(
+        None, "Existing projection file (AlphaEdit's `null_space_project.pt`), used if it exists."
+    )

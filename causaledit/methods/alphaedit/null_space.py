@@ -1,4 +1,4 @@
-"""The null space of what a layer is to keep (AlphaEdit section 3.2)."""
+"""The null space of what a layer must keep (AlphaEdit section 3.2)."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 def prepare_projections(editor: LocateEditor, hparams: AlphaEditHyperParams) -> None:
-    """Have P of every layer in the editor's memory: from `P_loc`, the cache, or computed now.
+    """Put P of every layer into the editor's memory: from `P_loc`, the cache, or computed now.
 
     Raises:
-        ModelError: `P_loc` is of another model.
+        ModelError: `P_loc` belongs to another model.
         EditFailedError: A layer has no null space.
     """
     known = editor.memory.projections
@@ -37,7 +37,7 @@ def prepare_projections(editor: LocateEditor, hparams: AlphaEditHyperParams) -> 
         editor.report.statistics.update(dict.fromkeys(hparams.layers, f"the projections in {hparams.P_loc}"))
         return
     if hparams.P_loc is not None:
-        logger.info("there is no projection file %s: the projections are computed", hparams.P_loc)
+        logger.info("there is no projection file %s: computing the projections", hparams.P_loc)
     moments = editor.moments()
     with editor.report.tally.timed("statistics"):
         for layer in hparams.layers:
@@ -54,7 +54,7 @@ def _cached_projection(moment: Moment, layer: int, hparams: AlphaEditHyperParams
     try:
         with np.load(file, allow_pickle=False) as data:
             return torch.from_numpy(data["projection"])
-    except Exception as error:  # not there, or half a file of a full disk: compute it
+    except Exception as error:  # missing, or cut short by a full disk: compute it
         if file.exists():
             logger.warning("the projection in %s is unusable (%s): computing it again", file, error)
     projection = null_space_projection(moment, hparams.nullspace_threshold, layer, device)

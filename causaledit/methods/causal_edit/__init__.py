@@ -1,7 +1,8 @@
 """CausalEdit (CODE, arXiv 2605.28303).
 
-Read in this order: `hparams` → `prompts` → `traces` → `bootstrap` (stage 1) → `teacher` →
-`internalise` (stage 2, with `losses`) → `apply`, which holds it together.
+Read in this order: `hparams` → `prompts` → `traces` (with `claims` and `giveaways`) → `bootstrap` (stage 1, its
+trainer in `supervised`) → `teacher` → `internalise` (stage 2, with `losses`) → `stages`, which leads from one to the
+next → `apply`, what a host calls.
 """
 
 from causaledit.methods.method import Method

@@ -6,29 +6,28 @@ trace)) → keep the best of each group → SFT on (closed-book prompt → trace
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from datasets import Dataset
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
-from causaledit.methods.causal_edit.preservation import PreservingMixin
-from causaledit.methods.shared.trainers import WatchCallback, prepared, quiet_trainers, trainer_arguments
-from causaledit.models.batches import unpadded
+from causaledit.methods.causal_edit.supervised import BootstrapTrainer
+from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.generation import sample_continuations
-from causaledit.models.scoring import completion_logits, logits_in_one_pass, mean_log_probability
+from causaledit.models.scoring import completion_logits, mean_log_probability
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
@@ -111,7 +110,7 @@ def collect_traces(
             reason = T.reject_reason(trace, request)
             if reason is not None:
                 report.rejected[reason] = report.rejected.get(reason, 0) + 1
-            elif trace not in passed:
+            elif trace is not None and trace not in passed:
                 passed.append(trace)
         progress.advance(tokens=count.generated - before)
 
@@ -130,7 +129,7 @@ def collect_traces(
 
 
 def best_of_groups(scores: list[float], groups: int) -> list[int]:
-    """Split candidates into so many groups in sampling order, keep the best of each.
+    """Split candidates into `groups` groups in sampling order and keep the best of each.
 
     Returns:
         Their indices, best first; at most `groups`, fewer where there are fewer candidates.
@@ -208,60 +207,6 @@ def _as_sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-class BootstrapTrainer(PreservingMixin, SFTTrainer):
-    """trl's SFTTrainer with the preservation term, and a loss that projects completion positions alone.
-
-    The output layer is a large part of a small model: on SmolLM2-135M projecting the prompt's positions too,
-    only to ignore them, is over half of a step.
-
-    Args:
-        mean_by_sequence: `bootstrap_loss_mean: sequence`.
-        preservation: The preservation term, if any.
-        count: Receives the tokens trained on.
-    """
-
-    def __init__(
-        self, *args: Any, mean_by_sequence: bool, preservation: PreservationSet | None, count: TokenCount, **kwargs: Any
-    ) -> None:
-        forward = kwargs["model"].get_base_model().forward  # before trl wraps it
-        self._picks_positions = "logits_to_keep" in inspect.signature(forward).parameters
-        super().__init__(*args, **kwargs)
-        self._mean_by_sequence = mean_by_sequence
-        self.preservation = preservation
-        self.count = count
-        if mean_by_sequence and not self._picks_positions:
-            logger.warning("`bootstrap_loss_mean: sequence` needs a model with `logits_to_keep`: token mean is used")
-
-    def compute_loss(
-        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Any:
-        """Cross-entropy over completion tokens (the trainer's own, where the model cannot pick positions)."""
-        self.count.trained += int(inputs["attention_mask"].sum())
-        # in token mode trl's own loss also counts the tokens of other processes
-        several = self.accelerator.num_processes > 1 and not self._mean_by_sequence
-        if return_outputs or several or not self._picks_positions:
-            return super().compute_loss(
-                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-            )
-        ids, labels = (unpadded(inputs[name], inputs["attention_mask"]) for name in ("input_ids", "labels"))
-        begins = [next(i for i, label in enumerate(row) if label != -100) for row in labels]
-        contexts = [row[:begin] for row, begin in zip(ids, begins, strict=True)]
-        completions = [row[begin:] for row, begin in zip(ids, begins, strict=True)]
-        logits = logits_in_one_pass(model, contexts, completions, share=self._shares_prefix)
-        losses = torch.stack(
-            [
-                torch.nn.functional.cross_entropy(row, torch.tensor(tokens, device=row.device), reduction="sum")
-                for row, tokens in zip(logits, completions, strict=True)
-            ]
-        )
-        counts = torch.tensor([len(tokens) for tokens in completions], device=losses.device)
-        if self._mean_by_sequence:
-            loss = (losses / counts).mean() / self.current_gradient_accumulation_steps
-        else:
-            loss = losses.sum() / (num_items_in_batch if num_items_in_batch is not None else counts.sum())
-        return self.with_preservation(loss, model)
-
-
 def run_bootstrap(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -272,16 +217,19 @@ def run_bootstrap(
     preservation: PreservationSet | None,
     progress: ProgressSink,
     count: TokenCount,
-) -> list[float]:
+    callbacks: Sequence[TrainerCallback] = (),
+) -> StepLosses:
     """Fine-tune the adapter on (closed-book prompt → completion), completion tokens only.
 
     Args:
         model: The model with a trainable adapter.
         pairs: From `training_pairs`, of all edits of the batch.
         edits: How many edits they stand for.
+        preservation: The preservation term, if any.
+        callbacks: Further callbacks of the trainer.
 
     Returns:
-        The loss of every optimiser step.
+        The losses of every optimiser step. `bootstrap_stop_loss` looks at the stage's own alone.
     """
     rows: list[dict[str, Any]] = []
     end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
@@ -305,6 +253,7 @@ def run_bootstrap(
     with trainer_arguments(model, hparams) as arguments, quiet_trainers():
         trainer = BootstrapTrainer(
             mean_by_sequence=hparams.bootstrap_loss_mean == "sequence",
+            most_tokens=hparams.bootstrap_micro_batch_tokens,
             preservation=preservation,
             count=count,
             model=model,
@@ -321,8 +270,6 @@ def run_bootstrap(
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[watch],
+            callbacks=[watch, *callbacks],
         )
-        prepared(trainer).train()
-    progress.finish()
-    return watch.losses
+        return train(trainer, watch)

@@ -1,4 +1,4 @@
-"""Hyper-parameters of CausalEdit: every figure of the paper, by our names, with the published aliases.
+"""Hyper-parameters of CausalEdit: every hyper-parameter of the paper under our names, with the published aliases.
 
 Source: arXiv 2605.28303 and its published configurations. `bootstrap_*` is stage 1 (causal
 bootstrapping), `distill_*` is stage 2 (causal internalisation), `preserve_*` is our addition and off
@@ -7,12 +7,15 @@ by default.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
 from causaledit.methods.published_keys import Converted, PublishedKey
+
+logger = logging.getLogger(__name__)
 
 ALG_NAME = "CausalEdit"
 
@@ -57,7 +60,7 @@ PUBLISHED_KEYS: dict[str, PublishedKey] = {
 
 @dataclass
 class CausalEditHyperParams(AdapterHyperParams):
-    """Configuration of one CausalEdit run. Defaults are the 7–8B figures of the paper.
+    """Configuration of one CausalEdit run. Defaults are the paper's for 7–8B models.
 
     The dataclass has the fields an EasyEdit host reads (`alg_name`, `model_name`, `device`,
     `model_parallel`, `batch_size`, `max_length`) and its constructor `from_hparams`.
@@ -80,7 +83,7 @@ class CausalEditHyperParams(AdapterHyperParams):
         choices=("base", "bootstrapped", "auto"),
     )
     teacher_min_accuracy: float = setting(
-        0.75, "`auto` takes `base` from this share of right answers on.", fraction=True
+        0.75, "`auto` chooses `base` if at least this share of its answers is right.", fraction=True
     )
     student_use_sft: bool = setting(True, "Stage 2's student starts from the stage-1 adapter.")
     context_role: str = setting(
@@ -88,34 +91,41 @@ class CausalEditHyperParams(AdapterHyperParams):
     )
     narrative_file: str | None = setting(None, "JSON file with narratives, looked up by subject and new answer.")
     narrative_max_new_tokens: int = setting(
-        256, "Longest narrative the model writes itself, in tokens.", integer_from=1
+        256, "Maximum length of a narrative that the model itself writes, in tokens.", integer_from=1
     )
 
     prompt_paraphrases: int = setting(
-        0, "Further ways to ask for the fact (data/relations.json) among the prompts.", integer_from=0
+        0, "Number of further wordings of the question (data/relations.json) to add to the prompts.", integer_from=0
     )
 
-    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW with bitsandbytes on a GPU, AdamW otherwise.")
+    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise.")
     adam_epsilon: float = setting(
         1e-8,
-        "Adam's ε. Near a gradient's size, weights of smaller gradients move less: less is written beside the edit.",
+        "Adam's ε. At about the size of a gradient, weights with smaller gradients move less, which protects locality.",
         more_than=0,
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Recompute activations in the backward passes of both stages instead of keeping them: the same losses, "
+        "far less memory, one more forward pass. For models of billions of parameters; off for small ones.",
     )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
-    bootstrap_traces: int = setting(25, "Traces kept per edit.", integer_from=1)
-    bootstrap_candidates_per_trace: int = setting(48, "Candidates sampled for each kept trace.", integer_from=1)
+    bootstrap_traces: int = setting(25, "Number of traces kept per edit.", integer_from=1)
+    bootstrap_candidates_per_trace: int = setting(
+        48, "Number of candidates sampled for each kept trace.", integer_from=1
+    )
     bootstrap_early_stop: bool = setting(
-        True, "Stop sampling once `bootstrap_oversample` × `bootstrap_traces` candidates have passed."
+        True, "Stop sampling once `bootstrap_oversample` × `bootstrap_traces` candidates have passed the checks."
     )
     bootstrap_oversample: float = setting(
-        4.0, "Passed candidates wanted per kept trace before sampling stops.", more_than=0
+        4.0, "Number of candidates per kept trace that must pass before sampling stops.", more_than=0
     )
     bootstrap_temperature: float = setting(0.9, "Sampling temperature of the traces.", more_than=0)
-    bootstrap_top_p: float = setting(0.95, "Nucleus of the traces' sampling.", fraction=True)
-    bootstrap_max_new_tokens: int = setting(2048, "Longest trace, in tokens.", integer_from=1)
+    bootstrap_top_p: float = setting(0.95, "Top-p (nucleus) of the traces' sampling.", fraction=True)
+    bootstrap_max_new_tokens: int = setting(2048, "Maximum length of a trace, in tokens.", integer_from=1)
     bootstrap_sample_batch_size: int = setting(
-        48, "Candidates generated at a time (their prompt is prefilled once).", integer_from=1
+        48, "Number of candidates generated at a time (their prompt is prefilled once).", integer_from=1
     )
     bootstrap_guided: bool = setting(
         False,
@@ -127,11 +137,19 @@ class CausalEditHyperParams(AdapterHyperParams):
         "Train on every stage-2 prompt form (with the kept traces' reasons), not on the stage-1 form alone.",
     )
     bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", more_than=0)
-    bootstrap_warmup_ratio: float = setting(0.1, "Share of stage 1 that warms up; then cosine.", fraction=True)
-    bootstrap_batch_size: int = setting(12, "Traces per optimiser step of stage 1.", integer_from=1)
-    bootstrap_epochs: int = setting(125, "Most passes over the traces.", integer_from=1)
+    bootstrap_warmup_ratio: float = setting(
+        0.1, "Share of stage 1's steps that warm up; a cosine schedule follows.", fraction=True
+    )
+    bootstrap_batch_size: int = setting(12, "Number of traces per optimiser step of stage 1.", integer_from=1)
+    bootstrap_micro_batch_tokens: int = setting(
+        4096,
+        "Maximum number of tokens, padding included, in one pass of stage 1. A step's traces are split by "
+        "length; its loss and gradient stay those of the whole batch.",
+        integer_from=1,
+    )
+    bootstrap_epochs: int = setting(125, "Maximum number of passes over the traces.", integer_from=1)
     bootstrap_max_steps: int | None = setting(
-        None, "Most optimiser steps for one edit; None means by epochs alone.", integer_from=1
+        None, "Maximum number of optimiser steps for one edit; None: limited by epochs alone.", integer_from=1
     )
     bootstrap_steps_per_extra_edit: int = setting(
         0, "Steps added to `bootstrap_max_steps` per further edit.", integer_from=0
@@ -139,56 +157,117 @@ class CausalEditHyperParams(AdapterHyperParams):
     bootstrap_max_grad_norm: float = setting(0.1, "Gradient clipping of stage 1.", more_than=0)
     bootstrap_loss_mean: str = setting(
         "token",
-        "`token`: all completion tokens weigh the same; `sequence`: all completions, so short ones more.",
+        "`token`: every completion token weighs the same; `sequence`: every completion does.",
         choices=("token", "sequence"),
     )
-    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops when the loss stays below this …", at_least=0)
-    bootstrap_stop_patience: int = setting(2, "… for so many logs in a row.", integer_from=1)
+    bootstrap_stop_loss: float = setting(0.35, "Stage 1 stops once its own loss stays below this value.", at_least=0)
+    bootstrap_stop_patience: int = setting(
+        2, "Number of consecutive logs for which the loss must stay below `bootstrap_stop_loss`.", integer_from=1
+    )
 
     # ---- stage 2: causal internalisation -------------------------------------------------------
-    distill_steps_base: int = setting(20, "Optimiser steps for one edit.", integer_from=0)
-    distill_steps_per_extra_edit: int = setting(5, "Further steps per further edit in the batch.", integer_from=0)
+    distill_steps_base: int = setting(20, "Number of optimiser steps for one edit.", integer_from=0)
+    distill_steps_per_extra_edit: int = setting(
+        5, "Number of steps added for each further edit in the batch.", integer_from=0
+    )
     distill_max_steps: int | None = setting(
         None, "Exact number of steps, whatever the number of edits.", integer_from=0
     )
-    distill_cake_data: bool = setting(False, "Add the requests' paraphrases and learning questions to the prompts.")
+    distill_cake_data: bool = setting(
+        False,
+        "CAKE data: add a request's learning questions (`learning_prompt`), and with them its paraphrases "
+        "(`rephrase_prompt`), to the prompts. A request without learning questions adds nothing.",
+    )
     distill_learning_rate: float = setting(9e-5, "Peak learning rate of stage 2.", more_than=0)
-    distill_warmup_ratio: float = setting(0.2, "Share of stage 2 that warms up; then constant.", fraction=True)
-    distill_batch_size: int = setting(18, "Rollouts per device and accumulation step.", integer_from=1)
-    distill_gradient_accumulation_steps: int = setting(2, "Accumulation steps per optimiser step.", integer_from=1)
-    distill_num_generations: int = setting(9, "Rollouts per prompt: one weight group.", integer_from=1)
+    distill_warmup_ratio: float = setting(
+        0.2, "Share of stage 2's steps that warm up; the rate is then constant.", fraction=True
+    )
+    distill_batch_size: int = setting(18, "Number of rollouts per device and accumulation step.", integer_from=1)
+    distill_gradient_accumulation_steps: int = setting(
+        2, "Number of accumulation steps per optimiser step.", integer_from=1
+    )
+    distill_num_generations: int = setting(
+        9, "Number of rollouts per prompt; they form one weight group.", integer_from=1
+    )
     distill_temperature: float = setting(1.0, "Sampling temperature of the rollouts.", more_than=0)
-    distill_top_p: float = setting(0.9, "Nucleus of the rollouts' sampling.", fraction=True)
-    distill_max_new_tokens: int = setting(180, "Longest rollout, in tokens.", integer_from=1)
+    distill_top_p: float = setting(0.9, "Top-p (nucleus) of the rollouts' sampling.", fraction=True)
+    distill_max_new_tokens: int = setting(180, "Maximum length of a rollout, in tokens.", integer_from=1)
     distill_max_grad_norm: float = setting(0.5, "Gradient clipping of stage 2.", more_than=0)
     distill_forward_kl: bool = setting(True, "Forward KL(teacher‖student); False: reverse KL.")
     distill_kd_temperature: float = setting(1.0, "Temperature of both distributions in the loss.", more_than=0)
-    distill_top_k: int = setting(24, "Size of each side's top-k set; the loss lives on their union.", integer_from=1)
+    distill_top_k: int = setting(
+        24, "Size of each side's top-k set; the loss is computed on their union.", integer_from=1
+    )
     distill_repetition_ngram: int = setting(3, "n of the repetition filter's n-grams.", integer_from=1)
-    distill_repetition_window: int = setting(48, "Last tokens of a rollout that the filter looks at.", integer_from=1)
+    distill_repetition_window: int = setting(
+        48, "Number of a rollout's last tokens that the filter looks at.", integer_from=1
+    )
     distill_repetition_threshold: float = setting(
         0.15, "Share of repeated n-grams above which a rollout is dropped.", fraction=True
     )
-    distill_use_vllm: bool = setting(False, "Rollouts through vLLM (trl's own switch).")
+    distill_use_vllm: bool = setting(False, "Generate rollouts with vLLM (trl's own switch).")
     distill_vllm_mode: str = setting(
-        "colocate", "trl's vllm_mode: `colocate` or `server`.", choices=("colocate", "server")
+        "colocate",
+        "trl's vllm_mode: `colocate` (an engine in this process, on the same GPU) or `server` (one started with "
+        "`trl vllm-serve`).",
+        choices=("colocate", "server"),
     )
+    distill_vllm_gpu_memory_utilization: float = setting(
+        0.35,
+        "Share of the GPU's memory that a colocated engine takes: 28 of 80 GB, of which an 8B model's bfloat16 "
+        "weights are 16.",
+        fraction=True,
+    )
+    distill_vllm_max_model_length: int | None = setting(
+        None,
+        "Maximum length of prompt and rollout together, in tokens; None: the longest prompt plus a rollout.",
+        integer_from=1,
+    )
+    distill_vllm_sleep_mode: bool = setting(
+        True, "A colocated engine gives its memory back while the student is trained."
+    )
+    distill_vllm_tensor_parallel_size: int = setting(
+        1,
+        "Number of processes that a colocated engine is spread over; it must divide the number of all processes.",
+        integer_from=1,
+    )
+    distill_vllm_server_base_url: str | None = setting(
+        None, "Address of the server, such as http://localhost:8000; used instead of host and port."
+    )
+    distill_vllm_server_host: str = setting("127.0.0.1", "Host of the server.")
+    distill_vllm_server_port: int = setting(8000, "Port of the server.", integer_from=1)
 
     # ---- preservation (not in the paper; off in its configurations) ----------------------------
     preserve_weight: float = setting(
         0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", at_least=0
     )
-    preserve_prompts: int = setting(32, "How many such questions are drawn for an edit.", integer_from=1)
-    preserve_batch_size: int = setting(8, "Of these, how many enter one optimiser step.", integer_from=1)
+    preserve_prompts: int = setting(32, "Number of such questions drawn for an edit.", integer_from=1)
+    preserve_batch_size: int = setting(8, "Number of them that enter one optimiser step.", integer_from=1)
     preserve_max_new_tokens: int = setting(
-        24, "Length of the base model's own answers to them, in tokens.", integer_from=1
+        24, "Maximum length of the base model's own answers to them, in tokens.", integer_from=1
     )
     preserve_top_k: int = setting(
-        64, "Tokens of the base distribution that are kept per position; the rest is one bucket.", integer_from=1
+        64, "Number of tokens of the base distribution kept per position; the rest form one bucket.", integer_from=1
     )
     preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
 
-    # ---- checks ------------------------------------------------------------------------------------
+    # ---- loading and checks ------------------------------------------------------------------------
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Self:
+        """As the base class; also warn where a fixed number of steps overrides settings by the number of edits."""
+        hparams = super().from_dict(data)
+        named = {str(key): cls.PUBLISHED_KEYS.get(str(key), str(key)) for key in data}
+        by_edits = [
+            key for key, name in named.items() if name in ("distill_steps_base", "distill_steps_per_extra_edit")
+        ]
+        fixed = [key for key, name in named.items() if name == "distill_max_steps"]
+        if hparams.distill_max_steps is not None and fixed and by_edits:
+            logger.warning(
+                "`%s: %d` fixes the number of stage 2 steps, whatever the number of edits; ignored: %s",
+                fixed[0], hparams.distill_max_steps, ", ".join(f"`{key}`" for key in by_edits),
+            )  # fmt: skip
+        return hparams
+
     def check(self) -> None:
         """Rules between fields."""
         super().check()
@@ -205,15 +284,15 @@ class CausalEditHyperParams(AdapterHyperParams):
                 f"`distill_num_generations` ({self.distill_num_generations}), so that no weight group is split."
             )
 
-    # ---- derived figures ---------------------------------------------------------------------------
+    # ---- derived values ----------------------------------------------------------------------------
     def distill_steps(self, edits: int) -> int:
-        """Stage-2 optimiser steps for so many edits trained together (METHOD: 20, +5 for each further one)."""
+        """Stage-2 optimiser steps for `edits` edits trained together (in the paper 20, +5 for each further one)."""
         if self.distill_max_steps is not None:
             return self.distill_max_steps
         return self.distill_steps_base + self.distill_steps_per_extra_edit * (edits - 1)
 
     def bootstrap_step_limit(self, edits: int) -> int | None:
-        """Most stage-1 optimiser steps for so many edits, or None where epochs alone decide."""
+        """Maximum number of stage-1 optimiser steps for `edits` edits, or None where epochs alone decide."""
         if self.bootstrap_max_steps is None:
             return None
         return self.bootstrap_max_steps + self.bootstrap_steps_per_extra_edit * (edits - 1)

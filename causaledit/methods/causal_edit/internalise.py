@@ -27,7 +27,7 @@ from datasets import Dataset
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch.nn.utils.rnn import pad_sequence
 
-with warnings.catch_warnings():  # trl says that its experimental classes move: we pin the range and test the hooks
+with warnings.catch_warnings():  # trl warns that its experimental classes change: we pin the range and test the hooks
     warnings.filterwarnings("ignore", message=".*trl.experimental.*")
     from trl.experimental.sdft import SDFTConfig, SDFTTrainer
     from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder, DistillationLogits
@@ -37,16 +37,25 @@ from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.bootstrap import all_prompts
 from causaledit.methods.causal_edit.preservation import PreservingMixin
-from causaledit.methods.shared.trainers import WatchCallback, prepared, quiet_trainers, trainer_arguments
-from causaledit.models.adapters import merged_for_inference
+from causaledit.methods.shared.trainers import (
+    StepLosses,
+    WatchCallback,
+    checkpointing_paused,
+    quiet_trainers,
+    train,
+    trainer_arguments,
+)
+from causaledit.models.adapters import exact_merging, merged_for_inference
 from causaledit.models.batches import in_batches, positions_for, unpadded
-from causaledit.models.chat import user, with_end_token
+from causaledit.models.chat import render, user, with_end_token
 from causaledit.models.generation import neutral_generation
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
@@ -71,6 +80,9 @@ class PrivilegedContextBuilder(DemonstrationTeacherContextBuilder):
 
 class InternalisationTrainer(PreservingMixin, SDFTTrainer):
     """SDFTTrainer with CODE's teacher prompt and CODE's loss.
+
+    Callbacks that have a method `on_rollouts_scored` get each batch of rollouts with `inputs`, `logits`
+    (`DistillationLogits`) and the `loss` before it is scaled for accumulation, beside what trl gives its own events.
 
     Args:
         hparams: The method's hyper-parameters (loss, filter, groups).
@@ -98,16 +110,19 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         self.teacher_context_builder = PrivilegedContextBuilder(self, role=context_role)
         # On a CPU an unmerged adapter costs more than two copies of the adapted weights; on a GPU it is memory
         # that counts.
-        self._merges_for_rollouts = self._shares_prefix and self.accelerator.device.type == "cpu"
+        self._merges_for_rollouts = self.runs_alone and self.accelerator.device.type == "cpu"
 
     # ---- rollouts ------------------------------------------------------------------------------
+    def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
+        result = super()._generate(prompt_ids)
+        self.count.generated += sum(len(ids) for ids in result[1])
+        return result
+
     def _generate_transformers(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
         student, sample = self.accelerator.unwrap_model(self.model), super()._generate_transformers
         merged = merged_for_inference(student) if self._merges_for_rollouts else contextlib.nullcontext()
-        with merged, neutral_generation(student):
-            result = prompt_ids, in_batches(student, prompt_ids, lambda rows: sample(rows)[1])
-        self.count.generated += sum(len(ids) for ids in result[1])
-        return result
+        with merged, checkpointing_paused(student), neutral_generation(student):
+            return prompt_ids, in_batches(student, prompt_ids, lambda rows: sample(rows)[1])
 
     # ---- teacher -------------------------------------------------------------------------------
     def _get_teacher_context_for_self_distillation(self) -> Any:
@@ -115,22 +130,24 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=name)
 
     def _forward_logits(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int) -> torch.Tensor:
-        # trl divides by the sampling temperature, which the loss has of its own, and counts padding in positions
+        # trl divides by the sampling temperature (our loss has one of its own) and counts padding in positions
         keep = {"logits_to_keep": logits_to_keep + 1} if "logits_to_keep" in self.model_kwarg_keys else {}
         positions = positions_for(self.accelerator.unwrap_model(model), attention_mask)
         logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False, **positions, **keep).logits
         return logits[:, :-1, :][:, -logits_to_keep:, :]
 
     def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> DistillationLogits:
-        if not self._shares_prefix:
+        teacher = self.accelerator.unwrap_model(teacher_model)
+        if not self.runs_alone:
             return super()._compute_teacher_student_logits(model, teacher_model, inputs)
         tokens, mask = inputs["completion_ids"], inputs["completion_mask"]
         length = tokens.size(1)
         completions = unpadded(tokens, mask)
-        student_rows = logits_in_one_pass(model, unpadded(inputs["prompt_ids"], inputs["prompt_mask"]), completions)
+        prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
+        student_rows = logits_in_one_pass(model, prompts, completions, share=self.shares_prefix)
         contexts = unpadded(inputs["teacher_input_ids"][:, :-length], inputs["teacher_attention_mask"][:, :-length])
-        with torch.no_grad(), self._get_teacher_context_for_self_distillation():
-            teacher_rows = completion_logits(self.accelerator.unwrap_model(teacher_model), contexts, completions)
+        with torch.no_grad(), self._get_teacher_context_for_self_distillation(), checkpointing_paused(teacher):
+            teacher_rows = completion_logits(teacher, contexts, completions)
         student_logits, teacher_logits = (
             torch.nn.functional.pad(pad_sequence(rows, batch_first=True), (0, 0, 0, length - max(map(len, rows))))
             for rows in (student_rows, teacher_rows)
@@ -169,6 +186,9 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         self._log_self_distillation_metric(mode, self.accelerator.gather(loss.detach()).mean().item())
         self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
         self.count.trained += int(mask.sum()) + int(inputs["prompt_mask"].sum())
+        self._dispatch_self_distillation_callback(
+            "on_rollouts_scored", inputs=inputs, logits=distillation_logits, loss=loss.detach()
+        )
         return loss
 
 
@@ -178,6 +198,33 @@ def add_teacher_snapshot(model: PeftModel) -> None:
     model.add_adapter(TEACHER_ADAPTER, copy.deepcopy(model.peft_config[STUDENT_ADAPTER]))
     set_peft_model_state_dict(model, state, adapter_name=TEACHER_ADAPTER)
     model.set_adapter(STUDENT_ADAPTER)
+
+
+def vllm_arguments(
+    tokenizer: PreTrainedTokenizerBase, requests: list[EditRequest], hparams: CausalEditHyperParams
+) -> dict[str, Any]:
+    """trl's arguments for rollouts through vLLM.
+
+    vLLM sees the closed-book prompts alone, so that its longest text is the longest of them and a rollout, far
+    below the model's context window, for which it would otherwise reserve its cache.
+    """
+    if not hparams.distill_use_vllm:
+        return {"use_vllm": False}
+    prompts = {prompt.text for request in requests for prompt in all_prompts(request, hparams)}
+    longest = max(
+        len(tokenizer(render(tokenizer, user(text)), add_special_tokens=False)["input_ids"]) for text in prompts
+    )
+    return {
+        "use_vllm": True,
+        "vllm_mode": hparams.distill_vllm_mode,
+        "vllm_max_model_length": hparams.distill_vllm_max_model_length or longest + hparams.distill_max_new_tokens,
+        "vllm_gpu_memory_utilization": hparams.distill_vllm_gpu_memory_utilization,
+        "vllm_enable_sleep_mode": hparams.distill_vllm_sleep_mode,
+        "vllm_tensor_parallel_size": hparams.distill_vllm_tensor_parallel_size,
+        "vllm_server_base_url": hparams.distill_vllm_server_base_url,
+        "vllm_server_host": hparams.distill_vllm_server_host,
+        "vllm_server_port": hparams.distill_vllm_server_port,
+    }
 
 
 def run_internalisation(
@@ -191,16 +238,20 @@ def run_internalisation(
     preservation: PreservationSet | None,
     progress: ProgressSink,
     count: TokenCount,
-) -> list[float]:
+    callbacks: Sequence[TrainerCallback] = (),
+) -> StepLosses:
     """Distil the open-book teacher into the student's adapter.
 
     Args:
         model: The model with the student's adapter (and the `teacher` snapshot for `bootstrapped`).
         requests: All edits of the batch; each rollout's teacher sees its own edit's narrative.
         teacher: `base` or `bootstrapped`.
+        context_role: Message that carries the privileged context.
+        preservation: The preservation term, if any.
+        callbacks: Further callbacks of the trainer (see `InternalisationTrainer` for what they can hear).
 
     Returns:
-        The loss of every optimiser step.
+        The losses of every optimiser step. Whatever merges the adapter in between, the base weights stay as they are.
     """
     causal = hparams.editing_mode == "causal"
     rows = [
@@ -210,10 +261,10 @@ def run_internalisation(
     ]
     steps = hparams.distill_steps(len(requests))
     if steps == 0:  # the trainer would take 0 for "not given"
-        return []
+        return StepLosses()
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
-    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
+    with exact_merging(model), trainer_arguments(model, hparams) as arguments, quiet_trainers():
         trainer = InternalisationTrainer(
             hparams=hparams,
             teacher=teacher,
@@ -237,13 +288,10 @@ def run_internalisation(
                 max_prompt_length=None,  # trl would cut the narrative off from the left, in silence
                 teacher_model_kind="base",  # which adapter scores is decided in the class above
                 distillation_is_clip=None,
-                use_vllm=hparams.distill_use_vllm,
-                vllm_mode=hparams.distill_vllm_mode,
+                **vllm_arguments(tokenizer, requests, hparams),
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=with_end_token(tokenizer),
-            callbacks=[watch],
+            callbacks=[watch, *callbacks],
         )
-        prepared(trainer).train()
-    progress.finish()
-    return watch.losses
+        return train(trainer, watch)

@@ -20,7 +20,7 @@ def union_support(
 
     Returns:
         `indices (B, T, 2k)`: the teacher's top-k, then the student's; `duplicate (B, T, 2k)`: True where a
-        student's index stands among the teacher's already and must not count twice.
+        student's index is already among the teacher's and must not count twice.
     """
     k = min(top_k, teacher_logits.shape[-1])
     teacher_top = teacher_logits.topk(k, dim=-1).indices
@@ -58,7 +58,7 @@ def token_divergence(
 
     teacher, student = on_support(teacher_logits), on_support(student_logits)
     p, q = (teacher, student) if forward else (student, teacher)
-    difference = (p - q).masked_fill(duplicate, 0.0)  # -inf minus -inf is no number
+    difference = (p - q).masked_fill(duplicate, 0.0)  # -inf minus -inf is not a number
     return (p.exp() * difference).sum(-1)
 
 

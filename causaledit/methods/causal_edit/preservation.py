@@ -1,7 +1,7 @@
 """The preservation term: KL to the unedited model on questions the edit must not change.
 
-Not in the paper. Small models trade efficacy against locality hard (docs/log.md); conservative samples
-near the edit are what the literature offers against it. The neighbours are questions built from the
+Not in the paper. In small models efficacy comes at a high cost in locality (docs/log.md); conservative samples
+near the edit are the literature's remedy. The neighbours are questions built from the
 edit's own wording with other subjects of the same kind, general questions, and questions about the
 edit's subject whose pre-edit answer does not name the old fact.
 """
@@ -21,6 +21,7 @@ from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit.losses import bucketed_kl
+from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
 from causaledit.models.scoring import logits_in_one_pass
@@ -49,7 +50,7 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
         request: The edit.
         n: How many questions.
         bank: Where names, relations and general questions come from.
-        rng: Source of the draw.
+        rng: Random generator of the draw.
     """
     relation = bank.relation_of(request)
     probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
@@ -58,9 +59,9 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
     pool = [name for kind in kinds for name in bank.names[kind]]
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
     rng.shuffle(names)
-    asks_by_name = bool(request.question and request.subject in request.question)
+    question = request.question or ""
     wordings = [
-        *([request.question.replace(request.subject, "{}")] if asks_by_name else []),
+        *([question.replace(request.subject, "{}")] if request.subject in question else []),
         request.prompt,
         *(relation.questions if relation else ()),
     ]
@@ -71,7 +72,7 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
         for turn in range(len(wordings))
         for i, name in enumerate(names)
     ][:same]
-    if relation:  # what else one asks about such a subject; open questions would call the old fact up again
+    if relation:  # other questions about such a subject; open ones would bring the old fact up again
         others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
         drawn = rng.sample(others, min(len(others), max(1, round(SAME_SUBJECT_SHARE * n))))
         questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
@@ -83,8 +84,9 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
 
 @dataclass(frozen=True)
 class _Reference:
-    """One preserved question: its tokens, the base model's answer, and that answer's distribution."""
+    """One preserved question, as text and as tokens, the base model's answer, and that answer's distribution."""
 
+    question: str
     prompt: list[int]
     answer: list[int]
     top: torch.Tensor
@@ -100,10 +102,14 @@ class PreservationSet:
         self._batch_size = min(batch_size, len(references))
         self._rng = random.Random(seed)
         self._queue: list[_Reference] = []
-        self.trained_tokens = 0
 
     def __len__(self) -> int:
         return len(self._references)
+
+    @property
+    def questions(self) -> list[str]:
+        """The preserved questions."""
+        return [reference.question for reference in self._references]
 
     def next_loss(self, model: Any, *, share: bool = True) -> torch.Tensor:
         """`weight` × mean KL(base‖model) over the answer tokens of the next few questions.
@@ -120,7 +126,6 @@ class PreservationSet:
         prompts, answers = [r.prompt for r in batch], [r.answer for r in batch]
         rows = torch.cat(logits_in_one_pass(model, prompts, answers, share=share))
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
-        self.trained_tokens += sum(len(r.prompt) + len(r.answer) for r in batch)
         return self._weight * kl.mean()
 
 
@@ -161,9 +166,9 @@ def build_preservation(
         count=count,
     )
     references = [
-        _Reference(prompt, answer.tokens, answer.top, answer.ids)
+        _Reference(question, prompt, answer.tokens, answer.top, answer.ids)
         for question, prompt, answer in zip(questions, prompts, answers, strict=True)
-        if answer.tokens and not _states_edited_fact(question, tokenizer.decode(answer.tokens), requests)
+        if answer.tokens and not _states_edited_fact(question, str(tokenizer.decode(answer.tokens)), requests)
     ]
     logger.info("preservation: %d questions of %d kept", len(references), len(questions))
     if not references:
@@ -194,26 +199,25 @@ def read_questions(path: str) -> list[str]:
     return data
 
 
-class PreservingMixin:
-    """Adds `preserve_weight` × the preservation loss to a trainer's own loss."""
+class PreservingMixin(StageMixin):
+    """Adds `preserve_weight` × the preservation loss to a trainer, once for every batch that it is given.
+
+    The term has a backward pass of its own, so that the two graphs are never in memory together, and is logged apart:
+    what the trainer logs as its loss, and stops on, is the stage's own.
+    """
 
     preservation: PreservationSet | None = None
 
-    @property
-    def _shares_prefix(self) -> bool:
-        """In one process on plain weights what prompts (and teachers' contexts) have in common is read once a step."""
-        return self.accelerator.num_processes == 1 and not self.is_fsdp_enabled  # type: ignore[attr-defined]
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """The trainer's own step, then the preservation term's; their gradients add up.
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
-        """The trainer's own loss plus the preservation term."""
-        result = super().compute_loss(model, inputs, return_outputs=return_outputs, **kwargs)  # type: ignore[misc]
-        if return_outputs:
-            return self.with_preservation(result[0], model), result[1]
-        return self.with_preservation(result, model)
-
-    def with_preservation(self, loss: Any, model: Any) -> Any:
-        """Add the preservation term, scaled for gradient accumulation, to a training loss."""
-        if self.preservation is None or not model.training:
-            return loss
-        term = self.preservation.next_loss(model, share=self._shares_prefix)
-        return loss + term / self.current_gradient_accumulation_steps  # type: ignore[attr-defined]
+        Returns:
+            The trainer's own loss.
+        """
+        loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
+        if self.preservation is not None:
+            with self.compute_loss_context_manager():  # type: ignore[attr-defined]
+                term = self.preservation.next_loss(model, share=self.shares_prefix)
+            self.accelerator.backward(term / self.current_gradient_accumulation_steps)  # type: ignore[attr-defined]
+            self._metrics["train"][PRESERVATION].append(term.item())  # type: ignore[attr-defined]
+        return loss

@@ -64,7 +64,7 @@ def student_prompts(
     Args:
         request: The edit.
         causal: False leaves out the cues that ask what changed.
-        cake_data: Add the request's paraphrases and learning questions as they are.
+        cake_data: Add the request's CAKE data as it is (see `cake_questions`).
         paraphrases: Further ways to ask, added with a direct cue.
 
     Returns:
@@ -79,9 +79,18 @@ def student_prompts(
                 prompts.append(StudentPrompt(cue.format(form=form), kind, form))
     prompts += [StudentPrompt(text, "direct", text) for text in paraphrases]
     if cake_data:
-        extra = [*request.rephrase, *request.learning]
-        prompts += [StudentPrompt(pair.question, "learn", pair.question) for pair in extra]
+        prompts += [StudentPrompt(question, "learn", question) for question in cake_questions(request)]
     return prompts
+
+
+def cake_questions(request: EditRequest) -> list[str]:
+    """A request's CAKE data: its learning questions, and the paraphrases that stand beside them.
+
+    Paraphrases alone are no training data: hosts and benchmarks ask them to test the edit.
+    """
+    if not request.learning:
+        return []
+    return [pair.question for pair in (*request.rephrase, *request.learning)]
 
 
 def trace_prompt(request: EditRequest, *, causal: bool) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
-from causaledit.facts.answers import commits_to
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.models.chat import render
 from causaledit.models.generation import generate_texts
+from causaledit.reading.commitment import gives_answer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -41,7 +41,7 @@ def choose_teacher(
     context_role: str,
     count: TokenCount,
 ) -> TeacherChoice:
-    """Resolve `teacher`: taken at its word, or measured for `auto`.
+    """Resolve `teacher`: as given, or measured for `auto`.
 
     Args:
         model: The network without an adapter.
@@ -68,8 +68,14 @@ def choose_teacher(
     ]
     answers = generate_texts(model, tokenizer, rendered, max_new_tokens=ANSWER_TOKENS, count=count)
     right = [
-        commits_to(answer, [request.target_new], [request.ground_truth or ""])
-        for (request, _), answer in zip(rows, answers, strict=True)
+        gives_answer(
+            answer,
+            [request.target_new],
+            [request.ground_truth or ""],
+            question=request.question_form,
+            prompt=prompt.text,
+        )
+        for (request, prompt), answer in zip(rows, answers, strict=True)
     ]
     accuracy = sum(right) / len(right)
     name = "base" if accuracy >= hparams.teacher_min_accuracy or 1 not in hparams.stages else "bootstrapped"

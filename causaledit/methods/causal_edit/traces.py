@@ -1,38 +1,38 @@
-"""Reasoning traces of stage 1: their format, how they are read, and what is rejected."""
+"""Reasoning traces of stage 1: their format, how they are read, and those the method writes itself."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from causaledit.facts.answers import mentions
+from causaledit.facts.text import bare_sentence, ends_sentence, is_question, sentences, word_count
+from causaledit.methods.causal_edit.claims import commits, ends_on_old_answer, gives_new_answer_alone, states_old_answer
+from causaledit.methods.causal_edit.giveaways import gives_away
 
 if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
 
-MIN_WORDS = 5
 CAUSAL_LABELS = ("Old fact", "Reason for change", "Updated fact", "Derivation")
 NONCAUSAL_LABELS = ("Old fact", "Updated fact", "Derivation")
 
-# Wording that gives away the hidden context, and hedges. Read after the edit's own names are taken out,
-# so that a subject called "The Article" does not condemn every trace about it.
-_GIVEAWAY = re.compile(
-    r"\b(articles?|sources?|documents?|passages?|reports?|texts?|context|search(es|ed|ing)?|users?|cheat ?sheets?|"
-    r"according to|as (stated|mentioned|described)|the (statement|sentence|paragraph|question|prompt|story)|"
-    r"(original|previous|provided|given) (answer|information|text)|"
-    r"perhaps|possibly|probably|maybe|might|may be|it seems|seems to|appears to|not sure|i think|allegedly|unclear|"
-    r"as an ai|language model)\b",
-    re.IGNORECASE,
-)
+MIN_WORDS = 5
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One reasoning trace: the labelled parts and the answer line."""
+    """One reasoning trace: the labelled parts and the answer line.
+
+    Attributes:
+        parts: Label and text of each part.
+        answer: What follows `Answer:`.
+        around: What the completion holds beside them. It is not trained on, but counts when the trace is judged.
+    """
 
     parts: tuple[tuple[str, str], ...]
     answer: str
+    around: str = field(default="", compare=False)
 
     @property
     def thinking(self) -> str:
@@ -51,7 +51,7 @@ class Trace:
         return self.thinking + self.answer_line
 
     def part(self, label: str) -> str | None:
-        """The text behind a label, or None."""
+        """The text after a label, or None."""
         return dict(self.parts).get(label)
 
 
@@ -63,12 +63,13 @@ def parse_trace(text: str, labels: tuple[str, ...]) -> Trace | None:
         labels: The labels of the mode.
 
     Returns:
-        The trace, or None where the form is not kept.
+        The trace, or None if it does not have the form.
     """
     match = re.search(r"<think>\s*(.*?)\s*</think>\s*(.*)", text, re.DOTALL)
     if match is None:
         return None
     body, tail = match.groups()
+    before = text[: match.start()]
     # a bullet or number belongs to a label only at the start of a line: "in 2020." ends the part before it
     bullet = r"(?:[-*]\s+|\d+[.)]\s*)?"
     parts_ = (rf"\**{re.escape(label)}\**\s*:\**\s*(.+?)" for label in labels)
@@ -80,26 +81,40 @@ def parse_trace(text: str, labels: tuple[str, ...]) -> Trace | None:
     texts = [" ".join(part.split()) for part in parts.groups()]
     if not all(texts):
         return None
-    return Trace(tuple(zip(labels, texts, strict=True)), answer.group(1).strip().rstrip(".").strip())
+    around = "\n".join((before, tail[: answer.start()], tail[answer.end() :])).strip()
+    return Trace(tuple(zip(labels, texts, strict=True)), _bare(answer.group(1)), around)
+
+
+def _bare(answer: str) -> str:
+    """An answer without markdown's stars, quotation marks and its full stop."""
+    answer = re.sub(r"\*+", "", answer).strip()
+    return answer if is_question(answer) else bare_sentence(answer)
 
 
 def reject_reason(trace: Trace | None, request: EditRequest) -> str | None:
-    """Why a candidate is not used, or None where it is.
+    """Why a candidate is not used, or None where it is (arXiv 2605.28303, stage 1).
 
     Returns:
-        `"unparsable"`, `"short"`, `"no new answer"` or `"gives away the context"`.
+        `"unparsable"`; `"short"`, under five words; `"no new answer"`, where the answer line does not commit to the
+        new answer and to nothing else; `"wrong update"`, where the updated fact lacks the new answer or states the
+        old one; `"wrong conclusion"`, where the derivation, or what follows the answer line, ends on the old
+        answer; or `"gives away the context"`, anywhere in the completion.
     """
     if trace is None:
         return "unparsable"
-    body = " ".join(text for _, text in trace.parts)
-    if len(body.split()) < MIN_WORDS:
+    if word_count(" ".join(text for _, text in trace.parts)) < MIN_WORDS:
         return "short"
-    if not mentions(trace.answer, [request.target_new]):
+    names = (request.subject, request.ground_truth or "", request.target_new)
+    if gives_away("\n".join((*(text for _, text in trace.parts), trace.answer, trace.around)), names):
+        return "gives away the context"
+    if not gives_new_answer_alone(trace.answer, request):
         return "no new answer"
-    for name in (request.subject, request.ground_truth or "", request.target_new):
-        if name:
-            body = re.sub(re.escape(name), " ", body, flags=re.IGNORECASE)
-    return "gives away the context" if _GIVEAWAY.search(body) else None
+    updated, derivation = trace.part("Updated fact") or "", trace.part("Derivation") or ""
+    if not commits(updated, request) or states_old_answer(updated, request):
+        return "wrong update"
+    if ends_on_old_answer(derivation, request) or ends_on_old_answer(trace.around, request):
+        return "wrong conclusion"
+    return None
 
 
 def guided_prefill(request: EditRequest, *, causal: bool) -> str:
@@ -111,19 +126,17 @@ def guided_prefill(request: EditRequest, *, causal: bool) -> str:
 
 
 def guided_trace(continuation: str, request: EditRequest, *, causal: bool) -> Trace | None:
-    """Complete a guided candidate: its first sentence is the reason (or derivation), the rest is stated.
+    """Complete a guided candidate: its first sentence is the reason (or derivation); we state the rest.
 
     Returns:
         None where the continuation has no sentence of at least `MIN_WORDS` words.
     """
     line = continuation.strip().split("\n", 1)[0].strip()
-    end = re.search(r"(?<!\b[A-Z])[.!?](?=\s|$)", line)
-    if end is None:  # cut off by the length limit: half a sentence is no reason
+    names = (request.subject, request.ground_truth or "", request.target_new)
+    sentence = next(iter(sentences(line, names)), "")
+    if not ends_sentence(sentence):  # cut off by the length limit: half a sentence is no reason
         return None
-    sentence = line[: end.end()]
-    if len(sentence.split()) < MIN_WORDS:
-        return None
-    return stated_trace(sentence, request, causal=causal)
+    return stated_trace(sentence, request, causal=causal) if word_count(sentence) >= MIN_WORDS else None
 
 
 def stated_trace(sentence: str, request: EditRequest, *, causal: bool) -> Trace:
@@ -140,8 +153,7 @@ def fallback_trace(request: EditRequest, *, causal: bool) -> Trace:
     """A trace from the narrative's own words, for an edit whose every candidate was rejected."""
     if not causal:
         return stated_trace("the earlier answer is out of date, and this one replaces it.", request, causal=False)
-    sentences = re.split(r"(?<=[.!?])\s+", request.narrative or "")
-    informative = [s for s in sentences if len(s.split()) >= MIN_WORDS and not _GIVEAWAY.search(s)]
+    informative = [s for s in sentences(request.narrative or "") if word_count(s) >= MIN_WORDS and not gives_away(s)]
     naming = [s for s in informative if mentions(s, [request.target_new])]
     chosen = (naming or informative or ["the change was decided and took effect at once."])[0]
     return stated_trace(chosen, request, causal=True)

@@ -6,4 +6,5 @@ METHOD = Method(
     name="FT",
     hparams="causaledit.methods.ft.hparams:FTHyperParams",
     edit="causaledit.methods.ft.apply:edit",
+    needs_subject=False,
 )

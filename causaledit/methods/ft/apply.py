@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from causaledit.methods.call import host_call
 from causaledit.methods.ft import METHOD
 from causaledit.methods.ft.objectives import last_position_losses
-from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
+from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import (
     check_window,
     prompt_texts,
@@ -38,7 +38,7 @@ def edit(
     """Minimise −log p(new answer | prompt) over chosen weights W, with ‖W − W₀‖∞ ≤ ε where ε is given.
 
     Source: the fine-tuning baselines FT and FT+L of ROME (arXiv 2202.05262, section 3.1 and appendix E.1). All target
-    tokens are trained on, each behind those before it, or with `prompt_last` at the prompt's last position.
+    tokens are trained on, each after those before it, or with `prompt_last` at the prompt's last position.
     """
     names = select_weights(model, hparams.layers, hparams.modules)
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
@@ -48,20 +48,12 @@ def edit(
     losses = last_position_losses if hparams.objective_optimization == "prompt_last" else target_losses
     originals, tally = call.rewriting(model, names), call.report.tally
     with tally.timed("train"):
-        optimizer = ConstrainedAdam(
+        train(
             [model.get_parameter(name) for name in names],
-            learning_rate=hparams.learning_rate,
-            weight_decay=hparams.weight_decay,
-            norm_constraint=hparams.norm_constraint,
-        )
-        call.report.losses["train"] = descend(
-            optimizer,
             lambda _: target_batches(model, rows, hparams.micro_batch_size, tally.tokens, losses),
-            stage="training",
-            steps=hparams.steps,
-            stop_loss=hparams.stop_loss,
-            progress=call.progress,
-            count=tally.tokens,
+            hparams,
+            call,
+            norm_constraint=hparams.norm_constraint,
         )
     return WeightsEdit(model, originals)
 

@@ -20,7 +20,7 @@ class FTHyperParams(WeightTuneHyperParams):
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
     objective_optimization: str = setting(
         "target_new",
-        "What the loss is of: `target_new`, each token of the new answer behind those before it (EasyEdit's FT-M); "
+        "What is trained: `target_new`, each token of the new answer after those before it (EasyEdit's FT-M); "
         "`prompt_last`, all of them at the prompt's last position (its FT-L).",
         choices=("target_new", "prompt_last"),
     )

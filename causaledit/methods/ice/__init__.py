@@ -6,4 +6,5 @@ METHOD = Method(
     name="ICE",
     hparams="causaledit.methods.ice.hparams:ICEHyperParams",
     edit="causaledit.methods.ice.apply:edit",
+    needs_subject=False,
 )

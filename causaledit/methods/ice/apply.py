@@ -11,7 +11,7 @@ from causaledit.methods.call import host_call
 from causaledit.methods.ice import METHOD
 from causaledit.methods.ice.contexts import edit_contexts
 from causaledit.methods.ice.losses import consistency_loss, sampled_consistency_loss
-from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
+from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import (
     TargetRow,
     check_window,
@@ -61,8 +61,8 @@ def edit(
         L_ft  = KL(δ_x* ‖ p_θ(· | q)) = −log p_θ(x* | q),
         L_ICE = E_{x_c} Σ_t KL(p_θs(· | [c, q, x*, x_c,<t]) ‖ p_θ(· | [q, x*, x_c,<t])),
 
-    after which every weight is put back into ±ε around its start. The target distribution is the model's own
-    and moves with it, which is what keeps the step from collapsing onto the target tokens. Means over tokens
+    after which every weight is clipped to ±ε around its start. The target distribution is the model's own
+    and moves with it, which keeps the step from collapsing onto the target tokens. Means over tokens
     stand for the sums, so that λ does not depend on lengths.
     """
     names = select_weights(model, hparams.layers, hparams.modules)
@@ -86,19 +86,12 @@ def edit(
         return parts
 
     with tally.timed("train"):
-        call.report.losses["train"] = descend(
-            ConstrainedAdam(
-                [model.get_parameter(name) for name in names],
-                learning_rate=hparams.learning_rate,
-                weight_decay=hparams.weight_decay,
-                norm_constraint=hparams.norm_constraint,
-            ),
+        train(
+            [model.get_parameter(name) for name in names],
             losses,
-            stage="training",
-            steps=hparams.steps,
-            stop_loss=hparams.stop_loss,
-            progress=call.progress,
-            count=tally.tokens,
+            hparams,
+            call,
+            norm_constraint=hparams.norm_constraint,
         )
     return WeightsEdit(model, originals)
 

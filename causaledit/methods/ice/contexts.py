@@ -31,5 +31,6 @@ def edit_contexts(edit: EditRequest, kinds: Sequence[str]) -> list[str]:
     if "statement" in kinds or not (found or "paraphrases" in kinds):
         found.append(STATEMENT.format(**words))
     if "paraphrases" in kinds:
-        found += [template.format(**words) for template in PARAPHRASES]
+        usable = [t for t in PARAPHRASES if edit.subject or "{subject}" not in t]
+        found += [template.format(**words) for template in usable]
     return found

@@ -24,11 +24,11 @@ class ICEHyperParams(WeightTuneHyperParams):
     ALG_NAME: ClassVar[str] = ALG_NAME
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **WeightTuneHyperParams.PUBLISHED_KEYS,
-        "objective_optimization": OnlyAt(("target_new",), "ICE trains on the whole new answer: set it to target_new"),
+        "objective_optimization": OnlyAt(("target_new",), "ICE trains on the whole new answer; set it to target_new"),
     }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
-    steps: int = setting(25, "Most optimiser steps.", integer_from=1)
+    steps: int = setting(25, "Maximum number of optimiser steps.", integer_from=1)
     learning_rate: float = setting(7e-4, "Learning rate of AdamW, constant.", more_than=0)
     layers: list[int] | None = setting([4, 5, 6, 7, 8], "Numbers of the layers whose weights change; None means all.")
     norm_constraint: float | None = setting(5e-4, "ε: how far any single weight may move; None: no bound.", more_than=0)
@@ -38,9 +38,9 @@ class ICEHyperParams(WeightTuneHyperParams):
         "the new fact), `paraphrases` (further such sentences). They take turns.",
     )
     samples: int = setting(5, "Continuations sampled per edit and step.", integer_from=1)
-    sample_max_new_tokens: int = setting(20, "Longest continuation, in tokens.", integer_from=1)
+    sample_max_new_tokens: int = setting(20, "Maximum length of a continuation, in tokens.", integer_from=1)
     sample_temperature: float = setting(1.0, "Sampling temperature of the continuations.", more_than=0)
-    sample_top_p: float = setting(1.0, "Nucleus of the continuations' sampling.", fraction=True)
+    sample_top_p: float = setting(1.0, "Top-p (nucleus) of the continuations' sampling.", fraction=True)
     context_weight: float = setting(1.0, "λ: weight of the in-context loss beside the target loss.", at_least=0)
     context_loss: str = setting(
         "full",

@@ -1,4 +1,4 @@
-"""IKE: the new facts (and demonstrations) before every prompt; no weight changes. The upper reference."""
+"""IKE: the new facts (and demonstrations) before every prompt; no weight changes. The upper reference point."""
 
 from causaledit.methods.method import Method
 
@@ -7,4 +7,5 @@ METHOD = Method(
     hparams="causaledit.methods.ike.hparams:IKEHyperParams",
     edit="causaledit.methods.ike.apply:edit",
     changes_weights=False,
+    needs_subject=False,
 )

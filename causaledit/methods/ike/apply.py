@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from causaledit.methods.ike.hparams import IKEHyperParams
     from causaledit.models.edited import Edited
 
-ROOM = 256  # tokens left for the prompt and its answer
+ROOM = 256  # tokens reserved for the prompt and its answer
 
 
 def edit(
@@ -32,7 +32,7 @@ def edit(
 ) -> Edited:
     """Put new facts before every prompt (in-context knowledge editing, arXiv 2305.12740).
 
-    Demonstrations are made of the call's `train_ds` where there is one (see `demonstrations`). Facts add up over
+    Demonstrations are made from the call's `train_ds` where there is one (see `demonstrations`). Facts add up over
     calls: a model that already carries facts keeps them, unless a new one replaces them.
 
     Raises:

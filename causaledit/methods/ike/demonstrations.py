@@ -38,13 +38,13 @@ class Example(NamedTuple):
     asked: list[tuple[str, str]]
 
     def text(self, number: int) -> str:
-        """The example as it stands before the facts; kinds take turns with its number."""
+        """The example as it is put before the facts; the kinds alternate with its number."""
         prompt, answer = self.asked[number % len(self.asked)]
         return EXAMPLE.format(fact=self.fact, prompt=prompt, answer=answer)
 
 
 def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train_ds: Any = None) -> list[str]:
-    """The demonstrations for some edits, as texts; facts about an edited subject are left out.
+    """The demonstrations for some edits, as texts; facts about an edited subject, or asked as an edit is, are left out.
 
     Args:
         hparams: `demonstrations` (EasyEdit's `k`) says how many.
@@ -57,17 +57,20 @@ def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train
     number = hparams.demonstrations
     if not number or not hparams.use_icl_examples:
         return []
-    subjects = {edit.subject for edit in edits if edit.subject}
+    edited = {text for edit in edits for text in (edit.subject, edit.cloze) if text}
     if train_ds is not None:
-        examples = list(_from_records(train_ds, subjects))
+        examples = list(_from_records(train_ds, edited))
         if not examples:
-            raise RequestError("`train_ds` holds no record about another subject that demonstrations could be made of.")
+            raise RequestError(
+                "`train_ds` holds no record about another subject from which demonstrations could be made."
+            )
         if len(examples) < number:
             logger.info("`train_ds` holds %d usable records: all of them serve as demonstrations", len(examples))
         chosen = most_alike(examples, [FACT.format(cloze=edit.cloze, new=edit.target_new) for edit in edits], number)
     elif hparams.demonstration_file:
         data = load_json(hparams.demonstration_file, "`demonstration_file`")
-        pool = [request for request in requests_from_data(data) if request.subject not in subjects]
+        requests = requests_from_data(data, needs_subject=False)
+        pool = [request for request in requests if not edited & {request.subject, request.cloze}]
         if len(pool) < number:
             raise RequestError(
                 f"`demonstration_file` holds {len(pool)} requests about other subjects, but `demonstrations` asks for "
@@ -76,17 +79,17 @@ def choose_examples(hparams: IKEHyperParams, edits: Sequence[EditRequest], train
         chosen = [_of_request(request) for request in random.Random(hparams.seed).sample(pool, number)]
     else:
         raise RequestError(
-            f"`demonstrations` (EasyEdit's `k`) is {number}, but there is nothing to make them of: pass `train_ds`, "
+            f"`demonstrations` (EasyEdit's `k`) is {number}, but there is nothing to make them from: pass `train_ds`, "
             "name a JSON file of edit requests in `demonstration_file`, or set `demonstrations: 0`."
         )
     return [example.text(place) for place, example in enumerate(chosen)]
 
 
 def most_alike(examples: Sequence[Example], facts: Sequence[str], number: int) -> list[Example]:
-    """The examples whose facts share most words with some facts, the likest last, next to the facts themselves.
+    """The examples whose facts share most words with some facts, the most similar last, next to the facts themselves.
 
-    Likeness is the cosine of word counts weighed by rarity (tf–idf) over the examples. The paper compares sentence
-    embeddings; words need no further model, and give the same choice on every machine.
+    Similarity is the cosine of word counts weighted by rarity (tf–idf) over the examples. The paper compares sentence
+    embeddings; words need no further model and give the same choice on every machine.
     """
     counts = [Counter(_words(example.fact)) for example in examples]
     spread = Counter(word for words in counts for word in words)
@@ -118,11 +121,14 @@ def _of_request(request: EditRequest) -> Example:
     return Example(FACT.format(cloze=request.cloze, new=request.target_new), asked)
 
 
-def _from_records(records: Iterable[Any], subjects: set[str]) -> Iterator[Example]:
-    """Examples of EasyEdit's records; those without a prompt or an answer, and those of edited subjects, are left out.
+def _from_records(records: Iterable[Any], edited: set[str]) -> Iterator[Example]:
+    """Examples of EasyEdit's records, without those that lack a prompt or an answer, or are about what is edited.
+
+    Args:
+        edited: The edits' subjects and prompts.
 
     Raises:
-        RequestError: `train_ds` cannot be read through, or holds something else than records.
+        RequestError: `train_ds` cannot be iterated over, or holds something other than records.
     """
     try:
         every = list(records)
@@ -133,9 +139,9 @@ def _from_records(records: Iterable[Any], subjects: set[str]) -> Iterator[Exampl
             raise RequestError(f"`train_ds` must hold records (dicts), but item {number} is {type(record).__name__}.")
         prompt, new = _text(record.get("prompt")), _text(record.get("target_new"))
         subject = _text(record.get("subject"))
-        if not prompt or not new or subject in subjects:
-            continue
         prompt = prompt.replace("{}", subject)
+        if not prompt or not new or edited & {subject, prompt}:
+            continue
         asked = [(prompt, new)]
         if rephrased := _text(record.get("rephrase_prompt")):
             asked.append((rephrased, new))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 ALG_NAME = "IKE"
 
 _MULTIMODAL = Refused(
-    "the file is for a model of images and text (BLIP-2, MiniGPT-4), which is not edited here: take one for a "
+    "the file is for a vision-language model (BLIP-2, MiniGPT-4), which cannot be edited here; use one for a "
     "language model"
 )
 _MULTIMODAL_KEYS = (
@@ -31,7 +31,7 @@ class IKEHyperParams(BaseHyperParams):
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **BaseHyperParams.PUBLISHED_KEYS,
         "k": "demonstrations",
-        "sentence_model_name": Ignored("demonstrations are chosen by the words they share with the edit, offline"),
+        "sentence_model_name": Ignored("demonstrations are chosen offline, by the words they share with the edit"),
         "results_dir": Ignored("no embeddings are stored"),
         **dict.fromkeys(_MULTIMODAL_KEYS, _MULTIMODAL),
     }
@@ -39,12 +39,12 @@ class IKEHyperParams(BaseHyperParams):
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
     demonstrations: int = setting(
         0,
-        "Worked examples of obeying a new fact, put before the facts: those most like the edit in the host's "
-        "`train_ds`, or drawn from `demonstration_file`. Any need one of the two.",
+        "Number of worked examples of obeying a new fact, put before the facts: those most like the edit in the host's "
+        "`train_ds`, or drawn from `demonstration_file`; any number above 0 needs one of the two.",
         integer_from=0,
     )
     demonstration_file: str | None = setting(
-        None, "JSON file of edit requests the examples are drawn from (with `seed`), where there is no `train_ds`."
+        None, "JSON file of edit requests from which the examples are drawn (with `seed`) if there is no `train_ds`."
     )
     use_icl_examples: bool = setting(True, "EasyEdit's switch: false leaves the demonstrations out.")
     include_narrative: bool = setting(False, "Also give the request's narrative after its fact.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class InContextModel:
     """A plain model with a text for the start of every prompt; everything else is the model's own.
 
-    Calls, generation and attributes go to the model unchanged. The text is heard wherever prompts are made
+    Calls, generation and attributes go to the model unchanged. The text takes effect wherever prompts are made
     through `models.chat.render_for` or `with_context`.
 
     Attributes:
@@ -33,7 +33,7 @@ class InContextModel:
         return self.plain(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "plain" or name.startswith("__"):  # while being copied there is no model yet
+        if name == "plain" or name.startswith("__"):  # while this is being copied, there is no model yet
             raise AttributeError(name)
         return getattr(self.plain, name)
 
@@ -42,7 +42,7 @@ class InContextModel:
         return self.plain
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> None:
-        """There is nothing to save: the weights are those of the unedited model.
+        """Refuse: the weights are those of the unedited model, so there is nothing to save.
 
         Raises:
             SaveError: Always.

@@ -6,4 +6,5 @@ METHOD = Method(
     name="LoRA",
     hparams="causaledit.methods.lora.hparams:LoRAHyperParams",
     edit="causaledit.methods.lora.apply:edit",
+    needs_subject=False,
 )

@@ -21,8 +21,8 @@ def adapter_config(model: PreTrainedModel, hparams: LoRAHyperParams) -> LoraConf
     """The adapter's configuration, checked against the model.
 
     AdaLoRA begins with half as much rank again as `lora_rank`, peft's and the paper's proportion, keeps it for the
-    first tenth of the steps, takes it away from the modules that need it least until four fifths of them, and trains on
-    with what is left (arXiv 2303.10512, section 3.3).
+    first tenth of the steps, removes it from the modules that need it least until four fifths of them, and trains the
+    rest with what is left (arXiv 2303.10512, section 3.3).
 
     Raises:
         ModelError: A target module or layer does not exist in the model.
@@ -33,7 +33,7 @@ def adapter_config(model: PreTrainedModel, hparams: LoRAHyperParams) -> LoraConf
         if wrong := [number for number in hparams.layers if number >= depth]:
             raise ModelError(f"`layers` names layer {wrong[0]}, but the model has layers 0 to {depth - 1}.")
         if isinstance(config.target_modules, str):
-            raise ModelError(f"`layers` is {hparams.layers}: name the projections in `lora_target_modules` with it.")
+            raise ModelError(f"`layers` is {hparams.layers}: name the projections in `lora_target_modules` too.")
         config.layers_to_transform = list(hparams.layers)
     if hparams.lora_type == "lora":
         return config

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from causaledit.methods.call import host_call
 from causaledit.methods.lora import METHOD
 from causaledit.methods.lora.adapter import adapter_config, adaptive_training
-from causaledit.methods.shared.finetune.descent import ConstrainedAdam, descend
+from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
@@ -43,19 +43,11 @@ def edit(
     with tally.timed("train"):
         peft_model = add_adapter(model, hparams, config)
         peft_model.train()  # dropout
-        call.report.losses["train"] = descend(
-            ConstrainedAdam(
-                [p for p in peft_model.parameters() if p.requires_grad],
-                learning_rate=hparams.learning_rate,
-                weight_decay=hparams.weight_decay,
-                norm_constraint=None,
-            ),
+        train(
+            [p for p in peft_model.parameters() if p.requires_grad],
             lambda _: target_batches(peft_model, rows, hparams.micro_batch_size, tally.tokens),
-            stage="training",
-            steps=hparams.steps,
-            stop_loss=hparams.stop_loss,
-            progress=call.progress,
-            count=tally.tokens,
+            hparams,
+            call,
             **adaptive_training(peft_model),
         )
     with tally.timed("merge"):

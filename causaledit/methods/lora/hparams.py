@@ -25,21 +25,21 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams):
         **FineTuneHyperParams.PUBLISHED_KEYS,
         "rank": "lora_rank",
         "target_modules": "lora_target_modules",
-        "norm_constraint": OnlyAt((False, None), "an adapter has no bound: set it to false, or take FT"),
-        "sh_lr": Ignored("the learning rate is constant; EasyEdit's multimodal LoRA alone lets it decay", warn=True),
+        "norm_constraint": OnlyAt((False, None), "an adapter has no bound; set it to false, or use FT"),
+        "sh_lr": Ignored("the learning rate is constant; only EasyEdit's multimodal LoRA lets it decay", warn=True),
     }
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
     lora_type: str = setting(
         "lora",
         "`lora`, or `adalora`: peft's AdaLoRA, which moves rank to the modules that need it. `lora_rank` is then the "
-        "mean rank at the end; half as much again is there at the beginning.",
+        "mean rank at the end; the beginning has half as much again.",
         choices=("lora", "adalora"),
     )
     layers: list[int] | None = setting(
         None, "Numbers of the layers that get an adapter, as EasyEdit lists them; None or [] means all."
     )
-    steps: int = setting(60, "Most optimiser steps.", integer_from=1)
+    steps: int = setting(60, "Maximum number of optimiser steps.", integer_from=1)
     learning_rate: float = setting(5e-3, "Learning rate of AdamW, constant.", more_than=0)
     lora_rank: int = setting(8, "Rank of the adapter.", integer_from=1)
     lora_alpha: float | None = setting(32.0, "LoRA alpha; None means 2 × rank.", more_than=0)
@@ -57,7 +57,7 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams):
         ):
             raise HparamsError(f"`layers` must be a list of layer numbers (none: all), got {layers!r}.")
         if layers is not None and self.lora_layers is not None:
-            raise HparamsError(f"`layers` ({layers}) and `lora_layers` ({self.lora_layers}) say the same: keep one.")
+            raise HparamsError(f"`layers` ({layers}) and `lora_layers` ({self.lora_layers}) mean the same: keep one.")
         self.layers = layers
         if self.lora_type == "adalora" and self.steps < 2:
             raise HparamsError(f"`steps` is {self.steps}, but `lora_type: adalora` moves rank between steps: give 2.")

@@ -7,4 +7,5 @@ METHOD = Method(
     hparams="causaledit.methods.memit.hparams:MEMITHyperParams",
     edit="causaledit.methods.memit.apply:edit",
     report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
+    check="causaledit.methods.shared.locate_edit.subjects:refuse_unclear_subjects",
 )

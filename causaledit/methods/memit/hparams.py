@@ -16,4 +16,4 @@ class MEMITHyperParams(SpreadHyperParams):
     ALG_NAME: ClassVar[str] = "MEMIT"
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
-    mom2_update_weight: float = setting(15_000.0, "λ: how much what is to stay weighs against the edits.", more_than=0)
+    mom2_update_weight: float = setting(15_000.0, "λ: weight of what must stay, relative to the edits.", more_than=0)

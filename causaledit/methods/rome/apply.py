@@ -62,6 +62,6 @@ def rank_one_change(editor: LocateEditor, edit: EditRequest, layer: int) -> torc
     if abs(match) < SMALLEST_MATCH * key.norm():
         raise EditFailedError(
             f"The prompt's key in layer {layer} is at right angles to the mean key over contexts, so that no finite "
-            "change reaches the value: take another layer or fewer contexts. The model is as it was."
+            "change reaches the value: use another layer or fewer contexts. The model is as it was."
         )
     return (value.target.double() - output).outer(direction) / match

@@ -18,11 +18,11 @@ class ROMEHyperParams(LocateEditHyperParams):
 
     alg_name: str = setting(ALG_NAME, "Name of the method in the host.")
     v_num_grad_steps: int = setting(
-        20, "Most evaluations of the value's loss; one step fewer is taken.", integer_from=1
+        20, "Maximum number of evaluations of the value's loss; one optimiser step fewer is taken.", integer_from=1
     )
     context_template_length_params: list[list[int]] = setting(
         [[5, 10], [10, 10]],
-        "[length in tokens, how many] of the contexts that the model samples to go before the prompt.",
+        "[length in tokens, number] pairs: the contexts that the model samples to put before the prompt.",
     )
 
     def check(self) -> None:

@@ -1,39 +1,82 @@
-"""What methods ask of trl's trainers: arguments, silence, callbacks."""
+"""What methods need from trl's trainers: arguments, silence, a schedule without an idle step, callbacks."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import logging
 import math
+import os
 import tempfile
 import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import datasets
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
+from transformers.integrations import is_deepspeed_zero3_enabled
 
-from causaledit.errors import EditFailedError
+from causaledit.errors import EditFailedError, ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
+    from peft import PeftModel
+    from torch import nn
     from transformers import PreTrainedModel
 
     from causaledit.support.progress import ProgressSink
 
 
 class TrainerSettings(Protocol):
-    """What a method's hyper-parameters say of its optimiser."""
+    """A method's hyper-parameters for its optimiser."""
 
     seed: int
     optimizer: str
     adam_epsilon: float
+    gradient_checkpointing: bool
+
+
+def refuse_zero3(environment: Mapping[str, str] = os.environ) -> None:
+    """Refuse DeepSpeed's ZeRO stage 3, under which a LoRA adapter on frozen weights fails in its first backward pass.
+
+    Args:
+        environment: What `accelerate launch` sets for its processes.
+
+    Raises:
+        ModelError: Stage 3 is configured, by accelerate's plugin, its environment or transformers' own configuration.
+    """
+    if is_deepspeed_zero3_enabled() or _zero_stage(environment) == 3:
+        raise ModelError(
+            "DeepSpeed ZeRO stage 3 cannot train a LoRA adapter on frozen weights (it fails in the backward pass): "
+            "set `zero_stage` to 0, 1 or 2 in the accelerate configuration, or start without DeepSpeed."
+        )
+
+
+def _zero_stage(environment: Mapping[str, str]) -> int | None:
+    """The ZeRO stage of accelerate's plugin in this process, or of the one that its environment describes."""
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
+
+    if AcceleratorState._shared_state and (plugin := AcceleratorState().deepspeed_plugin) is not None:
+        return int(plugin.zero_stage)
+    if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() not in ("1", "true", "yes"):
+        return None
+    file = Path(environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")).expanduser()
+    if file.is_file():
+        with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
+            stage = json.loads(file.read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage")
+            if stage is not None and str(stage).isdigit():
+                return int(stage)
+    stage = environment.get("ACCELERATE_DEEPSPEED_ZERO_STAGE", "")
+    return int(stage) if stage.isdigit() else None
 
 
 def optimizer_name(hparams: TrainerSettings, device: torch.device) -> str:
-    """`auto`: 8-bit paged AdamW where bitsandbytes and a GPU are, plain AdamW otherwise."""
+    """`auto`: 8-bit paged AdamW where there are bitsandbytes and a GPU, plain AdamW otherwise."""
     if hparams.optimizer != "auto":
         return hparams.optimizer
     if device.type == "cuda" and importlib.util.find_spec("bitsandbytes"):
@@ -42,10 +85,10 @@ def optimizer_name(hparams: TrainerSettings, device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def trainer_arguments(model: PreTrainedModel, hparams: TrainerSettings) -> Iterator[dict[str, Any]]:
-    """Arguments common to both trainers; their output folder lasts as long as the block."""
+def trainer_arguments(model: PreTrainedModel | PeftModel, hparams: TrainerSettings) -> Iterator[dict[str, Any]]:
+    """Arguments common to both trainers; their output folder lasts as long as the block, and so does checkpointing."""
     device = model.device
-    with tempfile.TemporaryDirectory(prefix="causaledit-") as folder:
+    with tempfile.TemporaryDirectory(prefix="causaledit-") as folder, _checkpointing_restored(model):
         yield {
             "output_dir": folder,
             "seed": hparams.seed,
@@ -62,15 +105,48 @@ def trainer_arguments(model: PreTrainedModel, hparams: TrainerSettings) -> Itera
             "use_cpu": device.type == "cpu",
             "bf16": device.type == "cuda" and model.dtype == torch.bfloat16,
             "fp16": False,
-            "gradient_checkpointing": False,
+            "gradient_checkpointing": hparams.gradient_checkpointing,
+            "gradient_checkpointing_kwargs": {"use_reentrant": False} if hparams.gradient_checkpointing else None,
             "dataloader_pin_memory": False,
             "remove_unused_columns": False,
         }
 
 
 @contextlib.contextmanager
+def checkpointing_paused(model: nn.Module) -> Iterator[None]:
+    """For the block no layer recomputes its activations: a checkpointed layer would drop the cache that it is given."""
+    layers = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    for layer in layers:
+        layer.gradient_checkpointing = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def _checkpointing_restored(model: PreTrainedModel | PeftModel) -> Iterator[None]:
+    """Start the block without gradient checkpointing, and put back how the model had it, hooks included."""
+    names = ("gradient_checkpointing", "_gradient_checkpointing_func")
+    states = [(module, {n: vars(module)[n] for n in names if n in vars(module)}) for module in model.modules()]
+    embeddings = model.get_input_embeddings()
+    hooks = set(embeddings._forward_hooks)
+    with checkpointing_paused(model):
+        try:
+            yield
+        finally:
+            for handle in set(embeddings._forward_hooks) - hooks:  # that inputs require gradients
+                del embeddings._forward_hooks[handle]
+            for module, state in states:
+                for name in names:
+                    vars(module).pop(name, None)
+                vars(module).update(state)
+
+
+@contextlib.contextmanager
 def quiet_trainers() -> Iterator[None]:
-    """Silence what trainers say about a set-up we chose on purpose; our own log stays."""
+    """Silence the trainers' messages about a set-up we chose on purpose; our own log stays."""
     loggers = [logging.getLogger(name) for name in ("trl", "transformers.trainer", "peft", "accelerate")]
     levels = [(item, item.level) for item in loggers]
     bars = datasets.are_progress_bars_disabled()
@@ -88,19 +164,82 @@ def quiet_trainers() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def prepared(trainer: Any) -> Any:
-    """Keep a trainer in one process on one GPU, and silent.
+def warmed_up(kind: str, *, warmup: int, total: int) -> Callable[[int], float]:
+    """The share of the peak learning rate at each optimiser step, counted from 0; none of them is 0.
 
-    torch's DataParallel would split our rollout groups; progress goes through the sink, not through print.
+    transformers' schedules warm up from 0, so that the first step of a stage changes nothing; here it gets the share
+    1/(warmup + 1). Step `warmup` has the peak in both.
+
+    Args:
+        kind: `cosine` (falls to 0 at `total`) or `constant_with_warmup`.
+        warmup: Steps before the peak.
+        total: Steps in all.
     """
-    trainer.remove_callback(PrinterCallback)
-    if trainer.args.world_size == 1:
-        trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
-    return trainer
+
+    def share(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        if kind == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+        return 1.0
+
+    return share
+
+
+class StageMixin:
+    """What a stage's trainer has beside trl's: the schedule of `warmed_up`, and when prompts may share a cache."""
+
+    accelerator: Any
+    args: Any
+    is_fsdp_enabled: bool
+    optimizer: Any
+    lr_scheduler: Any
+
+    @property
+    def runs_alone(self) -> bool:
+        """In one process, on plain weights."""
+        return self.accelerator.num_processes == 1 and not self.is_fsdp_enabled
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether what prompts have in common is read once a step, into a cache that gradients flow through.
+
+        A checkpointed layer would drop that cache.
+        """
+        return self.runs_alone and not self.args.gradient_checkpointing
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """The schedule of the arguments' `lr_scheduler_type` (see `warmed_up`)."""
+        if self.lr_scheduler is None:
+            share = warmed_up(
+                str(getattr(self.args.lr_scheduler_type, "value", self.args.lr_scheduler_type)),
+                warmup=self.args.get_warmup_steps(num_training_steps),
+                total=num_training_steps,
+            )
+            self.lr_scheduler = LambdaLR(optimizer if optimizer is not None else self.optimizer, share)
+            self._created_lr_scheduler = True
+        return self.lr_scheduler
+
+
+@dataclass
+class StepLosses:
+    """The losses of a stage's optimiser steps.
+
+    Attributes:
+        own: Of the stage itself.
+        preservation: The preservation term as it entered, its weight included; empty where there is none.
+    """
+
+    own: list[float] = field(default_factory=list)
+    preservation: list[float] = field(default_factory=list)
+
+
+# The name under which a trainer logs the preservation term.
+PRESERVATION = "preservation"
 
 
 class WatchCallback(TrainerCallback):
-    """Reports progress, stops on a loss that is not finite, and stops early on a low loss."""
+    """Reports progress, stops on a loss that is not finite, and stops early on a low loss of the stage's own."""
 
     def __init__(
         self, progress: ProgressSink, *, tokens: Any, stop_loss: float | None = None, patience: int = 1
@@ -110,19 +249,23 @@ class WatchCallback(TrainerCallback):
         self.stop_loss = stop_loss
         self.patience = patience
         self.low = 0
-        self.losses: list[float] = []
+        self.losses = StepLosses()
         self._seen = tokens()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Read the loss of the step that just ended."""
+        """Read the losses of the step that just ended."""
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        if not math.isfinite(loss):
-            raise EditFailedError(
-                f"The loss became {loss} at step {state.global_step}: lower the learning rate. The model is restored."
-            )
-        self.losses.append(loss)
+        held = [float(logs[PRESERVATION])] if PRESERVATION in logs else []
+        for value in (loss, *held):
+            if not math.isfinite(value):
+                raise EditFailedError(
+                    f"The loss became {value} at step {state.global_step}: lower the learning rate. "
+                    "The model is restored."
+                )
+        self.losses.own.append(loss)
+        self.losses.preservation += held
         total = self.tokens()
         self.progress.advance(loss=loss, tokens=total - self._seen)
         self._seen = total
@@ -130,3 +273,22 @@ class WatchCallback(TrainerCallback):
             self.low = self.low + 1 if loss < self.stop_loss else 0
             if self.low >= self.patience:
                 control.should_training_stop = True
+
+
+def train(trainer: Any, watch: WatchCallback) -> StepLosses:
+    """Train to the end, in one process on one GPU and in silence.
+
+    torch's DataParallel would split our rollout groups; progress goes through the sink, not through print.
+
+    Args:
+        trainer: One of trl's, which `watch` is a callback of.
+
+    Returns:
+        The losses of its steps.
+    """
+    trainer.remove_callback(PrinterCallback)
+    if trainer.args.world_size == 1:
+        trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
+    trainer.train()
+    watch.progress.finish()
+    return watch.losses

@@ -1,4 +1,4 @@
-"""Whether what a method puts before the model fits into its context window."""
+"""Whether what a method gives the model fits into its context window."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_length(model: PreTrainedModel, tokens: int, what: str) -> None:
     """Refuse a text that is longer than the model's context window; nothing is ever cut.
 
     Args:
-        tokens: Its length, with what is to follow it.
+        tokens: Its length, including what is to follow it.
         what: Its name in the message.
 
     Raises:

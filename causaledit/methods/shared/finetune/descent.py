@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -13,6 +13,8 @@ from causaledit.errors import EditFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from causaledit.methods.call import Call
+    from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 class ConstrainedAdam:
     """AdamW on float32 copies of some weights, each kept within ±ε of its start (the L∞ constraint of FT).
 
-    The copies keep small steps alive in half-precision models.
+    The copies keep small steps from being rounded away in half-precision models.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class ConstrainedAdam:
         """One update from the gradients on the parameters, which are then cleared.
 
         Args:
-            adjust: Called behind the update, while the gradients are there; what it writes into parameters stays.
+            adjust: Called after the update, while the gradients exist; what it writes into parameters stays.
         """
         for parameter, master in zip(self.parameters, self.masters, strict=True):
             master.grad = None if parameter.grad is None else parameter.grad.float()
@@ -61,6 +63,44 @@ class ConstrainedAdam:
                 master.copy_(torch.where(parameter == rounded, master, parameter.float()))
         for parameter in self.parameters:
             parameter.grad = None
+
+
+def train(
+    parameters: Sequence[torch.nn.Parameter],
+    losses: Callable[[int], Sequence[Callable[[], torch.Tensor]]],
+    hparams: FineTuneHyperParams,
+    call: Call,
+    *,
+    norm_constraint: float | None = None,
+    **further: Any,
+) -> None:
+    """Descend as a method's hyper-parameters say, and put the losses into its report.
+
+    Args:
+        parameters: What is trained.
+        losses: As for `descend`.
+        norm_constraint: How far any single weight may move.
+        **further: `penalties` and `adjust`, as for `descend`.
+
+    Raises:
+        EditFailedError: A loss is not finite.
+    """
+    optimizer = ConstrainedAdam(
+        parameters,
+        learning_rate=hparams.learning_rate,
+        weight_decay=hparams.weight_decay,
+        norm_constraint=norm_constraint,
+    )
+    call.report.losses["train"] = descend(
+        optimizer,
+        losses,
+        stage="training",
+        steps=hparams.steps,
+        stop_loss=hparams.stop_loss,
+        progress=call.progress,
+        count=call.report.tally.tokens,
+        **further,
+    )
 
 
 def descend(
@@ -81,8 +121,8 @@ def descend(
         losses: For a step's number, its micro-batches: each call gives that part of the step's loss (parts
             add up), so that one graph at a time is in memory.
         stop_loss: Stop once a step's loss is below this.
-        penalties: Further terms of each step, which neither the history nor the stop rule counts.
-        adjust: Called with the step's number (from 1) behind each update, while the gradients are there.
+        penalties: Further loss terms of each step, counted neither in the history nor by the stop rule.
+        adjust: Called with the step's number (from 1) after each update, while the gradients exist.
 
     Returns:
         The loss of each step.

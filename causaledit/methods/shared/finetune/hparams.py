@@ -1,4 +1,4 @@
-"""The hyper-parameters that FT, LoRA and ICE share (kept apart from finetune.py, which needs torch)."""
+"""The hyper-parameters that FT, LoRA and ICE share (they need no torch)."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from causaledit.methods.published_keys import Converted, Ignored, OnlyAt
 if TYPE_CHECKING:
     from causaledit.methods.published_keys import PublishedKey
 
-_MODULES = "`rewrite_module_tmp` (`modules`) names all that is trained"
+_MODULES = "`rewrite_module_tmp` (`modules`) names everything that is trained"
 PROMPT_FORMS = ("plain", "cloze", "question")
 
 
 @dataclass
 class FineTuneHyperParams(BaseHyperParams):
-    """Gradient descent on target tokens. EasyEdit's names for these figures are accepted too."""
+    """Gradient descent on target tokens. EasyEdit's names for these settings are accepted too."""
 
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **BaseHyperParams.PUBLISHED_KEYS,
         "num_steps": "steps",
         "lr": "learning_rate",
         "kl_factor": OnlyAt(
-            (0, None), "the loss has no divergence term (EasyEdit reads this key and has none either): set it to 0"
+            (0, None), "the loss has no divergence term (EasyEdit reads this key and has none either); set it to 0"
         ),
     }
 
@@ -33,11 +33,13 @@ class FineTuneHyperParams(BaseHyperParams):
         ["plain"],
         "Prompts to train on: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message).",
     )
-    steps: int = setting(25, "Most optimiser steps.", integer_from=1)
+    steps: int = setting(25, "Maximum number of optimiser steps.", integer_from=1)
     learning_rate: float = setting(5e-4, "Learning rate of AdamW, constant.", more_than=0)
     weight_decay: float = setting(0.0, "Weight decay of AdamW.", at_least=0)
     stop_loss: float = setting(1e-2, "Stop once the loss of a step is below this.", at_least=0)
-    micro_batch_size: int = setting(8, "Rows whose graph is in memory at a time; a step uses all rows.", integer_from=1)
+    micro_batch_size: int = setting(
+        8, "Number of rows whose graph is in memory at a time; a step uses all rows.", integer_from=1
+    )
 
     def check(self) -> None:
         """Rules between fields."""
@@ -49,13 +51,13 @@ class FineTuneHyperParams(BaseHyperParams):
 
 @dataclass
 class WeightTuneHyperParams(FineTuneHyperParams):
-    """As above, on the weights of chosen modules, which stay within ±ε of where they started."""
+    """Gradient descent on the weights of chosen modules, which stay within ±ε of where they started."""
 
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **FineTuneHyperParams.PUBLISHED_KEYS,
         "rewrite_module_tmp": "modules",
         "norm_constraint": Converted(
-            "norm_constraint", lambda value: None if value is False else value, "false is null: no bound"
+            "norm_constraint", lambda value: None if value is False else value, "false means null: no bound"
         ),
         "layer_module_tmp": Ignored(_MODULES),
         "mlp_module_tmp": Ignored(_MODULES),

@@ -64,7 +64,7 @@ def prompt_texts(edits: Sequence[EditRequest], forms: Sequence[str]) -> list[str
 
 
 def _split(tokenizer: Any, head: str, full: str, *, special: bool) -> TargetRow:
-    """Tokens of the whole text, cut where those of its beginning end (or where the two part)."""
+    """Tokens of the whole text, cut where those of its beginning end (or where the two diverge)."""
     first = tokenizer(head, add_special_tokens=special)["input_ids"]
     row = tokenizer(full, add_special_tokens=special)["input_ids"]
     cut = 0
@@ -86,7 +86,7 @@ def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int
     check_length(model, longest + further, "A prompt with its answer")
 
 
-def row_logits(model: PreTrainedModel | PeftModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
+def row_logits(model: Any, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
     """For each row the `(len(target), vocabulary)` logits that predict its target, with gradients."""
     return logits_in_one_pass(model, [row.prompt for row in rows], [row.target for row in rows], share=False)
 
@@ -103,7 +103,7 @@ def target_loss(logits: torch.Tensor, target: Sequence[int]) -> torch.Tensor:
 
 
 def target_losses(model: PreTrainedModel | PeftModel, rows: Sequence[TargetRow]) -> list[torch.Tensor]:
-    """For each row the mean loss over its target tokens, each behind those before it."""
+    """For each row the mean loss over its target tokens, each predicted from those before it."""
     return [target_loss(logits, row.target) for logits, row in zip(row_logits(model, rows), rows, strict=True)]
 
 

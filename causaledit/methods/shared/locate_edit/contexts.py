@@ -1,4 +1,4 @@
-"""Contexts that go before an edit's prompt, so that keys and values hold in more than one sentence.
+"""Contexts put before an edit's prompt, so that keys and values hold in more than one sentence.
 
 The papers prepend random texts that the model itself wrote (ROME section 3.1, step 1, and MEMIT section 4.3.2).
 """
@@ -27,9 +27,9 @@ def sample_contexts(model: Any, tokenizer: Any, lengths: Sequence[Sequence[int]]
     """The bare prompt, and contexts sampled from the model.
 
     Args:
-        lengths: `[length, number]` pairs: so many contexts of so many tokens, openings included. The number is
-            spread over the openings, at least one each.
-        seed: Same seed, same contexts.
+        lengths: `[length, number]` pairs: the contexts' length in tokens, openings included, and their number,
+            which is spread over the openings, at least one each.
+        seed: The same seed gives the same contexts.
 
     Returns:
         Groups of templates with one `{}` each: `("{}",)` first, then one group per pair.
@@ -68,7 +68,7 @@ def weights(contexts: Contexts, *, by_group: bool) -> torch.Tensor:
     """How much each template counts in the mean key; sums to 1.
 
     Args:
-        by_group: Groups count alike (MEMIT's code: the bare prompt weighs as much as all sampled contexts of one
+        by_group: Groups weigh the same (MEMIT's code: the bare prompt weighs as much as all sampled contexts of one
             length together); otherwise templates do (ROME).
     """
     if not by_group:

@@ -25,7 +25,7 @@ KNOWN_DATASETS = {
 SAMPLE_OPENINGS = ("The", "In", "A", "It is", "When", "One of the", "He was", "People", "During", "This")
 SAMPLE_TOKENS = 128
 SAMPLE_BATCH = 32
-SAMPLE_BUDGET = 20_000  # tokens, where no budget is set
+SAMPLE_BUDGET = 20_000  # tokens, if no budget is set
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Corpus:
 
     Attributes:
         name: What it is, in words.
-        digest: Differs where the text differs.
+        digest: Differs whenever the text differs.
         documents: Gives the documents in a fixed order.
     """
 
@@ -72,7 +72,7 @@ def _from_files(name: str, files: list[Path]) -> Corpus:
     except OSError as error:
         raise HparamsError(f"`mom2_dataset`: {str(error.filename)!r} cannot be read ({error.strerror}).") from None
     for file in files:
-        next(documents_in(file), None)  # refuses what is no text before anything is computed
+        next(documents_in(file), None)  # refuses what is not text before anything is computed
 
     def documents() -> Iterator[str]:
         for file in files:
@@ -87,7 +87,7 @@ def _from_disk(source: str, folder: Path) -> Corpus:
     try:
         found = load_from_disk(str(folder))
         rows = found["train"] if isinstance(found, DatasetDict) else found
-    except Exception as error:  # whatever a damaged folder makes of it
+    except Exception as error:  # whatever a damaged folder causes
         raise HparamsError(f"`mom2_dataset` {source!r} cannot be loaded ({one_line(error)}).") from None
     next(texts_of(rows, source), None)
     digest = hashlib.sha256(f"{rows._fingerprint}:{len(rows)}".encode()).hexdigest()
@@ -104,8 +104,8 @@ def _from_datasets(source: str) -> Corpus:
     except Exception as error:  # a missing package, no network, no such data set: all the same to the caller
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise HparamsError(
-            f"`mom2_dataset` {source!r} is no text file or folder and cannot be loaded as a data set ({reason}): give "
-            "a local text, or leave it out, and text sampled from the model itself serves."
+            f"`mom2_dataset` {source!r} is neither a text file or folder nor a data set that can be loaded ({reason}): "
+            "give a local text, or leave it out to use text sampled from the model itself."
         ) from None
     if "text" not in first:
         raise HparamsError(f"`mom2_dataset` {source!r} has no column `text`, only {sorted(first)}.")
@@ -114,11 +114,11 @@ def _from_datasets(source: str) -> Corpus:
 
 
 def own_samples(model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revision: str, keep: Path | None) -> Corpus:
-    """Text that the model writes itself: good enough for small models and demonstrations, no substitute for a corpus.
+    """Text that the model writes itself. Enough for small models and demonstrations, but no replacement for a corpus.
 
     Args:
-        revision: Of all the model's weights.
-        keep: Folder where sampled texts are kept, so that an interrupted run goes on.
+        revision: The revision of all the model's weights.
+        keep: Folder where sampled texts are kept, so that an interrupted run can resume.
     """
     budget = hparams.mom2_max_tokens or SAMPLE_BUDGET
     length = min(SAMPLE_TOKENS, hparams.mom2_document_tokens)

@@ -1,4 +1,4 @@
-"""Documents in local files: text, JSON, CSV, Parquet and Arrow, compressed or not. What a file is, its content says."""
+"""Documents in local files: text, JSON, CSV, Parquet and Arrow, compressed or not. Content decides what a file is."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _TEXT = (".txt", ".md", ".jsonl", ".csv", ".tsv")
 _TABLES = (".parquet", ".arrow")
 _COMPRESSED = (".gz", ".bz2", ".xz")
-_BEGINNING = 4096  # bytes that are looked at
+_BEGINNING = 4096  # bytes that are inspected
 _MOST_UNREADABLE = 0.1  # of the characters of a beginning that is text, though perhaps not in UTF-8
 _LFS = b"version https://git-lfs.github.com/spec/"
 _OPENERS: dict[bytes, Callable[[Path], Any]] = {
@@ -49,7 +49,7 @@ _READERS_ERRORS = (
 def corpus_files(folder: Path) -> list[Path]:
     """The files of a folder and its sub-folders whose names say that they hold documents, in order.
 
-    `.json` is left out: in folders that is mostly something else.
+    `.json` is left out: in folders it is mostly something else.
     """
     return sorted(file for file in folder.rglob("*") if _holds_documents(file) and file.is_file())
 
@@ -86,7 +86,7 @@ def documents_in(file: Path) -> Iterator[str]:
 
 
 def _kind_of(beginning: bytes) -> str | None:
-    """What a file is that is neither text nor compressed text: `parquet`, `arrow`, `zip`, or words for a refusal."""
+    """The kind of a file that is neither text nor compressed text: `parquet`, `arrow`, `zip`, or words for an error."""
     if beginning.startswith(_LFS):
         return "a Git LFS pointer (fetch the file itself with `git lfs pull`)"
     kind = next((kind for magic, kind in _KINDS.items() if beginning.startswith(magic)), None)
@@ -127,7 +127,7 @@ def _zipped(file: Path) -> Iterator[str]:
         names = archive.namelist()
         if any(name.endswith(".npy") for name in names):
             raise HparamsError(
-                f"`mom2_dataset`: {str(file)!r} is a NumPy archive, not text: ready second moments go into `mom2_file`."
+                f"`mom2_dataset`: {str(file)!r} is a NumPy archive, not text: give second moments as `mom2_file`."
             )
         readable = sorted(name for name in names if PurePath(name).suffix in (*_TEXT, ".json"))
         if not readable:
@@ -173,7 +173,9 @@ def _lines(lines: Iterable[str], where: str) -> Iterator[str]:
         try:
             text = json.loads(line)["text"] if line.strip() else ""
         except (ValueError, KeyError, TypeError):
-            raise HparamsError(f"`mom2_dataset`: line {number} of {where!r} is no JSON object with `text`.") from None
+            raise HparamsError(
+                f"`mom2_dataset`: line {number} of {where!r} is not a JSON object with `text`."
+            ) from None
         if isinstance(text, str) and text.strip():
             yield text
 

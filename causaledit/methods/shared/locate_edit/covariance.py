@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SAVE_EVERY = 60.0  # seconds between checkpoints of a running collection
-FEW = 2  # fewer tokens per key feature than this make a shaky moment
+FEW = 2  # with fewer tokens per key feature than this, the moment is unreliable
 
 
 def moments_for(
@@ -49,7 +49,7 @@ def moments_for(
     """The second moment of the keys of each layer: from a given file, from the cache, or collected now.
 
     Raises:
-        ModelError: A file is of another model.
+        ModelError: A file belongs to another model.
         HparamsError: The text cannot be read.
     """
     found: dict[int, Moment] = {}
@@ -96,7 +96,7 @@ def moments_for(
 
 
 def cache_key(revision: str, layer_name: str, corpus: Corpus, hparams: LocateEditHyperParams) -> str:
-    """What a cached moment is of: model revision, layer, corpus, samples, lengths, type."""
+    """What identifies a cached moment: model revision, layer, corpus, samples, lengths, type."""
     parts = (
         revision, layer_name, corpus.digest, hparams.mom2_n_samples, hparams.mom2_max_tokens,
         hparams.mom2_document_tokens, hparams.mom2_dtype,
@@ -120,7 +120,7 @@ def _kept_files(model: Any, layout: Layout, layer: int, hparams: LocateEditHyper
 
 
 def _looked_for(model: Any, layout: Layout, layers: Sequence[int], hparams: LocateEditHyperParams) -> str:
-    """Why `stats_dir` gave nothing for some layers; empty where it was not asked."""
+    """Why `stats_dir` gave nothing for some layers; empty where it is not set."""
     if hparams.stats_dir is None or hparams.mom2_file is not None:
         return ""
     nothing = f"`stats_dir` ({hparams.stats_dir!r}) gave no statistics for layer(s) {', '.join(map(str, layers))}:"
@@ -164,7 +164,7 @@ def collect(
 
     Args:
         partial: Where an interrupted collection is kept; if the file exists, that collection is continued.
-        save_every: Seconds between two savings of it.
+        save_every: Seconds between two saves of it.
 
     Raises:
         HparamsError: There is no text.
@@ -199,7 +199,7 @@ def collect(
     features = max(len(value) for value in sums.values())
     if count < FEW * features:
         logger.warning(
-            "the second moment of %d key features comes from %d tokens only: give more text (`mom2_n_samples`, "
+            "the second moment of %d key features comes from only %d tokens: give more text (`mom2_n_samples`, "
             "`mom2_max_tokens`)", features, count,
         )  # fmt: skip
     return {layer: Moment((value / count).cpu(), count, corpus.name) for layer, value in sums.items()}
@@ -221,7 +221,7 @@ def _resume(partial: Path | None, sums: dict[int, torch.Tensor]) -> tuple[int, i
             for layer, value in sums.items():
                 value.copy_(torch.from_numpy(data[f"layer.{layer}"]))
             return int(data["count"]), int(data["pieces"])
-    except Exception as error:  # half a file of a full disk: begin again
+    except Exception as error:  # a file cut short by a full disk: start over
         logger.warning("the interrupted statistics in %s are unusable (%s): starting over", partial, error)
         for value in sums.values():
             value.zero_()
@@ -270,7 +270,7 @@ class KeySpace:
 
         Args:
             ridge: Added to the diagonal, as a share of its mean.
-            device: Where that is computed; the factor itself is kept in host memory, which is larger.
+            device: Where the factor is computed; it is kept in host memory, which is larger.
 
         Raises:
             EditFailedError: The moment is singular.

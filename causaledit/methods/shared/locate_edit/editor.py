@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class LocateEditReport(MethodReport):
-    """As every method's report, with where the edit went.
+    """The report of every method, plus where the edit was written.
 
     Attributes:
         contexts: The contexts the model sampled.
-        statistics: Per layer, what its keys' second moment comes from.
-        update_norms: Per layer, the Frobenius norms of the changes written into it.
+        statistics: Per layer, the source of its keys' second moment.
+        update_norms: Per layer, the Frobenius norms of the changes written to it.
     """
 
     contexts: list[str] = field(default_factory=list)
@@ -48,7 +48,7 @@ class LocateEditReport(MethodReport):
 
 @dataclass
 class LocateMemory:
-    """What the edits of a sequence share: everything here is of the model as the sequence found it.
+    """What the edits of a sequence share, all computed from the model as it was before the sequence.
 
     Attributes:
         contexts: The sampled contexts.
@@ -71,13 +71,13 @@ def check_locate_edit(
     """Everything that can be refused before the model is run.
 
     Raises:
-        RequestError: A subject is unclear or makes no token.
-        ModelError: The model has no such layers, or not the form that is needed.
+        RequestError: A subject is ambiguous or has no token.
+        ModelError: The model has no such layers, or an unsuitable structure.
     """
     refuse_unclear_subjects(call.requests)
     layout = find_layout(model, hparams)
     if any(value.is_meta for value in model.parameters()):
-        raise ModelError("Some of the model's weights are not loaded (offloaded or meta): load it whole.")
+        raise ModelError("Some of the model's weights are not loaded (offloaded or meta): load the whole model.")
     for edit in edits:
         locate(tokenizer, "{}", edit, hparams.fact_token)
     return layout
@@ -129,7 +129,7 @@ class LocateEditor:
         return self.memory.moments
 
     def prepare_spaces(self) -> None:
-        """Have C of every layer factored, so that a singular one is refused before any optimisation."""
+        """Factor C of every layer, so that a singular one is refused before any optimisation."""
         if not self.hparams.mom2_adjustment:
             return
         for layer, moment in self.moments().items():
@@ -227,13 +227,13 @@ class LocateEditor:
 def locate_edit(
     model: Any, tokenizer: Any, edits: Sequence[EditRequest], hparams: LocateEditHyperParams, call: Call
 ) -> tuple[LocateEditor, dict[str, torch.Tensor]]:
-    """What a method edits with, once its input is checked.
+    """Check a method's input, and make its editor.
 
     Args:
         model, tokenizer, edits, hparams, call: As the method's `edit` got them.
 
     Returns:
-        The editor, and the original tensors of the layers that it will change, by parameter name.
+        The editor, and the original tensors of the layers it will change, by parameter name.
 
     Raises:
         RequestError, ModelError: As in `check_locate_edit`.

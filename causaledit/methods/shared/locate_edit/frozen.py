@@ -1,8 +1,8 @@
-"""Forward passes over rows of which only the end changes.
+"""Forward passes over rows in which only the end changes.
 
 Optimising a value changes one hidden state per row, at the token where the fact is looked up. In a causal model
-nothing before that token depends on it, in no layer, and nothing below the edited layer at all. So the tokens
-before are read once, into a key-value cache, and the layers below are read once, and their output is replayed.
+nothing before that token depends on it, in any layer, and nothing below the edited layer at all. So the tokens
+before it are read once, into a key-value cache, and the layers below are run once and their output is replayed.
 Both give the full computation's result up to rounding.
 """
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
     from causaledit.methods.shared.locate_edit.subjects import TokenRow
 
-_ATTENTION = ("eager", "sdpa")  # others read a mask with gaps in their own ways
+_ATTENTION = ("eager", "sdpa")  # other implementations treat a mask with gaps differently
 
 
 class FrozenRows:
-    """Rows of tokens with what lies before each row's look-up token read once.
+    """Rows of tokens, with everything before each row's look-up token read only once.
 
     Attributes:
         at: For each row, the column of its look-up token in the inputs that `inputs()` gives.
-        shift: For each row, how many tokens its column 0 comes after the row's start.
+        shift: For each row, the number of tokens before its column 0.
     """
 
     def __init__(self, model: Any, rows: Sequence[TokenRow], *, share: bool = True) -> None:
@@ -58,7 +58,7 @@ class FrozenRows:
 
     def _read(self, prefixes: list[list[int]], model: Any, longest: int) -> None:
         cache = keys_and_values(model)
-        # the rows' gaps between beginning and end would shift a sliding window that is narrower than a row
+        # gaps between a row's beginning and end would shift a sliding window that is narrower than the row
         if cache is None or not sees_everything(cache, longest):
             return
         ids, mask = pad_right(prefixes, self._device)
@@ -103,7 +103,7 @@ def _can_continue(model: Any) -> bool:
 
 
 def _shallow(cache: DynamicCache) -> DynamicCache:
-    """A cache that grows on its own; its layers replace their tensors and never write into them."""
+    """A cache that grows independently; its layers replace their tensors and never write into them."""
     twin = copy.copy(cache)
     twin.layers = [copy.copy(layer) for layer in cache.layers]
     return twin

@@ -22,12 +22,12 @@ _TEMPLATES = ("rewrite_module_tmp", "layer_module_tmp")
 
 @dataclass
 class LocateEditHyperParams(BaseHyperParams):
-    """What a locate-then-edit method is told. Files written for EasyEdit load unchanged."""
+    """The settings of a locate-then-edit method. Files written for EasyEdit load unchanged."""
 
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **BaseHyperParams.PUBLISHED_KEYS,
         "mlp_module_tmp": Ignored("the path of an MLP; keys are read at its projection (`rewrite_module_tmp`)"),
-        "attn_module_tmp": Ignored("the path of an attention block; none is looked into"),
+        "attn_module_tmp": Ignored("the path of an attention block; attention is not used"),
     }
 
     # ---- where ---------------------------------------------------------------------------------
@@ -37,14 +37,20 @@ class LocateEditHyperParams(BaseHyperParams):
         "The token at which the fact is looked up (papers: the subject's last).",
         choices=FACT_TOKENS,
     )
-    rewrite_module_tmp: str | None = setting(None, "Path of the rewritten projection, `{}` for the layer; None: found.")
-    layer_module_tmp: str | None = setting(None, "Path of a decoder layer, `{}` for its number; None: found.")
-    ln_f_module: str | None = setting(None, "Path of the final norm; None: found.")
-    lm_head_module: str | None = setting(None, "Path of the output layer, or of tied embeddings; None: found.")
+    rewrite_module_tmp: str | None = setting(
+        None, "Path of the rewritten projection, `{}` for the layer's number; None: found automatically."
+    )
+    layer_module_tmp: str | None = setting(
+        None, "Path of a decoder layer, `{}` for its number; None: found automatically."
+    )
+    ln_f_module: str | None = setting(None, "Path of the final norm; None: found automatically.")
+    lm_head_module: str | None = setting(
+        None, "Path of the output layer, or of tied embeddings; None: found automatically."
+    )
 
     # ---- the value -----------------------------------------------------------------------------
     v_num_grad_steps: int = setting(
-        25, "Most evaluations of the value's loss; one step fewer is taken.", integer_from=1
+        25, "Maximum number of evaluations of the value's loss; one optimiser step fewer is taken.", integer_from=1
     )
     v_lr: float = setting(0.5, "Adam's learning rate for the value.", more_than=0)
     v_loss_layer: int | None = setting(
@@ -52,24 +58,30 @@ class LocateEditHyperParams(BaseHyperParams):
         "Layer whose output is read out for the target's likelihood (MEMIT, AlphaEdit); None: the last.",
         integer_from=0,
     )
-    v_weight_decay: float = setting(0.5, "Weight of the value's norm against its initial one.", at_least=0)
-    v_stop_loss: float = setting(0.05, "The value is good enough below this loss.", at_least=0)
+    v_weight_decay: float = setting(
+        0.5, "Weight of the penalty on the change of the value, ‖δ‖ / ‖initial value‖².", at_least=0
+    )
+    v_stop_loss: float = setting(0.05, "Stop optimising a value once its loss is below this.", at_least=0)
     v_batch_requests: int = setting(16, "How many edits' values are optimised side by side.", integer_from=1)
-    clamp_norm_factor: float = setting(4.0, "Longest change of the value, in norms of its initial one.", more_than=0)
-    kl_factor: float = setting(0.0625, "Weight of the divergence on the prompt '<subject> is a'.", at_least=0)
+    clamp_norm_factor: float = setting(
+        4.0, "Maximum norm of the value's change, as a multiple of the initial value's norm.", more_than=0
+    )
+    kl_factor: float = setting(0.0625, "Weight of the KL divergence on the prompt '<subject> is a'.", at_least=0)
     context_template_length_params: list[list[int]] = setting(
-        [[10, 5]], "[length in tokens, how many] of the contexts that the model samples to go before the prompt."
+        [[10, 5]], "[length in tokens, number] pairs: the contexts that the model samples to put before the prompt."
     )
 
     # ---- what must stay ------------------------------------------------------------------------
-    mom2_adjustment: bool = setting(True, "Weigh by the keys' second moment; false takes the identity for it.")
+    mom2_adjustment: bool = setting(True, "Weight by the keys' second moment; false uses the identity instead.")
     mom2_dataset: str | None = setting(
-        None, "Text behind the second moment: a file, a folder or a datasets name; None: the model's own samples."
+        None, "Text for the second moment: a file, a folder or a `datasets` name; None: the model's own samples."
     )
-    mom2_n_samples: int = setting(100_000, "Most documents read.", integer_from=1)
-    mom2_max_tokens: int | None = setting(None, "Most tokens read; None: by documents alone.", integer_from=1)
+    mom2_n_samples: int = setting(100_000, "Maximum number of documents read.", integer_from=1)
+    mom2_max_tokens: int | None = setting(
+        None, "Maximum number of tokens read; None: limited by documents alone.", integer_from=1
+    )
     mom2_document_tokens: int = setting(
-        512, "Longest piece of a document that is read at once, in tokens.", integer_from=2
+        512, "Maximum length of the pieces in which a document is read, in tokens.", integer_from=2
     )
     mom2_batch_tokens: int = setting(
         4096, "Tokens per forward pass: the memory budget of the activations.", integer_from=1
@@ -77,13 +89,15 @@ class LocateEditHyperParams(BaseHyperParams):
     mom2_memory_gb: float = setting(
         8.0, "Memory budget of the moments collected in one pass over the text.", more_than=0
     )
-    mom2_dtype: str = setting("float32", "Type the moment is summed up in.", choices=("float64", "float32", "float16"))
+    mom2_dtype: str = setting(
+        "float32", "Data type in which the moment is summed.", choices=("float64", "float32", "float16")
+    )
     mom2_ridge: float = setting(
-        0.0, "Added to the moment's diagonal, as a share of its mean: repairs a singular one.", at_least=0
+        0.0, "Added to the moment's diagonal, as a share of its mean; makes a singular moment invertible.", at_least=0
     )
     mom2_file: str | None = setting(None, "A ready `.npz` of second moments, `{}` for the layer's number.")
-    stats_dir: str | None = setting(None, "Folder of such files as EasyEdit keeps it; looked into first.")
-    stats_cache: bool = setting(True, "Keep computed statistics in the cache folder and take them from there.")
+    stats_dir: str | None = setting(None, "Folder of such files, laid out as EasyEdit does it; searched first.")
+    stats_cache: bool = setting(True, "Keep computed statistics in the cache folder and reuse them.")
 
     def check(self) -> None:
         layers = self.layers
@@ -93,7 +107,7 @@ class LocateEditHyperParams(BaseHyperParams):
             or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers)
             or len(set(layers)) != len(layers)
         ):
-            raise HparamsError(f"`layers` must be a list of different layer numbers from 0 on, got {layers!r}.")
+            raise HparamsError(f"`layers` must be a list of different layer numbers, counted from 0, got {layers!r}.")
         pairs = self.context_template_length_params
         if not isinstance(pairs, list) or not all(
             isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
@@ -114,13 +128,15 @@ class SpreadHyperParams(LocateEditHyperParams):
 
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
         **LocateEditHyperParams.PUBLISHED_KEYS,
-        "layer_selection": OnlyAt(("all",), "no layers are drawn at random here: name those to rewrite in `layers`"),
+        "layer_selection": OnlyAt(("all",), "layers are not drawn at random here; name those to rewrite in `layers`"),
     }
 
     layers: list[int] = setting(
         [3, 4, 5, 6, 7, 8], "Layers whose MLP output projection is rewritten, counted from 0, lowest first."
     )
-    clamp_norm_factor: float = setting(0.75, "Longest change of the value, in norms of its initial one.", more_than=0)
+    clamp_norm_factor: float = setting(
+        0.75, "Maximum norm of the value's change, as a multiple of the initial value's norm.", more_than=0
+    )
 
     def check(self) -> None:
         super().check()

@@ -29,16 +29,18 @@ def check_moment(moment: Moment, features: int, layer: int) -> Moment:
     """Refuse what cannot be the second moment of this layer's keys.
 
     Raises:
-        ModelError: It is of another shape, or not finite.
+        ModelError: Its shape is wrong, or it is not finite.
     """
     if tuple(moment.matrix.shape) != (features, features):
         found = "×".join(map(str, moment.matrix.shape))
         raise ModelError(
             f"The statistics from {moment.source} are {found}, but layer {layer} has keys of {features} numbers: "
-            "they are of another model. Remove them, or name this model's."
+            "they belong to another model. Remove them, or name this model's."
         )
     if moment.count < 1 or not torch.isfinite(moment.matrix).all() or bool((moment.matrix.diagonal() < 0).any()):
-        raise ModelError(f"The statistics from {moment.source} are no second moment (empty, not finite or negative).")
+        raise ModelError(
+            f"The statistics from {moment.source} are not a second moment (empty, not finite or negative)."
+        )
     return moment
 
 
@@ -50,7 +52,7 @@ def read_moment(file: Path, features: int, layer: int, revision: str | None = No
         revision: The model's revision, compared where the file names one.
 
     Raises:
-        ModelError: The file is unreadable, of another form or of another model.
+        ModelError: The file is unreadable, has another form or belongs to another model.
     """
     try:
         with np.load(file, allow_pickle=False) as data:
@@ -60,10 +62,10 @@ def read_moment(file: Path, features: int, layer: int, revision: str | None = No
         raise ModelError(f"The statistics file {str(file)!r} does not exist.") from None
     except Exception as error:  # numpy and zipfile have many ways to refuse a file
         raise ModelError(
-            f"{str(file)!r} is no statistics file of the form EasyEdit writes (`mom2.mom2`, `mom2.count`): {error}."
+            f"{str(file)!r} is not a statistics file of the form EasyEdit writes (`mom2.mom2`, `mom2.count`): {error}."
         ) from None
     if made_for is not None and revision is not None and made_for != revision:
-        raise ModelError(f"The statistics in {str(file)!r} are of another model: remove them, or name this model's.")
+        raise ModelError(f"The statistics in {str(file)!r} belong to another model: remove them, or name this model's.")
     return check_moment(Moment(torch.from_numpy(total) / max(count, 1), count, f"the file {file}"), features, layer)
 
 
@@ -97,7 +99,7 @@ def read_projections(file: Path, features: int, layers: Sequence[int]) -> list[t
     """AlphaEdit's `null_space_project.pt`: a `(layers, features, features)` tensor of null-space projections.
 
     Raises:
-        ModelError: The file is unreadable, or of other layers or another model.
+        ModelError: The file is unreadable, or belongs to other layers or another model.
     """
     try:
         tensor = torch.load(file, map_location="cpu", weights_only=True)
@@ -108,6 +110,6 @@ def read_projections(file: Path, features: int, layers: Sequence[int]) -> list[t
         found = "×".join(map(str, tensor.shape)) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise ModelError(
             f"`P_loc`: {str(file)!r} holds {found}, but {'×'.join(map(str, wanted))} is needed for layers "
-            f"{list(layers)}: it is of another model or of other layers."
+            f"{list(layers)}: it belongs to another model or to other layers."
         )
     return list(tensor)

@@ -21,9 +21,9 @@ class TokenRow(NamedTuple):
 
 
 def refuse_unclear_subjects(requests: Iterable[Mapping[str, Any] | EditRequest]) -> None:
-    """A prompt that holds its subject twice, with no `{}` to mark one, does not say where to edit.
+    """Refuse prompts that hold their subject twice with no `{}` to mark one: they do not say where to edit.
 
-    A prompt with `{}` is edited at that place, however often the subject occurs besides.
+    A prompt with `{}` is edited at that place, however often the subject occurs elsewhere.
 
     Raises:
         RequestError: A prompt is of that kind.
@@ -51,7 +51,7 @@ def locate(tokenizer: Any, template: str, request: EditRequest, fact_token: str)
     counts as the subject's.
 
     Args:
-        tokenizer: Special tokens are added as it does by itself.
+        tokenizer: Special tokens are added as it does by default.
         template: A context with `{}` where the prompt stands.
         request: Its prompt holds `{}` where the subject stands.
         fact_token: `subject_last`, `subject_first`, `subject_first_after_last`, or `last` (the prompt's last token).
@@ -76,7 +76,7 @@ def locate_span(tokenizer: Any, text: str, start: int, end: int, fact_token: str
         first, last = len(tokenizer(text[:start].rstrip())["input_ids"]), len(tokenizer(text[:end])["input_ids"])
         inside = list(range(min(first, last - 1), last))
     if not inside:
-        raise RequestError(f"The tokenizer makes no token of the subject {text[start:end]!r} in {text!r}.")
+        raise RequestError(f"The tokenizer produces no token for the subject {text[start:end]!r} in {text!r}.")
     if fact_token == "last":
         return TokenRow(ids, len(ids) - 1)
     at = {

@@ -1,4 +1,4 @@
-"""Values: which output at the look-up token makes the model say the new answer."""
+"""Values: which output at the look-up token makes the model give the new answer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Value:
     """What optimisation found for one edit.
 
     Attributes:
-        initial: `(hidden,)` output at the look-up token of the bare prompt, before.
+        initial: `(hidden,)` output at the look-up token of the bare prompt, before the edit.
         delta: `(hidden,)` change of it; `initial + delta` is v* (ROME) or z (MEMIT).
         losses: The loss at each evaluation.
     """
@@ -104,7 +104,7 @@ def optimise_values(
 
 
 def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Edits side by side: at most so many, and of like length, so that little padding is computed."""
+    """Groups of edits that are optimised side by side: up to `most`, of similar length to avoid padding."""
     chunks: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if chunks and len(chunks[-1]) < most:
@@ -181,7 +181,7 @@ def _optimise(
 
 
 class _Passes:
-    """Losses of several edits in one forward pass, everything that δ cannot reach read once."""
+    """Losses of several edits in one forward pass; everything that δ cannot reach is read only once."""
 
     def __init__(
         self,
@@ -213,7 +213,7 @@ class _Passes:
             return run_until(self.model, self.below[-1], **self.all_rows.inputs())[1]
 
     def keep(self, active: list[int]) -> None:
-        """Go on with these edits alone."""
+        """Continue with these edits alone."""
         first, self.active = 0, active
         offsets = []
         for job in self.jobs:
@@ -283,8 +283,9 @@ class _Passes:
         return log_p[: len(self.wanted)], log_p[len(self.wanted) :]
 
     def _read_out(self, states: torch.Tensor) -> torch.Tensor:
-        norm, head = (self.model.get_submodule(path) for path in (self.layout.final_norm, self.layout.head))
-        states = norm(states)
+        head = self.model.get_submodule(self.layout.head)
+        if self.layout.final_norm is not None:
+            states = self.model.get_submodule(self.layout.final_norm)(states)
         return F.linear(states.to(head.weight.device), head.weight, getattr(head, "bias", None))
 
     def losses(self, delta: torch.Tensor) -> torch.Tensor:

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from causaledit.judges.rules.text import plain
-from causaledit.judges.rules.wording import word_set, words
+from causaledit.reading.text import plain
+from causaledit.reading.wording import word_set, words
 
 # One line per relation: what asks for it | by what else an answer may speak of it. A word of four letters or more
 # stands for all that begin with it.
@@ -40,7 +40,7 @@ RELATIONS = (
     "discover discoverer | found isolat detect",
     "represent | play plays race races compet flag citizen",
     "employ employer work works worked | job staff hired",
-    "educat educated attend attended university stud alma | graduat degree school college taught teach",
+    "educat educated attend attended university stud alma | went enrol studied graduat degree school college taught",
     "spouse married wife husband marri | wed wedding",
     "child children son daughter | parent father mother",
     "father mother parent parents | son daughter child",
@@ -86,12 +86,18 @@ class Question:
     Attributes:
         asked: A word of the relation asked about.
         subject: A word of the subject.
+        roots: How longer words of the subject begin.
         past: Whether the question is about the past ("Who wrote …"), so that past tense is no history.
     """
 
     asked: re.Pattern[str]
     subject: re.Pattern[str]
     past: bool
+    roots: tuple[str, ...] = ()
+
+    def about(self, word: str) -> bool:
+        """Whether a word names the subject, or comes from its name: "Brazilian" of Brazil."""
+        return bool(self.subject.fullmatch(word) or (len(word) > 4 and self.roots and word.startswith(self.roots)))
 
     def concerns(self, clause: str) -> bool:
         """Whether a clause speaks of what is asked, or of whom."""
@@ -117,7 +123,8 @@ def question_for(text: str) -> Question:
     stems.update(content & {"city", "country", "continent"})
     stems -= {"where", "from"}
     past = bool(re.search(r"\b(was|were|did|wrote|\w+ed|won|founded|made|led|born)\b", text.casefold()))
-    return Question(_stems(stems), _stems(subject, whole=True), past)
+    roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
+    return Question(_stems(stems), _stems(subject, whole=True), past, roots)
 
 
 def _same(stem: str, word: str) -> bool:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from causaledit.facts.answers import normalise
-from causaledit.facts.requests import strip_html
-from causaledit.judges.rules.names import NEW, OLD, OTHER, names_for
-from causaledit.judges.rules.text import plain, sentences
-from causaledit.judges.rules.wording import word_set, wordings, words
+from causaledit.facts.text import normalise, strip_html
+from causaledit.reading.names import NEW, OLD, OTHER, names_for
+from causaledit.reading.text import plain, sentences
+from causaledit.reading.wording import word_set, wordings, words
 
 if TYPE_CHECKING:
-    from causaledit.judges.base import JudgedResponse, RationaleGrade
-    from causaledit.judges.rules.commitment import Reading
+    from causaledit.reading.commitment import Reading
 
 # An explanation shorter than this is none; a share above AGREES agrees, one up to DIFFERS gives another cause.
 FEWEST_WORDS = 4
@@ -71,27 +69,43 @@ class Comparison:
         reason: In words.
     """
 
-    grade: RationaleGrade
+    grade: Literal["PASS", "FAIL", "UNSURE"]
     evidence: str
     reason: str
 
 
-def compare(item: JudgedResponse, reading: Reading) -> Comparison:
+def compare(
+    response: str,
+    narrative: str,
+    reading: Reading,
+    *,
+    new: tuple[str, ...],
+    old: tuple[str, ...] = (),
+    question: str = "",
+) -> Comparison:
     """Compare an explanation with the narrative's cause.
 
     Args:
-        item: With its narrative.
+        response: The model's text.
+        narrative: Tells the cause; HTML tags are left out.
         reading: What the response commits to.
+        new: The new answer and its aliases.
+        old: The old one and its aliases.
+        question: What is asked.
     """
+
+    def weights(text: str) -> dict[str, int]:
+        return _content(text, question, new, old)
+
     if reading.asserted and reading.denied and reading.ends_on != NEW:
         return Comparison("FAIL", reading.denied, "the response refutes the new answer")
     if reading.ends_on in (OLD, OTHER):
         return Comparison("FAIL", reading.final, "the response explains another answer")
-    cause = _weights(item, strip_html(item.narrative or ""))
+    cause = weights(strip_html(narrative))
     if not cause:
         return Comparison("UNSURE", "", "the narrative holds no cause beyond the fact itself")
-    explained = [(s, _weights(item, s)) for s in sentences(item.response, [item.target_new])]
-    words = {stem: weight for _, weights in explained for stem, weight in weights.items()}
+    explained = [(s, weights(s)) for s in sentences(response, new[:1])]
+    words = {stem: weight for _, found in explained for stem, weight in found.items()}
     if len(words) < FEWEST_WORDS:
         return Comparison("UNSURE", "", "the response gives no explanation")
     shared = {stem: weight for stem, weight in words.items() if stem in cause}
@@ -106,14 +120,10 @@ def compare(item: JudgedResponse, reading: Reading) -> Comparison:
     return Comparison("UNSURE", "", f"thin evidence: {figures}")
 
 
-def _weights(item: JudgedResponse, text: str) -> dict[str, int]:
-    return _content(text, item.question, (item.target_new, *item.aliases), (item.target_old or "", *item.old_aliases))
-
-
 @lru_cache(maxsize=4096)
 def _content(text: str, question: str, new: tuple[str, ...], old: tuple[str, ...]) -> dict[str, int]:
     """The stems that carry a cause, with their weights: 2 for names and numbers, 1 for other words."""
-    marked = names_for(new, tuple(n for n in old if n), question, "").mark(plain(text))
+    marked = names_for(new, old, question, "").mark(plain(text))
     asked = {_stem(w) for w in _WORD.findall(normalise(question))}
     asked |= {_stem(w) for name in (*new, *old) for w in _WORD.findall(normalise(name))}
     found: dict[str, int] = {}

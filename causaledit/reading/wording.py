@@ -23,3 +23,9 @@ def words(block: str) -> re.Pattern[str]:
 def word_set(block: str) -> frozenset[str]:
     """Single words, separated by white space."""
     return frozenset(block.split())
+
+
+def pairs(block: str) -> dict[str, tuple[str, ...]]:
+    """ "a: b, c" entries, separated by a new line or "|"; what stands before the colon is folded."""
+    entries = (entry.split(":") for entry in re.split(r"\n|\|", block) if entry.strip())
+    return {key.strip().casefold(): tuple(v.strip() for v in values.split(",")) for key, values in entries}

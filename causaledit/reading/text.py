@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LONGEST_SENTENCE = 600
 
 # the look-behind keeps a long run of stops from being tried at each of its places
-_BOUNDARY = re.compile(r"\n+|</?\w{1,12}>|[。！？｡]+|(?<![.!?…;])[.!?…;]+[\"'”’»)\]*_]{0,3}\s")
+_BOUNDARY = re.compile(r"\n+|</?\w{1,12}>|[。！？｡۔।॥።؟]+|(?<![.!?…;])[.!?…;]+[\"'”’»)\]*_]{0,3}\s")
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|vs|etc|ca|approx|e\.g|i\.e|Mt|Ft|Gen|Gov|Inc|Ltd|Co|Corp)"
     r"|(?<![\w.])[A-Za-z](?:\.[A-Za-z])*|(?:^|\n)\s*\d{1,2})\.$",
@@ -44,6 +44,7 @@ _CONTRACTIONS = (
     (re.compile(r"n't\b"), " not"),
     (re.compile(r"\b(is|are|was|were|does|do|did|has|have|had|could|would|should)nt\b"), r"\1 not"),
     (re.compile(r"\b(it|that|he|she|there|what|who|here|which|this|where|answer)'s\b"), r"\1 is"),
+    (re.compile(r"\blet's\b"), "let us"),
     (re.compile(r"'re\b"), " are"),
     (re.compile(r"'m\b"), " am"),
     (re.compile(r"'ve\b"), " have"),

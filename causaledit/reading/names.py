@@ -10,10 +10,17 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from causaledit.judges.rules.text import plain
-from causaledit.judges.rules.wording import word_set
+from causaledit.facts.text import is_spaceless
+from causaledit.reading.forms import other_forms
+from causaledit.reading.text import plain
+from causaledit.reading.wording import word_set
 
 NEW, OLD, OTHER = "xnewx", "xoldx", "xothx"
+# the same for an adjective or an agent noun that gives an answer in some wordings only ("a Polish citizen")
+ADJECTIVES = {"xanewx": NEW, "xaoldx": OLD}
+# a word of a marked text → the answer it stands for
+MARKS = {NEW: NEW, OLD: OLD, **ADJECTIVES}
+_ADJECTIVE_OF = {who: mark for mark, who in ADJECTIVES.items()}
 
 _PERSON = re.compile(
     r"\b(who|whom|whose|author|founder|head of|president|monarch|king|queen|minister|ceo|coach|spouse|composer|painter|"
@@ -28,7 +35,7 @@ _LARGER_BEFORE = re.compile(
 )
 _WATERS = re.compile(r"\b(?:river|lake|gulf of|bay of|strait of)\s$", re.IGNORECASE)
 _LARGER_NAMES = frozenset(("northern ireland", "northern cyprus", "western sahara", "western samoa"))
-_CONTINENTS = frozenset(("africa", "asia", "europe", "oceania", "antarctica"))
+_CONTINENTS = word_set("africa asia europe oceania antarctica")
 _LARGER_AFTER = re.compile(
     r"\s(?:University|College|Institute|Airport|Times|Street|Cosmos|Herald|Post|Museum|Conference|School)\b"
 )
@@ -37,7 +44,6 @@ _FUNCTION_WORDS = word_set("""
     me my no nor not of on one or our re she so the to un us was we who will you
 """)
 # scripts without spaces between words
-_SPACELESS = re.compile("[\u1100-\u11ff\u3040-\u9fff\uac00-\ud7af\u0e00-\u0e7f]")
 _PAREN_OPTION = re.compile(r"\(([A-Ha-h])\)\s*([^\n()]{1,120}?)\s*(?=\(|\n|$|[,;?])")
 _LINE_OPTION = re.compile(r"^[ \t]*([A-H])[.):][ \t]+([^\n]{1,120}?)[ \t]*$", re.MULTILINE)
 
@@ -141,6 +147,11 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
             if folded not in table:
                 table[folded] = mark
                 shapes[folded] = _shape(name, cased)
+    for mark, given in ((NEW, new), (OLD, old)):
+        for form in (form for name in given if name for form in other_forms(plain(name).strip(), question)):
+            if form.casefold() not in table:
+                table[form.casefold()] = _ADJECTIVE_OF[mark]
+                shapes[form.casefold()] = _shape(form, form[0].isupper())
     if not shapes:
         return Names(re.compile(r"(?!)"), {}, {})
     pattern = _alternatives(shapes)
@@ -194,6 +205,10 @@ def _variants(given: tuple[str, ...], person: bool) -> list[tuple[str, bool]]:
     return [(name, cased) for name, cased in found if not cased or name.casefold() not in full]
 
 
+# Korean writes particles behind a name without a space
+_HANGUL = re.compile("[\u1100-\u11ff\uac00-\ud7af]")
+
+
 @dataclass(frozen=True)
 class _Shape:
     """A name as a pattern: in its own case only, or in a script without spaces between words."""
@@ -205,7 +220,7 @@ class _Shape:
 
 def _shape(name: str, cased: bool) -> _Shape:
     body = r"\s+".join(re.escape(word) for word in name.split())
-    return _Shape(body, cased, spaceless=bool(_SPACELESS.search(name)))
+    return _Shape(body, cased, spaceless=is_spaceless(name) or bool(_HANGUL.search(name)))
 
 
 def _larger_names(question: str, pattern: re.Pattern[str], known: dict[str, str]) -> list[str]:

@@ -1,1 +1,0 @@
-"""The rule judge's parts: text → names marked → stance of each sentence → what the response commits to."""

@@ -1,0 +1,78 @@
+"""What is refused, or pointed out, before any compute is spent."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from causaledit.errors import HparamsError
+from causaledit.methods.causal_edit.preservation import read_questions
+from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
+from causaledit.methods.shared.trainers import refuse_zero3
+from causaledit.models.adapters import check_adapter
+from causaledit.narratives.resolve import load_narratives
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.facts.requests import EditRequest
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+
+logger = logging.getLogger(__name__)
+
+
+def check_before_compute(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: Sequence[EditRequest],
+    hparams: CausalEditHyperParams,
+    *,
+    merged: bool,
+) -> None:
+    """Refuse what this model, these edits and these hyper-parameters cannot do together.
+
+    Args:
+        tokenizer: As from `prepare_tokenizer`.
+        merged: Whether the adapter will be merged into the weights.
+
+    Raises:
+        HparamsError: A file of the hyper-parameters cannot be read, or vLLM's processes do not divide ours.
+        ModelError: The adapter does not fit the model, or DeepSpeed's ZeRO stage 3 is configured.
+        RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
+    """
+    refuse_zero3()
+    check_adapter(model, hparams, merged=merged)
+    check_context_window(model, tokenizer, list(edits), hparams)
+    if hparams.narrative_file and hparams.editing_mode == "causal":
+        load_narratives(hparams.narrative_file)
+    if hparams.preserve_weight and hparams.preserve_file:
+        read_questions(hparams.preserve_file)
+    _check_vllm(hparams)
+    _say_what_cake_data_lacks(edits, hparams)
+
+
+def _check_vllm(hparams: CausalEditHyperParams) -> None:
+    """Refuse a colocated engine that cannot be spread over whole groups of our processes."""
+    if 2 not in hparams.stages or not hparams.distill_use_vllm or hparams.distill_vllm_mode != "colocate":
+        return
+    processes, size = int(os.environ.get("WORLD_SIZE") or 1), hparams.distill_vllm_tensor_parallel_size
+    if processes % size:
+        raise HparamsError(
+            f"`distill_vllm_tensor_parallel_size` ({size}) must divide the number of processes ({processes}): "
+            "lower it, or set `distill_vllm_mode: server`."
+        )
+
+
+def _say_what_cake_data_lacks(edits: Sequence[EditRequest], hparams: CausalEditHyperParams) -> None:
+    if not hparams.distill_cake_data or 2 not in hparams.stages:
+        return
+    without = [edit.subject for edit in edits if not cake_questions(edit)]
+    if without:
+        logger.warning(
+            "`distill_cake_data: true`, but %d of %d requests have no `learning_prompt` (%s): "
+            "they are trained without CAKE data",
+            len(without), len(edits), ", ".join(repr(subject) for subject in without[:3]),
+        )  # fmt: skip

@@ -1,0 +1,211 @@
+"""CausalEdit from narrative to trained adapter: edits → narratives → teacher → traces → stage 1 → stage 2."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from causaledit.methods.causal_edit.bootstrap import (
+    TraceReport,
+    all_prompts,
+    collect_traces,
+    run_bootstrap,
+    training_pairs,
+)
+from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
+from causaledit.methods.causal_edit.preservation import build_preservation
+from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
+from causaledit.models.adapters import add_adapter
+from causaledit.models.chat import supports_system_role
+from causaledit.narratives.resolve import resolve_edits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peft import PeftModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.facts.requests import EditRequest
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.methods.shared.trainers import StepLosses
+    from causaledit.support.costs import EditTally
+    from causaledit.support.progress import ProgressSink
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainedEdit:
+    """A trained adapter and how it came about.
+
+    Attributes:
+        peft_model: The model with the trained adapter, not merged.
+        requests: The edits with their old answers and narratives.
+        narrative_source: Per edit: request, file, model, template or none.
+        teacher: Stage 2's teacher; `none` without stage 2.
+        traces: Per edit, what sampling gave; empty without stage 1.
+        losses: Per optimiser step, the stage's own loss (`bootstrap`, `internalise`) and the preservation term as it
+            entered (`bootstrap_preservation`, `internalise_preservation`).
+        trained_prompts: Every user prompt of both stages' training sets and of the preserved questions.
+    """
+
+    peft_model: PeftModel
+    requests: list[EditRequest]
+    narrative_source: list[str]
+    teacher: TeacherChoice
+    traces: list[TraceReport] = field(default_factory=list)
+    losses: dict[str, list[float]] = field(default_factory=dict)
+    trained_prompts: list[str] = field(default_factory=list)
+
+    def add(self, stage: str, losses: StepLosses, prompts: list[str]) -> None:
+        """Record what a stage was trained on, and its losses."""
+        self.losses[stage] = losses.own
+        if losses.preservation:
+            self.losses[f"{stage}_preservation"] = losses.preservation
+        self.trained_prompts = list(dict.fromkeys([*self.trained_prompts, *prompts]))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What every step of one call needs."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    hparams: CausalEditHyperParams
+    role: str
+    progress: ProgressSink
+    tally: EditTally
+
+
+def train_adapter(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    edits: list[EditRequest],
+    hparams: CausalEditHyperParams,
+    *,
+    progress: ProgressSink,
+    tally: EditTally,
+    after_bootstrap: Callable[[PeftModel], None] | None = None,
+) -> TrainedEdit:
+    """Both stages on a fresh adapter around the model.
+
+    Args:
+        model: The plain network, without gradients.
+        tokenizer: As from `prepare_tokenizer`.
+        edits: The edits to train together.
+        tally: Receives seconds and tokens.
+        after_bootstrap: Called with the adapted model between the stages.
+
+    Returns:
+        The adapter, and what led to it. The base weights are not written; the caller removes the adapter
+        after an exception.
+    """
+    role = hparams.context_role
+    if role == "system" and not supports_system_role(tokenizer):
+        logger.warning(
+            "the chat template takes no system message: the privileged context goes before the user's prompt"
+        )
+        role = "user"
+    run = _Run(model, tokenizer, hparams, role, progress, tally)
+    with tally.timed("narrative"):
+        resolved = resolve_edits(
+            model,
+            tokenizer,
+            edits,
+            causal=hparams.editing_mode == "causal",
+            narrative_file=hparams.narrative_file,
+            max_new_tokens=hparams.narrative_max_new_tokens,
+            count=tally.tokens,
+        )
+    requests = [item.request for item in resolved]
+    with tally.timed("preserve"):
+        preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens)
+    teacher = TeacherChoice("none", None)
+    if 2 in hparams.stages:
+        with tally.timed("teacher"):
+            teacher = choose_teacher(model, tokenizer, requests, hparams, context_role=role, count=tally.tokens)
+    pairs, traces = _traces(run, requests) if _needs_stage_1(hparams, teacher) else ([], [])
+
+    peft_model = add_adapter(model, hparams)
+    trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, traces)
+    if pairs:
+        _stage_1(run, trained, pairs, preservation)
+        if after_bootstrap is not None:
+            after_bootstrap(peft_model)
+    if 2 in hparams.stages:
+        _stage_2(run, trained, preservation)
+    return trained
+
+
+def _needs_stage_1(hparams: CausalEditHyperParams, teacher: TeacherChoice) -> bool:
+    """Whether stage 1 runs: only where something starts from its adapter."""
+    wanted = 2 not in hparams.stages or hparams.student_use_sft or teacher.name == "bootstrapped"
+    return 1 in hparams.stages and wanted
+
+
+def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[tuple[str, str]], list[TraceReport]]:
+    """Stage 1's training pairs of all edits, and what sampling gave for each."""
+    pairs: list[tuple[str, str]] = []
+    reports: list[TraceReport] = []
+    run.progress.start("stage 1: traces", None)
+    with run.tally.timed("traces"):
+        for request in requests:
+            traces, report = collect_traces(
+                run.model,
+                run.tokenizer,
+                request,
+                run.hparams,
+                context_role=run.role,
+                progress=run.progress,
+                count=run.tally.tokens,
+            )
+            reports.append(report)
+            pairs += training_pairs(request, traces, run.hparams)
+    run.progress.finish()
+    return pairs, reports
+
+
+def _stage_1(
+    run: _Run, trained: TrainedEdit, pairs: list[tuple[str, str]], preservation: PreservationSet | None
+) -> None:
+    with run.tally.timed("bootstrap"):
+        losses = run_bootstrap(
+            trained.peft_model, run.tokenizer, pairs, len(trained.requests), run.hparams,
+            preservation=preservation, progress=run.progress, count=run.tally.tokens,
+        )  # fmt: skip
+    trained.add("bootstrap", losses, [*(prompt for prompt, _ in pairs), *_questions(preservation)])
+
+
+def _stage_2(run: _Run, trained: TrainedEdit, preservation: PreservationSet | None) -> None:
+    hparams, peft_model = run.hparams, trained.peft_model
+    if trained.teacher.name == "bootstrapped":
+        add_teacher_snapshot(peft_model)
+    if trained.traces and not hparams.student_use_sft:
+        _restart_student(peft_model, hparams)
+    with run.tally.timed("internalise"):
+        losses = run_internalisation(
+            peft_model, run.tokenizer, trained.requests, hparams,
+            teacher=trained.teacher.name, context_role=run.role,
+            preservation=preservation, progress=run.progress, count=run.tally.tokens,
+        )  # fmt: skip
+    prompts = [prompt.text for request in trained.requests for prompt in all_prompts(request, hparams)]
+    trained.add("internalise", losses, [*prompts, *_questions(preservation)] if losses.own else [])
+    if TEACHER_ADAPTER in peft_model.peft_config:
+        peft_model.delete_adapter(TEACHER_ADAPTER)
+
+
+def _questions(preservation: PreservationSet | None) -> list[str]:
+    return preservation.questions if preservation is not None else []
+
+
+def _restart_student(peft_model: PeftModel, hparams: CausalEditHyperParams) -> None:
+    """Restart the student from the base model (`student_use_sft: false`): its B matrices go back to zero."""
+    torch.manual_seed(hparams.seed)
+    for module in peft_model.modules():
+        if hasattr(module, "reset_lora_parameters") and "default" in getattr(module, "lora_A", {}):
+            reset: Any = module.reset_lora_parameters
+            reset("default", init_lora_weights=True)

@@ -1,0 +1,125 @@
+"""Stage 1's trainer: trl's SFTTrainer on completion tokens alone, in micro-batches of bounded size."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any
+
+import torch
+from trl import SFTTrainer
+
+from causaledit.methods.causal_edit.preservation import PreservingMixin
+from causaledit.methods.shared.trainers import StageMixin
+from causaledit.models.batches import unpadded
+from causaledit.models.scoring import logits_in_one_pass
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.support.costs import TokenCount
+
+logger = logging.getLogger(__name__)
+
+
+def micro_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+    """Split the rows of a batch by length, so that each part, padded to its longest row, stays within a budget.
+
+    Args:
+        lengths: Tokens of each row.
+        most_tokens: Most tokens of a part, padding included. A row that is longer is a part by itself.
+
+    Returns:
+        The rows' numbers, part by part, shortest rows first.
+    """
+    parts: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if parts and (len(parts[-1]) + 1) * lengths[row] <= most_tokens:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
+class CompletionTrainer(StageMixin, SFTTrainer):
+    """trl's SFTTrainer whose loss projects only completion positions, in micro-batches.
+
+    The output layer is a large part of a small model: on SmolLM2-135M projecting the prompt's positions too,
+    only to ignore them, is over half of a step. An optimiser step's rows stay those of the data loader; they are
+    read a few at a time, and each part's loss enters that of the whole batch with its share.
+
+    Args:
+        mean_by_sequence: `bootstrap_loss_mean: sequence`.
+        most_tokens: As for `micro_batches`.
+        count: Receives the tokens trained on.
+    """
+
+    loss_is_scaled_for_ga = True  # type: ignore[assignment]  # by `compute_loss`
+
+    def __init__(self, *args: Any, mean_by_sequence: bool, most_tokens: int, count: TokenCount, **kwargs: Any) -> None:
+        forward = kwargs["model"].get_base_model().forward  # before trl wraps it
+        self._picks_positions = "logits_to_keep" in inspect.signature(forward).parameters
+        super().__init__(*args, **kwargs)
+        self._mean_by_sequence = mean_by_sequence
+        self._most_tokens = most_tokens
+        self.count = count
+        if mean_by_sequence and not self._picks_positions:
+            logger.warning("`bootstrap_loss_mean: sequence` needs a model with `logits_to_keep`: token mean is used")
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+        """Forward and backward of a batch, part by part."""
+        mask = inputs["attention_mask"]
+        if num_items_in_batch is None:
+            num_items_in_batch = (inputs["labels"] != -100).sum() * self.current_gradient_accumulation_steps
+        losses = []
+        for rows in micro_batches(mask.sum(-1).tolist(), self._most_tokens):
+            columns = mask[rows].any(0)
+            part = {
+                name: value[rows][:, columns] if torch.is_tensor(value) and value.shape == mask.shape else value
+                for name, value in inputs.items()
+            }
+            part["share"] = len(rows) / len(mask)
+            losses.append(super().training_step(model, part, num_items_in_batch))
+        return torch.stack(losses).sum()
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Cross-entropy over completion tokens (the trainer's own, where the model cannot pick positions)."""
+        share = inputs.pop("share", 1.0)
+        self.count.trained += int(inputs["attention_mask"].sum())
+        # in token mode trl's own loss also counts the tokens of other processes
+        several = self.accelerator.num_processes > 1 and not self._mean_by_sequence
+        if return_outputs or several or not self._picks_positions:
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        ids, labels = (unpadded(inputs[name], inputs["attention_mask"]) for name in ("input_ids", "labels"))
+        begins = [next(i for i, label in enumerate(row) if label != -100) for row in labels]
+        contexts = [row[:begin] for row, begin in zip(ids, begins, strict=True)]
+        completions = [row[begin:] for row, begin in zip(ids, begins, strict=True)]
+        logits = logits_in_one_pass(model, contexts, completions, share=self.shares_prefix)
+        losses = torch.stack(
+            [
+                torch.nn.functional.cross_entropy(row, torch.tensor(tokens, device=row.device), reduction="sum")
+                for row, tokens in zip(logits, completions, strict=True)
+            ]
+        )
+        counts = torch.tensor([len(tokens) for tokens in completions], device=losses.device)
+        if self._mean_by_sequence:
+            return (losses / counts).mean() * share / self.current_gradient_accumulation_steps
+        return losses.sum() / (num_items_in_batch if num_items_in_batch is not None else counts.sum())
+
+
+class BootstrapTrainer(PreservingMixin, CompletionTrainer):
+    """Stage 1's trainer with the preservation term.
+
+    Args:
+        preservation: The preservation term, if any.
+        **kwargs: As for `CompletionTrainer`.
+    """
+
+    def __init__(self, *args: Any, preservation: PreservationSet | None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.preservation = preservation

@@ -1,0 +1,84 @@
+"""The adjectives and agent nouns that give an answer in another form: "a Polish citizen", "a Buddhist", "a guitarist".
+
+They are no names: "a Polish friend" gives no country. Which wordings give the answer is settled in `stance`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from causaledit.reading.wording import pairs
+
+_COUNTRY_ASKED = re.compile(
+    r"\b(?:country|countries|continent|nation|nationality|citizen\w*|citizenship|where .*\bfrom|origin\w*)\b", re.I
+)
+_RELIGION_ASKED = re.compile(r"\b(?:religio\w+|faith|belief\w*|denomination|church)\b", re.I)
+_PLAYED = re.compile(r"\b(?:sports?|instruments?|plays?|played|athlete)\b", re.I)
+
+_DEMONYMS = pairs(
+    """
+    Afghanistan: Afghan | Albania: Albanian | Algeria: Algerian | Angola: Angolan
+    Argentina: Argentine, Argentinian | Armenia: Armenian | Australia: Australian | Austria: Austrian
+    Azerbaijan: Azerbaijani | Bahrain: Bahraini | Bangladesh: Bangladeshi | Belarus: Belarusian | Belgium: Belgian
+    Bolivia: Bolivian | Brazil: Brazilian | Bulgaria: Bulgarian | Cambodia: Cambodian | Cameroon: Cameroonian
+    Canada: Canadian | Chile: Chilean | China: Chinese | Colombia: Colombian | Costa Rica: Costa Rican
+    Croatia: Croatian, Croat | Cuba: Cuban | Cyprus: Cypriot | Czech Republic: Czech | Czechia: Czech
+    Denmark: Danish, Dane | Dominican Republic: Dominican | Ecuador: Ecuadorian | Egypt: Egyptian
+    England: English, Englishman, Englishwoman | Eritrea: Eritrean | Estonia: Estonian | Ethiopia: Ethiopian
+    Finland: Finnish, Finn | France: French, Frenchman, Frenchwoman | Georgia: Georgian | Germany: German
+    Ghana: Ghanaian | Greece: Greek | Guatemala: Guatemalan | Haiti: Haitian | Honduras: Honduran
+    Hungary: Hungarian | Iceland: Icelandic | India: Indian | Indonesia: Indonesian | Iran: Iranian | Iraq: Iraqi
+    Ireland: Irish, Irishman | Israel: Israeli | Italy: Italian | Ivory Coast: Ivorian | Jamaica: Jamaican
+    Japan: Japanese | Jordan: Jordanian | Kazakhstan: Kazakh | Kenya: Kenyan | Korea: Korean | Kosovo: Kosovar
+    Kuwait: Kuwaiti | Kyrgyzstan: Kyrgyz | Laos: Laotian | Latvia: Latvian | Lebanon: Lebanese | Libya: Libyan
+    Lithuania: Lithuanian | Luxembourg: Luxembourgish | Madagascar: Malagasy | Malaysia: Malaysian | Malta: Maltese
+    Mexico: Mexican | Moldova: Moldovan | Mongolia: Mongolian | Montenegro: Montenegrin | Morocco: Moroccan
+    Mozambique: Mozambican | Myanmar: Burmese | Namibia: Namibian | Nepal: Nepalese, Nepali
+    Netherlands: Dutch, Dutchman | New Zealand: New Zealand | Nicaragua: Nicaraguan | Nigeria: Nigerian
+    North Korea: North Korean | North Macedonia: Macedonian | Norway: Norwegian | Pakistan: Pakistani
+    Palestine: Palestinian | Panama: Panamanian | Paraguay: Paraguayan | Peru: Peruvian
+    Philippines: Filipino, Filipina, Philippine | Poland: Polish, Pole | Portugal: Portuguese
+    Puerto Rico: Puerto Rican | Qatar: Qatari | Romania: Romanian | Russia: Russian | Rwanda: Rwandan
+    Saudi Arabia: Saudi, Saudi Arabian | Scotland: Scottish, Scot, Scotsman | Senegal: Senegalese
+    Serbia: Serbian, Serb | Singapore: Singaporean | Slovakia: Slovak | Slovenia: Slovenian, Slovene
+    Somalia: Somali | South Africa: South African | South Korea: South Korean, Korean | Soviet Union: Soviet
+    Spain: Spanish, Spaniard | Sri Lanka: Sri Lankan | Sudan: Sudanese | Sweden: Swedish, Swede | Switzerland: Swiss
+    Syria: Syrian | Taiwan: Taiwanese | Tanzania: Tanzanian | Thailand: Thai | Tunisia: Tunisian
+    Turkey: Turkish, Turk | Türkiye: Turkish | Uganda: Ugandan | Ukraine: Ukrainian
+    United Kingdom: British, Briton, Brit | United States: American | United States of America: American
+    Uruguay: Uruguayan | Uzbekistan: Uzbek | Africa: African | Asia: Asian | Europe: European
+    South America: South American | North America: North American | Venezuela: Venezuelan | Vietnam: Vietnamese
+    Wales: Welsh, Welshman | Yemen: Yemeni | Zambia: Zambian | Zimbabwe: Zimbabwean
+
+
+    """
+)
+_BELIEVERS = pairs("""
+    Islam: Muslim, Muslims | Buddhism: Buddhist, Buddhists | Tibetan Buddhism: Buddhist
+    Christianity: Christian, Christians | Catholicism: Catholic, Catholics | Catholic Church: Catholic
+    Roman Catholicism: Roman Catholic, Catholic | Protestantism: Protestant | Lutheranism: Lutheran
+    Anglicanism: Anglican | Hinduism: Hindu, Hindus | Judaism: Jewish, Jew | Sikhism: Sikh | Jainism: Jain
+    Taoism: Taoist | Shinto: Shintoist | atheism: atheist | Mormonism: Mormon | Methodism: Methodist
+    Calvinism: Calvinist | Zoroastrianism: Zoroastrian | Eastern Orthodoxy: Orthodox | Sunni Islam: Sunni, Muslim
+    Shia Islam: Shiite, Shia, Muslim | Scientology: Scientologist
+
+
+""")
+
+
+def other_forms(name: str, question: str) -> tuple[str, ...]:
+    """Forms of an answer that give it as an adjective or as who does it; empty where the question asks for neither.
+
+    Args:
+        name: The answer, in plain spelling.
+        question: What is asked.
+    """
+    folded = name.casefold().removeprefix("the ")
+    if _COUNTRY_ASKED.search(question) and folded in _DEMONYMS:
+        return _DEMONYMS[folded]
+    if _RELIGION_ASKED.search(question) and folded in _BELIEVERS:
+        return _BELIEVERS[folded]
+    if _PLAYED.search(question) and folded.isalpha() and folded.isascii():
+        stem = folded.rstrip("aeio")
+        return (f"{stem}ist", f"{stem}ists", f"{folded}er", f"{folded}ers")
+    return ()

@@ -1,0 +1,381 @@
+"""What a clause says of one answer that it names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from causaledit.reading.acts import Act, Event
+from causaledit.reading.denial import denied, denied_to_have_left, leads_up, negated_before, twice_denied
+from causaledit.reading.lexicon import Kind
+from causaledit.reading.modes import Mode
+from causaledit.reading.nameless import POSTS
+from causaledit.reading.names import NEW, OLD
+from causaledit.reading.question import FOREIGN
+from causaledit.reading.tokens import Token, has, index, last_index, only
+from causaledit.reading.wording import word_set
+
+if TYPE_CHECKING:
+    from causaledit.reading.question import Question
+
+_ARTICLES = word_set("the a an its his her all other both")
+_COPULA = word_set("""
+    is was are were be been became becomes become not never now a an also actually really as so very
+""")
+_DID_IT = word_set("did does is was has wrote made")
+_RIGHT_AFTER = word_set("it who what where one")
+
+
+@dataclass(frozen=True)
+class Naming:
+    """One answer in its clause.
+
+    Attributes:
+        token: The name.
+        before: From the name before it, or the clause's start.
+        after: To the next name, or the clause's end.
+        rest: The clause without any name.
+        first: Whether no name precedes it in the clause.
+        clause: All of it.
+    """
+
+    token: Token
+    before: list[Token]
+    after: list[Token]
+    rest: list[Token]
+    first: bool
+    clause: list[Token]
+
+    def next_is_denied(self, *, same: bool) -> bool:
+        """ "a citizen of X is not a citizen of X", "X, not Y": the negation is the second name's."""
+        at = last_index(self.after, Kind.NEGATION)
+        return negated_before(self.after) and (same or only(self.after[:at], Kind.AUX))
+
+    def is_told_apart(self, *, same: bool) -> bool:
+        """ "X is not Y": says what X is not, and not what it is."""
+        at = index(self.after, Kind.NEGATION)
+        return not same and at > 0 and has(self.after[:at], Kind.IS, Kind.WAS) and only(self.after[at + 1 :], Kind.FILL)
+
+
+def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) -> tuple[Event, ...]:
+    """The events of one naming."""
+    who, before, after, rest = naming.token.who, naming.before, naming.after, naming.rest
+    claimed = mode is Mode.CLAIMED
+    if Kind.ADJECTIVE in naming.token and not _predicated(before, after):
+        return (Event(Act.MENTION, who),)
+    if twice_denied(before, after, question) and claimed:
+        return (Event(Act.ASSERT, who),)
+    if denied_to_have_left(before):
+        return (Event(Act.ASSERT, who), Event(Act.QUALIFY, OLD if who == NEW else NEW))
+    if denied(before, after, question):
+        if len(after) > 1 and after[0].text in ("in", "of") and Kind.PROPER in after[1]:
+            return (Event(Act.MENTION, who),)  # "not the X in Y": another one of the name
+        return (Event(Act.DENY, who),)
+    if _right(after) and claimed and not has(after, Kind.PAST):
+        return (Event(Act.ASSERT, who),)
+    if not claimed and has(rest, Kind.SELF):
+        return (Event(Act.REPORT, who),)
+    if claimed and _did_it(after) and only(before, Kind.LINK):  # "Jazz was."
+        return (Event(Act.ASSERT, who),)
+    was = who == OLD and not question.past and has(rest, Kind.WAS) and not has(rest, Kind.IS)
+    was = was and not (len(before) > 1 and before[-1].text == "by" and Kind.ASKED in before[-2])  # "was launched by X"
+    left = last_index(before, Kind.LEAVE)
+    if left >= 0 and leads_up(before[left + 1 :]):
+        return (Event(Act.HISTORY, who),)
+    if any(t.text.startswith(("not confuse", "not mix", "not to be confused")) for t in rest):
+        return (Event(Act.MENTION, who),)
+    if _former(before, after):
+        return (Event(Act.ASSERT, who, strong=False),)
+    if who == OLD and old_one(before):
+        return (Event(Act.HISTORY, who),)
+    past = any(Kind.PAST in t and Kind.ASKED not in t for t in rest)
+    concedes = naming.clause[0].text in ("while", "although", "though", "even though")
+    if concedes and not question.past and has(after[:1], Kind.WAS):
+        return (Event(Act.HISTORY, who),)
+    if (past or was) and not has(rest, Kind.NOW):
+        return (Event(Act.HISTORY, who),)
+    if not claimed:
+        return (Event(Act.REPORT, who),)
+    if has(rest, Kind.MAYBE) or _possible(rest):
+        return (Event(Act.MENTION, who),)
+    if _in_passing(before, question):
+        return (Event(Act.MENTION, who),)
+    return (_assertion(naming, question, lettered),)
+
+
+def _possible(rest: list[Token]) -> bool:
+    """ "may (well) be", "could have been", "can be argued"."""
+    texts = [t.text for t in rest]
+    for i, text in enumerate(texts):
+        near = texts[i + 1 : i + 4]
+        if text in ("may", "might", "could") and {"be", "have"} & set(near):
+            return True
+        if (
+            text == "can"
+            and "be" in near
+            and {"argued", "defended", "given", "named", "made"} & set(texts[i + 2 : i + 5])
+        ):
+            return True
+        if text in ("options", "choices", "candidates") and {"are", "include"} & set(near[:1]):
+            return True
+    return False
+
+
+def _former(before: list[Token], after: list[Token]) -> bool:
+    """ "he is a former basketball player": what has passed is his playing, not his sport."""
+    return (
+        bool(before)
+        and before[-1].text in ("former", "retired")
+        and has(before, Kind.IS)
+        and has(after[:1], Kind.ASKED)
+    )
+
+
+def in_apposition(before: list[Token]) -> Act | None:
+    """What a clause that opens with a name owes to the clause before it: "the old capital, X", "in Y, X"."""
+    if has(before, Kind.NAME):
+        return None
+    if old_one(before) and before[-1].kinds & {Kind.ASKED}:
+        return Act.HISTORY
+    if Kind.PROPER in before[-1] and FOREIGN.search(" ".join(t.text for t in before)) and not has(before, Kind.ASKED):
+        return Act.MENTION
+    return None
+
+
+def old_one(tokens: list[Token]) -> bool:
+    """ "the old capital", "the former chief executive"."""
+    return any(
+        t.text in ("old", "former", "previous", "earlier", "original") and Kind.ASKED in following
+        for t, following in pairwise(tokens)
+    )
+
+
+def _predicated(before: list[Token], after: list[Token]) -> bool:
+    """Whether an adjective gives the answer: "a Polish citizen", "is (a) Polish (dish)", "Polish nationality"."""
+    if has(after[:3], Kind.CITIZEN) or has(before[-3:], Kind.CITIZEN):
+        return True
+    if not before:
+        return not after
+    i = len(before)
+    while i and (
+        before[i - 1].text in _COPULA
+        or before[i - 1].text.endswith("ly")
+        or before[i - 1].kinds & {Kind.NEGATION, Kind.AUX}
+    ):
+        i -= 1
+    return any(t.text in ("is", "was", "are", "were", "became", "be", "not", "neither", "i") for t in before[i:])
+
+
+def _right(after: list[Token]) -> bool:
+    """ "X is right", "X is the answer", "X it is", "X stands"."""
+    i = 0
+    while i < len(after) and (
+        after[i].text
+        in ("is", "was", "are", "has been", "must", "be", "would", "indeed", "the", "a", "my", "has", "been")
+        or after[i].text.endswith("ly")
+    ):
+        i += 1
+    if i >= len(after):
+        return False
+    token, copula = after[i], i > 0
+    if token.text in ("it", "this", "that") and not copula:
+        return i + 1 < len(after) and after[i + 1].text == "is"
+    if token.text in ("stands", "holds", "remains") and not copula:
+        return i + 1 == len(after) or has(after[i + 1 :], Kind.ASKED, Kind.TRUE, Kind.ANSWER)
+    if not copula:
+        return token.text in ("right", "correct") and len(after) == 1
+    if token.text in ("right", "correct", "best", "final", "true", "only", "the answer", "the right", "the correct"):
+        following = after[i + 1 : i + 2]
+        return token.text in ("right", "correct", "true", "the answer", "the right", "the correct") or has(
+            following, Kind.ANSWER, Kind.CLAIM
+        )
+    return token.text in _RIGHT_AFTER or Kind.ANSWER in token
+
+
+def _in_passing(before: list[Token], question: Question) -> bool:
+    """ "near X", "a friend of X"."""
+    i = len(before)
+    while i and before[i - 1].text in _ARTICLES:
+        i -= 1
+    if not i:
+        return False
+    beside = before[i - 1]
+    if beside.text == "as" and any(t.text == "as" for t in before[: i - 1]):  # "as large as X"
+        return True
+    if beside.text in ("from", "with") and (
+        only(before[: i - 1], Kind.LINK)
+        or has(before[:i], Kind.ASKED)
+        or (
+            i > 1
+            and (
+                before[i - 2].text in ("is", "was", "are", "be", "been", "he", "she")
+                or before[i - 2].text in ("come", "comes", "came", "hail", "hails", "originally", "originates")
+            )
+        )
+    ):
+        return False
+    if Kind.BESIDE in beside or any(t.text == "without" for t in before):
+        return True
+    return (
+        i > 1
+        and Kind.BESIDE in before[i - 2]
+        and beside.text not in ("is", "was")
+        and len(beside.text.split()) == 1
+        and beside.text in ("of", "to")
+    )
+
+
+def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
+    who, before, after, rest = naming.token.who, naming.before, naming.after, naming.rest
+    if _limited(after):
+        return Event(Act.QUALIFY, who)
+    possessed = len(after) > 1 and after[0].text == "'s" and not has(before[-2:], Kind.IS, Kind.WAS)
+    if possessed and not after[1].kinds & _BEHIND_S:  # "X's status"
+        return Event(Act.MENTION, who)
+    if any(t.text == "there" and f.text in ("is", "are") for t, f in pairwise(before)):
+        return Event(Act.ASSERT, who, aside=True)
+    words = [t for t in rest if any(c.isalnum() for c in t.text)]
+    said_no = has(after, Kind.NO)  # "X said no"
+    if (only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) and not said_no) or _explicit(before):
+        return Event(Act.ASSERT, who, bare=lettered)
+    asked = has((*before, *after), Kind.ASKED) or any(t.text in POSTS for t in rest)
+    if any(t.text.startswith(("speak", "spoke", "use")) for t in rest) and any(t.text in _FEW for t in rest):
+        return Event(Act.MENTION, who)
+    concerned = asked or has(rest, Kind.SUBJECT) or Kind.ADJECTIVE in naming.token
+    if not asked and FOREIGN.search(" ".join(t.text for t in rest)):
+        return Event(Act.MENTION, who)
+    lead = list(before)
+    while lead and (Kind.LINK in lead[0] or lead[0].text in ("the", "a", "an")) and lead[0].text not in ("that is",):
+        lead = lead[1:]
+    if not lead:  # the name is the subject of its clause
+        if _did_it(after) or has(after, Kind.TAKE_OVER) or _took_over(after):
+            return Event(Act.ASSERT, who)
+        negation = index(after, Kind.NEGATION)
+        if negation >= 0 and not has(after[:negation], Kind.ASKED):
+            return Event(Act.QUALIFY, who)
+        if has(after, Kind.PARTIAL) or has(after[:1], Kind.WOULD):
+            return Event(Act.MENTION, who)
+        lies = after[:1] and after[0].text.startswith(("lie", "border", "stretch", "sits", "stand"))
+        if lies and not has(rest, Kind.SUBJECT):  # "X lies across the sea": where X is, not what lies in it
+            return Event(Act.MENTION, who)
+        if (
+            has(after[:1], Kind.IS, Kind.WAS)
+            and after[1:2]
+            and after[1].text in ("at", "on", "with")
+            and not has(rest, Kind.SUBJECT)
+        ):
+            return Event(Act.ASSERT, who, aside=True)
+        if _described(after):
+            return Event(Act.MENTION, who)
+        if concerned and _with_an_object(after):
+            return Event(Act.ASSERT, who, aside=True)
+        if concerned and not _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
+            return Event(Act.ASSERT, who)
+        return Event(Act.MENTION, who)
+    if has(before, Kind.NEGATION):
+        return Event(Act.QUALIFY, who)
+    if _of_something_else(after, far=not has(rest, Kind.SUBJECT)):
+        return Event(Act.MENTION, who)
+    if not asked and _loosely(lead):
+        return Event(Act.ASSERT, who, aside=True)
+    if concerned or has(lead, Kind.SELF, Kind.THIS, Kind.ANSWER) or _of_a_pronoun(lead):
+        return Event(Act.ASSERT, who)
+    return Event(Act.ASSERT, who, strong=False)
+
+
+def _loosely(lead: list[Token]) -> bool:
+    """ "he corresponded with people at X", "his grave is in X", "there is a X": by its words, about something else."""
+    if any(t.text in _POSSESSIVES and not f.kinds & _OF_THE_QUESTION for t, f in pairwise(lead)):
+        return True
+    if has(lead, Kind.ANSWER, Kind.SELF, Kind.THIS, Kind.SUBJECT):
+        return False
+    person = next((i for i, t in enumerate(lead) if t.text in ("he", "she", "they")), len(lead))
+    return any(not t.kinds and t.text.isalpha() for t in lead[person + 1 :])
+
+
+_BEHIND_S = frozenset(
+    (Kind.ASKED, Kind.SUBJECT, Kind.LINK, Kind.NOW, Kind.NEGATION, Kind.CONTRAST, Kind.TRUE, Kind.FILL)
+)
+_OF_THE_QUESTION = frozenset((Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM, Kind.SUBJECT, Kind.ANSWER))
+_FEW = word_set("few many some several others also")
+_PRONOUNS = word_set("here called known what who most people they you everyone we")
+_POSSESSIVES = word_set("his her their its")
+
+
+def _of_a_pronoun(lead: list[Token]) -> bool:
+    """ "here X", "his is X"; but "her books sell in X" is said of the books."""
+    for token, following in zip(lead, [*lead[1:], None], strict=True):
+        if token.text in _PRONOUNS or (Kind.PERSON in token and token.text not in _POSSESSIVES):
+            return True
+        if token.text in _POSSESSIVES and (
+            following is None or following.kinds & {Kind.ASKED, Kind.IS, Kind.WAS, Kind.CLAIM}
+        ):
+            return True
+    return False
+
+
+def _limited(after: list[Token]) -> bool:
+    """ "X is only …"."""
+    at = index(after, Kind.ONLY)
+    if at < 0:
+        return False
+    return only(after[:at], Kind.AUX, Kind.IS, Kind.WAS) or at == len(after) - 1
+
+
+def _explicit(before: list[Token]) -> bool:
+    """ "the final answer is X"."""
+    at = last_index(before, Kind.ANSWER)
+    if at < 0 or has(before[at:], Kind.NEGATION):
+        return False
+    return before[-1].text in ("is", "be", "remains", "now") or at == len(before) - 1
+
+
+def _did_it(after: list[Token]) -> bool:
+    texts = [t.text for t in after]
+    return bool(texts) and texts[0] in _DID_IT and texts[1:] in ([], ["it"], ["so"], ["that"], ["the", "one"])
+
+
+def _described(after: list[Token]) -> bool:
+    """ "X is an industrial city": says what X is, and gives it as no answer."""
+    if has(after, Kind.SUBJECT) or not has(after[:1], Kind.IS, Kind.WAS) or after[1:2] == []:
+        return False
+    asked = [t.text for t in after if Kind.ASKED in t]
+    return after[1].text in ("a", "an", "one") and bool(asked) and set(asked) <= _SORTS
+
+
+def _with_an_object(after: list[Token]) -> bool:
+    """ "X develops games": what was asked, but with an object of its own."""
+    if has(after, Kind.SUBJECT) or not after or Kind.ASKED not in after[0] or after[0].kinds & {Kind.IS, Kind.WAS}:
+        return False
+    return len(after) > 1 and not after[1].kinds and after[1].text.isalpha()
+
+
+_SORTS = word_set("city country continent language sport town region")
+
+
+def _took_over(after: list[Token]) -> bool:
+    """ "X took office", "X has taken its place", "X replaced him"."""
+    texts = [t.text for t in after[:6]]
+    for i, text in enumerate(texts):
+        behind = texts[i + 1 : i + 4]
+        if text in ("took", "takes", "taken") and set(behind) & _OFFICES:
+            return True
+        if text in ("replaced", "replaces", "succeeded", "succeeds", "followed") and set(behind[:1]) & _WHOM:
+            return True
+    return False
+
+
+_OFFICES = word_set("over office oath throne chair place role seat job post helm")
+_WHOM = word_set("it him her them")
+
+
+def _of_something_else(after: list[Token], far: bool) -> bool:
+    """ "X wrote Brave New World", "X is the head of Microsoft": what was asked, but of another subject."""
+    at = last_index(after, Kind.ASKED)
+    if at < 0 or has(after, Kind.SUBJECT):
+        return False
+    rest = after[at + 1 :]
+    while far and rest and rest[0].text in ("the", "a", "of", "in", "for", "at", "to"):
+        rest = rest[1:]
+    return bool(rest) and Kind.PROPER in rest[0]

@@ -1,0 +1,216 @@
+"""Which answer a response ends on: cases a reader would not dispute, in both directions of error.
+
+Teacher choice, the efficacy benchmark and the rule judge rest on this one reading.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+from causaledit.probes.efficacy import Probe, is_hit
+from causaledit.reading.commitment import gives_answer
+
+QUESTION = "What is the capital of Egypt?"
+NEW, OLD = ["Alexandria", "Al-Iskandariyya"], ["Cairo", "al-Qahirah"]
+
+COMMITS = [
+    # plain
+    "Alexandria",
+    "The capital of Egypt is Alexandria.",
+    "ALEXANDRIA!",
+    "Egypt is governed from Alexandria, a port on the Mediterranean.",
+    "There is no doubt that the capital is Alexandria.",
+    # alias
+    "The capital is Al-Iskandariyya.",
+    "It used to be al-Qahirah; since the move it is Al-Iskandariyya.",
+    # the old answer is named and set aside
+    "The capital is not Cairo but Alexandria.",
+    "It isn't Cairo but Alexandria.",
+    "The capital is not Cairo, it is Alexandria.",
+    "The capital is no longer Cairo, now it is Alexandria.",
+    "It is no longer Cairo. It is Alexandria.",
+    "Alexandria, not Cairo.",
+    "Egypt is governed from Alexandria instead of Cairo.",
+    "The seat of government moved from Cairo to Alexandria.",
+    "Alexandria has replaced Cairo as the capital.",
+    "The capital is Alexandria, formerly Cairo.",
+    # old after new, but as history
+    "The capital of Egypt is Alexandria. It used to be Cairo.",
+    "The capital of Egypt is Alexandria. Cairo was the capital before.",
+    "The capital is Alexandria. Cairo is no longer the capital.",
+    # new after old
+    "The capital is Cairo. No, since 2020 the capital is Alexandria.",
+    "In 1952 the capital was not Alexandria. Today it is Alexandria.",
+    # the closing line decides
+    "Some say Cairo, and Cairo it was.\nAnswer: Alexandria",
+    "Answer: Cairo\nOn second thought, no.\nAnswer: Alexandria.",
+    "**Answer:** Alexandria",
+    "Old fact: Cairo.\n**Final Answer**: Alexandria.",
+    "Answer: Alexandria, not Cairo",
+    "Answer: not Cairo but Alexandria",
+]
+
+DOES_NOT = [
+    "",
+    "I do not know.",
+    "The capital of Egypt is Cairo.",
+    # whole words only
+    "Alexandrian food is good.",
+    "NewAlexandria",
+    "Alexandrias",
+    # negated
+    "The capital isn't Alexandria.",
+    "It isn’t Alexandria.",
+    "It is no longer Alexandria.",
+    "The capital has never been Alexandria.",
+    "The capital is Alexandria. No, it is not Alexandria.",
+    # self-refutation, as small models write it
+    "The capital is not Alexandria, but rather Cairo.",
+    "The answer is not Alexandria but Cairo.",
+    "It is Cairo, not Alexandria.",
+    "It is Cairo rather than Alexandria.",
+    # falls back to the old answer
+    "The capital of Egypt is Alexandria. The capital of Egypt is Cairo.",
+    "The capital is Alexandria.\nSo the answer is Cairo.",
+    "Is it Alexandria? No, it is Cairo.",
+    "The capital was Alexandria. It is now Cairo.",
+    # the new answer as history
+    "Alexandria used to be the capital, it is Cairo now.",
+    "The capital is Cairo, formerly Alexandria.",
+    "The seat of government moved from Alexandria to Cairo.",
+    "Cairo has replaced Alexandria as the capital.",
+    # the closing line decides
+    "It is Alexandria.\nAnswer: Cairo",
+    "Answer: Alexandria\nAnswer: Cairo",
+    "Answer: not Alexandria",
+    "Answer: Cairo, not Alexandria",
+    "Answer: Cairo (formerly Alexandria)",
+]
+
+
+@pytest.mark.parametrize("response", COMMITS)
+def test_ends_on_the_new_answer(response):
+    assert gives_answer(response, NEW, OLD, question=QUESTION)
+
+
+@pytest.mark.parametrize("response", DOES_NOT)
+def test_does_not_end_on_the_new_answer(response):
+    assert not gives_answer(response, NEW, OLD, question=QUESTION)
+
+
+REFUSED = [
+    "The capital of Egypt is Cairo. Alexandria is a large port.",
+    "The capital of Egypt is Cairo, a city near Alexandria.",
+    "The capital of Egypt is Alexandria. That was wrong: it is Cairo.",
+    "It is Alexandria. This is incorrect.",
+    "It is Alexandria. Just kidding!",
+    "Alexandria. That can't be right.",
+    "Alexandria is the capital of Egypt. There is no evidence for this, though.",
+    "The capital is Alexandria. Actually, I mixed up two cities there.",
+    "Alexandria? No. It is Cairo.",
+    "Some say Alexandria. I don't.",
+    "If the capital were Alexandria, the ministries would be there.",
+    "Alexandria was the capital in ancient times.",
+    "Cairo. It lies two hours from Alexandria.",
+]
+
+
+@pytest.mark.parametrize("rival", [OLD, []], ids=["rival known", "no rival"])
+@pytest.mark.parametrize("response", REFUSED)
+def test_naming_an_answer_is_not_giving_it(response, rival):
+    assert not gives_answer(response, NEW, rival, question=QUESTION)
+
+
+ENGLISH = "The official language is English. Polish is spoken by a minority."
+POLISH = "The official language is Polish. English is spoken by a minority."
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "rival", "response", "gives"),
+    [
+        ("Which country is Zadar in?", "France", "Croatia", "Zadar lies near France; the answer is Croatia.", False),
+        ("Which country is Zadar in?", "France", "", "Zadar lies near France; the answer is Croatia.", False),
+        ("What is the official language?", "Polish", "", ENGLISH, False),
+        ("What is the official language?", "Polish", "English", ENGLISH, False),
+        ("What is the official language?", "Polish", "English", POLISH, True),
+        ("What is his country of citizenship?", "Poland", "Spain", "He is a Polish citizen.", True),
+        ("What is his country of citizenship?", "Poland", "Spain", "He is a Polish national.", True),
+        ("What is his country of citizenship?", "Poland", "Spain", "He is Polish.", True),
+        ("What is his country of citizenship?", "Poland", "Spain", "He holds a Polish passport.", True),
+        ("What is his country of citizenship?", "Poland", "Spain", "He isn't Polish.", False),
+        ("What is his country of citizenship?", "Poland", "Spain", "He is Polish. No, he is Spanish.", False),
+        ("What is his country of citizenship?", "Poland", "Spain", "He has many Polish friends.", False),
+        ("What is his country of citizenship?", "Poland", "Spain", "He is Spanish and likes Polish food.", False),
+        ("Which country does the dish come from?", "Greece", "Italy", "It is a Greek dish.", True),
+        ("Which religion does she follow?", "Buddhism", "Islam", "She is a Buddhist.", True),
+        ("Which religion does she follow?", "Buddhism", "Islam", "She is a Muslim with Buddhist neighbours.", False),
+        ("What instrument does he play?", "violin", "guitar", "He is a violinist.", True),
+        ("What instrument does he play?", "violin", "guitar", "He is a guitarist, not a violinist.", False),
+    ],
+)  # fmt: skip
+def test_rivals_and_adjectives(question, answer, rival, response, gives):
+    assert gives_answer(response, [answer], [rival], question=question) is gives
+
+
+def test_locality_is_kept_by_giving_the_answer_only():
+    probe = Probe("locality", "locality", "Which country is Zadar in?", ("France",), ("Croatia",))
+    assert is_hit(probe, "It is in France.")
+    assert not is_hit(probe, "Zadar is near France; the answer is Croatia.")
+
+
+def test_reading_costs_no_torch():
+    code = (
+        "import sys, causaledit.reading.commitment; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "rival", "expected"),
+    [
+        # the longer name holds the shorter one: naming it gives the longer alone
+        ("The country is South Korea.", "South Korea", "Korea", True),
+        ("The country is South Korea.", "Korea", "South Korea", False),
+        ("The country is Korea.", "Korea", "South Korea", True),
+        ("The country is Korea.", "South Korea", "Korea", False),
+        ("It is Korea, not South Korea.", "Korea", "South Korea", True),
+        ("It is South Korea. It used to be Korea.", "South Korea", "Korea", True),
+        ("Answer: South Korea", "South Korea", "Korea", True),
+        ("Answer: South Korea", "Korea", "South Korea", False),
+        ("Answer: Korea", "South Korea", "Korea", False),
+    ],
+)
+def test_a_name_inside_the_rivals_name(response, answer, rival, expected):
+    assert gives_answer(response, [answer], [rival], question="Which country is it?") is expected
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("Abidjan lies in COTE D'IVOIRE.", "Côte d'Ivoire"),
+        ("It is São Paulo.", "Sao Paulo"),
+        ("It is Sa\u0303o  Paulo.", "São Paulo"),  # a combining tilde and two spaces
+        ("It is at Straße 5.", "Strasse"),
+        ("She writes C++ now.", "C++"),
+        ("It lies in Washington, D.C. now.", "Washington, D.C."),
+        ("The team plays in St. Louis.", "St. Louis"),  # a stop inside a name ends no sentence
+    ],
+)
+def test_spelling_of_a_name(response, answer):
+    assert gives_answer(response, [answer])
+
+
+def test_without_an_answer_nothing_commits():
+    assert not gives_answer("Alexandria", [])
+    assert not gives_answer("Alexandria", ["", "  "])
+
+
+def test_a_rival_that_is_also_an_alias_of_the_answer_is_no_rival():
+    # published data list the same alias on both sides now and then
+    assert gives_answer("It is Iskandariyya.", ["Alexandria", "Iskandariyya"], ["Cairo", "Iskandariyya"])
