@@ -164,7 +164,7 @@ def generate_texts(
     results: list[str] = [""] * len(prompts)
     limit = limit or BatchLimit(rows=batch_size)
     padded = keys_and_values(model) is not None
-    compact = compact and padded and isinstance(unwrapped(model), GenerationMixin)
+    compact = compact and _runs_compactly(model)
     start = 0
     while start < len(order):
         size = limit.take([len(encoded[i]) for i in order[start:]], max_new_tokens)
@@ -195,10 +195,15 @@ def generate_texts(
     return results
 
 
+def _runs_compactly(model: Any) -> bool:
+    """Whether a model's rows can be taken out of a batch: it carries keys and values alone, and generates as usual."""
+    return keys_and_values(model) is not None and isinstance(unwrapped(model), GenerationMixin)
+
+
 def _generate_compactly(
     model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], config: GenerationConfig
 ) -> torch.Tensor:
-    """Greedy continuations of token rows: their common beginning is read once, rows that ended are dropped.
+    """Continuations of token rows: their common beginning is read once, rows that ended are dropped.
 
     Returns:
         `(rows, new tokens)`, padded on the right.
@@ -343,7 +348,10 @@ def sample_tokens(
 ) -> list[list[int]]:
     """As `sample_continuations`, for token ids: each row ends with the token that ends the turn, if it came."""
     config = _config(model, tokenizer, len(prompt), max_new_tokens, temperature, top_p)
-    ids, mask, cache = _begun(model, [list(prompt)] * n, config)
-    begun = {} if cache is None else {"past_key_values": cache}
-    output = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask, **begun)
-    return _turns(tokenizer, output[:, len(prompt) :], config.eos_token_id or [], count)
+    rows = [list(prompt)] * n
+    if _runs_compactly(model):
+        new = _generate_compactly(model, tokenizer, rows, config)
+    else:
+        ids, mask = pad_left(rows, config.pad_token_id, model.device)
+        new = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask)[:, len(prompt) :]
+    return _turns(tokenizer, new, config.eos_token_id or [], count)
