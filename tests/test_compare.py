@@ -288,7 +288,7 @@ def test_kill_9_and_resume_on_the_command_line_with_one_method_that_fails(workpl
     assert re.search(r"error: MEMIT: .*77", done.stderr) and "Traceback" not in done.stderr
     assert "--run_id c --resume" in done.stderr
     assert first.stat().st_mtime_ns == kept  # not run again
-    for words in ("Figures", "Against CausalEdit", "Costs", "LoRA", "PreEdited", "M-Acc, any", "Weights changed"):
+    for words in ("Metrics", "Against CausalEdit", "Costs", "LoRA", "PreEdited", "M-Acc, any", "Weights changed"):
         assert words in done.stdout
     data = json.loads((folder / "compare" / "tag-default" / "n3_seed70_c" / "compare.json").read_text())
     statuses = {name: (row["finished_cases"], bool(row["problem"])) for name, row in data["methods"].items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from causaledit.support.costs import EditTally, versions
 
@@ -31,6 +31,8 @@ class Method:
         check: `"module:attribute"` of `check(requests)`, which raises what this method alone refuses about requests as
             they were given; a host asks it about every request before the first edit.
     """
+
+    host: ClassVar[str] = "embedded"  # whose method it is: ours, or a host's own
 
     name: str
     hparams: str

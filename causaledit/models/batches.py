@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from causaledit.models.network import network_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -23,7 +25,7 @@ MIN_SHARED_PREFIX = 24
 
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a turn: the model's, and the tokenizer's."""
-    declared = model.generation_config.eos_token_id
+    declared = getattr(getattr(network_of(model), "generation_config", None), "eos_token_id", None)
     ids = [declared] if isinstance(declared, int) else list(declared or [])
     if tokenizer.eos_token_id is not None and tokenizer.eos_token_id not in ids:
         ids.append(tokenizer.eos_token_id)

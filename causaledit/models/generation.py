@@ -22,6 +22,7 @@ from causaledit.models.batches import (
     pad_left,
     shared_prefix_length,
 )
+from causaledit.models.network import context_window, device_of, is_network
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,7 @@ COMPACT_EVERY = 8
 def _config(
     model: Any, tokenizer: Any, prompt_length: int, max_new_tokens: int, temperature: float | None, top_p: float
 ) -> Any:
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    window = context_window(model)
     if window:  # a model with absolute positions fails beyond it
         max_new_tokens = max(1, min(max_new_tokens, window - prompt_length))
     sampling = (
@@ -72,7 +73,8 @@ def generate_texts(
 ) -> list[str]:
     """Generate one continuation for each rendered prompt.
 
-    Prompts are batched by length; a batch that does not fit in memory is halved and tried again.
+    Prompts are batched by length; a batch that does not fit in memory is halved and tried again. A model that is no
+    network of transformers itself (a router around one, as WISE's, may decide once per batch) is asked a row at a time.
 
     Args:
         prompts: Texts that already carry the chat format.
@@ -91,13 +93,14 @@ def generate_texts(
     encoded = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
-    limit = limit or BatchLimit(rows=batch_size)
+    limit = (limit or BatchLimit(rows=batch_size)) if is_network(model) else BatchLimit(rows=1)
+    device = device_of(model)
     compact = compact and _takes_shared_prefix(model)
     start = 0
     while start < len(order):
         size = limit.take([len(encoded[i]) for i in order[start:]], max_new_tokens)
         rows = order[start : start + size]
-        ids, mask = pad_left([encoded[i] for i in rows], tokenizer.pad_token_id, model.device)
+        ids, mask = pad_left([encoded[i] for i in rows], tokenizer.pad_token_id, device)
         new = None
         try:
             config = _config(model, tokenizer, ids.shape[1], max_new_tokens, temperature, top_p)

@@ -13,6 +13,7 @@ from causaledit.errors import ModelError
 from causaledit.models.batches import BatchLimit
 from causaledit.models.chat import prepare_tokenizer, render, render_for, user
 from causaledit.models.generation import generate_texts
+from causaledit.models.network import context_window
 from causaledit.probes.sets import MAX_NEW_TOKENS, TOKEN_BUDGET
 from causaledit.support.costs import TokenCount
 
@@ -84,7 +85,7 @@ class Prober:
         Raises:
             ModelError: The longest prompt and `max_new_tokens` exceed the window.
         """
-        window = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+        window = context_window(model)
         if not window or not prompts:
             return
         longest = render(self.tokenizer, user(max(prompts, key=len)))
