@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from pathlib import Path
 
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.skipif(not HOME, reason="EASYEDIT_HOME names no EasyEdi
 
 ROUTED = "model.layers[1].mlp.down_proj.weight"
 LORA = {
-    "lora_type": "lora", "layers": [], "num_steps": 8, "lr": 5e-2, "weight_decay": 0, "kl_factor": 0,
+    "lora_type": "lora", "layers": [], "num_steps": 8, "lr": 5e-3, "weight_decay": 0, "kl_factor": 0,
     "norm_constraint": False, "target_modules": ["q_proj", "v_proj"], "rank": 4, "lora_alpha": 8, "lora_dropout": 0.0,
     "batch_size": 1,
 }  # fmt: skip
@@ -242,7 +243,7 @@ def test_the_new_answer_becomes_likelier(name):
     model, tokenizer = make_llama(), make_tokenizer()
     before = answer_log_probability(model, tokenizer, EGYPT)
     edited = edit_in_place(method, model, tokenizer, [dict(EGYPT)], hparams)
-    assert answer_log_probability(edited.plain, tokenizer, EGYPT) > before + 0.1
+    assert answer_log_probability(edited.plain, tokenizer, EGYPT) > before + 0.03
     edited.undo()
     assert answer_log_probability(model, tokenizer, EGYPT) == before
 
@@ -362,3 +363,37 @@ def test_ike_puts_its_facts_before_the_prompts():
     assert edited.parameters_changed() == 0
     assert edited.undo() is model
     assert torch.equal(model.lm_head.weight, make_llama().lm_head.weight)
+
+
+# ---- runs ------------------------------------------------------------------------------------------
+def test_both_hosts_methods_stand_in_one_table(tmp_path, tiny_model_folder):
+    from causaledit.comparison.execution import execute_comparison
+    from causaledit.comparison.plan import make_compare_plan
+    from causaledit.comparison.tables import markdown
+    from causaledit.judges.registry import get_judge
+    from causaledit.runs.arguments import RunArguments
+    from causaledit.support.files import read_object
+
+    mini = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
+    (tmp_path / "two.json").write_text(json.dumps([c for c in mini if len(c["requested_rewrite"]) == 2][:1]))
+    for name in ("ROME", "GRACE", "WISE", "LoRA"):
+        (tmp_path / "hparams" / name).mkdir(parents=True)
+        own = file_for(name, n_iter=2, model_name="./hugging_cache/x") if "n_iter" in FIGURES[name] else file_for(name)
+        (tmp_path / "hparams" / name / "tiny.yaml").write_text(yaml.safe_dump(own))
+    (tmp_path / "ours.yaml").write_text("alg_name: ROME\nmodel_name: x\nlayers: [1]\nv_num_grad_steps: 2\n")
+    given = RunArguments(
+        editing_method="GRACE", datatype="two.json", model_type="tiny", output_root="out", run_id="c", device="cpu",
+        max_new_tokens=3, model=str(tiny_model_folder), probes=("hop",),
+    )  # fmt: skip
+    judge = get_judge("rule")
+    names = ("easyedit:ROME", "embedded:ROME", "GRACE", "WISE", "LoRA", "PreEdited")
+    plan = make_compare_plan(names, given, judge=judge.identity, hparams=["embedded:ROME=ours.yaml"])
+    rows = {row.method: row for row in execute_comparison(plan, judge)}
+    assert {name: row.problem for name, row in rows.items()} == dict.fromkeys(names)
+    assert [row.method_of for row in rows.values()] == ["easyedit", "embedded", *["easyedit"] * 3, None]
+    assert [name for name, row in rows.items() if row.in_turn] == ["easyedit:ROME", "GRACE", "WISE"]
+    assert all(row.metrics for row in rows.values())
+    written = markdown(read_object(plan.folder / "compare.json"))
+    assert "edits in turn" in written
+    assert "methods of EasyEdit: easyedit:ROME, GRACE, WISE, LoRA" in written
+    assert (tmp_path / "out/two/tiny/easyedit.ROME").is_dir()

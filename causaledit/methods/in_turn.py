@@ -11,6 +11,7 @@ from causaledit.models.edited import AdapterEdit, EditsInTurn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.method import Method, MethodReport
     from causaledit.models.edited import Edited
     from causaledit.support.progress import ProgressSink
@@ -41,8 +42,10 @@ def edit_all(
     if method.batched or len(requests) < 2:
         return edit_in_place(method, model, tok, requests, hparams, progress=progress, report=report)
     report = report if report is not None else method.load_report()()
-    sequence, done = EditSequence(), []
-    edits, trained = [], []
+    sequence = EditSequence()
+    done: list[Edited] = []
+    edits: list[EditRequest] = []
+    trained: list[str] = []
     try:
         for request in requests:
             current: Any = model

@@ -180,7 +180,8 @@ def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
 def _with(hparams: Any, name: str, value: str) -> Any:
     """The hyper-parameters with a setting that the command line gives."""
     if isinstance(hparams, ModelSettings):
-        return dataclasses.replace(hparams, **{name: value})
+        changes: dict[str, Any] = {name: value}
+        return dataclasses.replace(hparams, **changes)
     setattr(hparams, name, value)
     return hparams
 

@@ -64,7 +64,7 @@ def their_requests(
 
 def _their_request(edit: EditRequest, raw: Any) -> dict[str, Any]:
     """A request as EasyEdit's methods read it: the prompt with its subject in place."""
-    ours = {
+    ours: dict[str, Any] = {
         "prompt": edit.cloze,
         "subject": edit.subject,
         "target_new": edit.target_new,
