@@ -198,8 +198,8 @@ _METRICS_NOTE = (
     "Count and 95 % interval (Wilson for shares, bootstrap over cases for means). SRR is over the edits whose hop-wise "
     "answers assert the new answer; where a method asserts little, look at their number, and where answers "
     "are short there is little to refute. Locality: unchanged answers, "
-    "and still right of those right before. Answers of one case hang together, so intervals of rationale and locality "
-    "are too narrow."
+    "and still right of those right before. Answers of one case are not independent, so intervals of rationale and "
+    "locality are too narrow."
 )
 _PAIRED: _Columns = (
     ("H-Acc", _difference("h_acc")),
@@ -214,10 +214,10 @@ _PAIRED: _Columns = (
 )
 _PAIRED_NOTE = (
     "+ repaired: bad with {reference}, good with the method; − harmed: the reverse; the number of pairs; exact "
-    "McNemar p. Differences are the method's less {reference}'s, with their bootstrap 95 % interval. M-Acc, any pairs "
+    "McNemar p. Differences are the method's minus {reference}'s, with their bootstrap 95 % interval. M-Acc, any pairs "
     "cases and SRR edits (those that assert the new answer with both); the p of hop answers, rationale and locality is "
-    "over single answers, which hang together within a case, and is too small. Nothing is corrected for the number of "
-    "tests."
+    "over single answers, which are not independent within a case, and is too small. Nothing is corrected for the "
+    "number of tests."
 )
 _COSTS: _Columns = (
     ("Seconds per edit", _cost("seconds_per_edit", "{:.2f}")),
