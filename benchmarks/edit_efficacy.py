@@ -6,7 +6,8 @@ Edits of a case are applied together; closed-book greedy answers are taken befor
 are restored after each case. Where both stages run, the probes are asked between them too (its time is not
 counted): what stage 1 alone gave, which is also what `--stages 1` gives. Each finished case is written at
 once, and the same --json resumes. `cost_tokens` is the seconds of an edit times the plain model's generation
-rate (batch 32) measured in the same run, so that machines compare.
+rate (batch 32) measured in the same run, so that machines compare. `rationale` counts the answers to "why" that give
+the narrative's cause, by the rule judge.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from rich.progress import track
 from rich.table import Table
 
 from causaledit.facts.requests import requests_from_data
+from causaledit.facts.text import word_count
+from causaledit.judges.base import JudgedResponse
+from causaledit.judges.rule import RuleJudge
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.metrics.wording import answer_length, worded_rate
@@ -36,11 +40,12 @@ from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
 from causaledit.probes.asking import plain_rate
-from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, pooled, rates
+from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, edit_probes, pooled, rates
 from causaledit.probes.trained import TrainedPrompts
 from causaledit.support.costs import peak_rss_mb
 from causaledit.support.files import load_json, write_json
 from causaledit.support.progress import SilentProgress
+from causaledit.support.statistics import Rate
 
 
 def run_case(model, tokenizer, case, hparams) -> dict:
@@ -95,7 +100,59 @@ def run_case(model, tokenizer, case, hparams) -> dict:
     }
 
 
-def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
+def rationale(case: dict, answers: list[dict]) -> dict:
+    """How many of the answers to "why" give the cause that the narrative of their edit tells.
+
+    Args:
+        case: As in the data file, with narratives.
+        answers: The answers to the case's probes, as they are written (`pre`, `stage_1`, `post`).
+
+    Returns:
+        A rate as plain data, with `responses` and `words_per_response`. An answer whose edit has no narrative is not
+        judged; one that gives no explanation, or too thin a one, is no hit.
+    """
+    narratives = {
+        probe.prompt: request
+        for request in requests_from_data(case["requested_rewrite"])
+        for probe in edit_probes(request)
+        if probe.kind == "why"
+    }
+    found: list[bool | None] = []
+    words = 0
+    for answer in answers:
+        request = narratives.get(answer["prompt"]) if answer["kind"] == "why" else None
+        if request is None:
+            continue
+        new, *aliases = answer["answers"]
+        old, *old_aliases = answer["rivals"] or [None]
+        verdict = RuleJudge().judge_rationale(
+            JudgedResponse(
+                question=request.question_form, prompt=answer["prompt"], response=answer["response"],
+                target_new=new, aliases=tuple(aliases), target_old=old, old_aliases=tuple(old_aliases),
+                narrative=request.narrative,
+            )
+        )  # fmt: skip
+        found.append(None if verdict.error else verdict.grade == "PASS")
+        words += word_count(answer["response"])
+    mean = words / len(found) if found else None
+    return {**Rate.of(found).to_dict(), "responses": len(found), "words_per_response": mean}
+
+
+def rationales(cases: list[dict], done: list[dict]) -> dict:
+    """The `rationale` of all finished cases together, before, after stage 1 (None without it) and after."""
+    by_id = {case["case_id"]: case for case in cases}
+
+    def pool(column: str) -> dict | None:
+        found = [rationale(by_id[c["case_id"]], c[column]) for c in done]
+        n = sum(f["responses"] for f in found)
+        words = sum(f["responses"] * (f["words_per_response"] or 0) for f in found)
+        rate = Rate(*(sum(f[key] for f in found) for key in ("hits", "total", "not_judged")))
+        return {**rate.to_dict(), "responses": n, "words_per_response": words / n if n else None} if n else None
+
+    return {"before": pool("pre"), "stage_1": pool("stage_1"), "after": pool("post")}
+
+
+def summarise(cases: list[dict], rate: float, hparams, args, data: list[dict]) -> dict:
     """What the benchmark prints."""
     seconds = sum(c["seconds"] for c in cases) / sum(c["edits"] for c in cases)
     single = [c["seconds"] for c in cases if c["edits"] == 1]
@@ -103,6 +160,7 @@ def summarise(cases: list[dict], rate: float, hparams, args) -> dict:
         **pooled([c["rates"] for c in cases]),
         "before": pooled([c["rates_before"] for c in cases]),
         "stage_1": pooled([c["rates_stage_1"] for c in cases]) if cases[0]["rates_stage_1"] else None,
+        "rationale": rationales(data, cases),
         "seconds_per_edit": seconds,
         "seconds_per_single_edit": statistics.median(single) if single else None,
         "plain_tokens_per_second": rate,
@@ -166,9 +224,11 @@ def main() -> None:
         [c for c in cases if c["case_id"] not in finished], description="cases", console=Console(stderr=True)
     ):
         done.append(run_case(model, tokenizer, case, hparams))
-        summary = summarise(done, rate, hparams, sys.argv[1:])
+        summary = summarise(done, rate, hparams, sys.argv[1:], cases)
         write_json(out, {"summary": summary, "per_case": done})
         line = {f: f"{summary[f]['hits']}/{summary[f]['total']}" for f in SCORES}
+        if why := summary["rationale"]["after"]:
+            line["rationale"] = f"{why['hits']}/{why['total']}"
         print(f"case {case['case_id']}: {done[-1]['seconds']:.0f} s, so far {line}", flush=True)
 
     table = Table(title=f"{len(done)} cases, {summary['edits']} edits")
@@ -182,6 +242,8 @@ def main() -> None:
         table.add_row(name, *(str(worded_rate(score, [words(score)])) for score in scores))
         if any(score["unseen"] and score["unseen"]["total"] != score["total"] for score in scores):
             table.add_row("  not trained on", *(str(worded_rate(score["unseen"])) for score in scores))
+    found = [summary["rationale"][name.replace(" ", "_")] for name in columns]
+    table.add_row("rationale", *(str(worded_rate(score, [words(score)])) if score else "" for score in found))
     console = Console()
     console.print(table)
     for key in ("seconds_per_edit", "seconds_per_single_edit", "plain_tokens_per_second", "cost_tokens",

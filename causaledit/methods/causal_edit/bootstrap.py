@@ -1,11 +1,13 @@
 """Stage 1, causal bootstrapping: sample traces open-book, keep the best, fine-tune closed-book.
 
 arXiv 2605.28303, stage 1: sample → reject → score by exp(mean log p(answer line | closed-book prompt,
-trace)) → keep the best of each group → SFT on (closed-book prompt → trace + answer line).
+trace)) → keep the best of each group → SFT on (closed-book prompt → trace + answer line). Ours, and off by
+default: another score, a check of the cause, and reasons from the narrative's own sentences (docs/method.md).
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from trl import SFTConfig
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
+from causaledit.methods.causal_edit.reasons import cause_sentences, explains
 from causaledit.methods.causal_edit.supervised import BootstrapTrainer
 from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
 from causaledit.models.chat import answer_gap, render, user
@@ -69,8 +72,54 @@ def collect_traces(
 
     Returns:
         At most `bootstrap_traces` traces, best first, and a report. Where every candidate is rejected,
-        one trace made of the narrative's own words (the report says so).
+        one trace made of the narrative's own words (the report says so). Fewer than `bootstrap_min_traces` are
+        pointed out.
     """
+    causal = hparams.editing_mode == "causal"
+    report = TraceReport()
+    passed: list[T.Trace] = []
+    if hparams.bootstrap_reasons != "narrative" or not causal:
+        passed += _sampled_traces(
+            model, tokenizer, request, hparams, report, context_role=context_role, progress=progress, count=count
+        )
+    if hparams.bootstrap_reasons != "sampled" and causal:
+        stated = [T.stated_trace(sentence, request, causal=True) for sentence in cause_sentences(request)]
+        passed += _passing(stated, passed, request, hparams, report)
+
+    if not passed:
+        logger.warning(
+            "no usable trace among %d candidates for %r (%s): the narrative's own words are used",
+            report.sampled, request.subject, report.rejected,
+        )  # fmt: skip
+        report.fallback, report.kept = True, 1
+        carrying = cause_sentences(request)[:1] if causal and hparams.bootstrap_require_cause else []
+        fallback = [T.stated_trace(sentence, request, causal=True) for sentence in carrying]
+        return fallback or [T.fallback_trace(request, causal=causal)], report
+
+    scores = score_traces(model, tokenizer, request, passed, causal=causal, gain=hparams.bootstrap_score == "gain")
+    kept = best_of_groups(scores, hparams.bootstrap_traces)
+    report.kept, report.scores = len(kept), [scores[i] for i in kept]
+    if len(kept) < hparams.bootstrap_min_traces:
+        logger.warning(
+            "only %d different traces for %r, `bootstrap_min_traces` is %d (%d candidates sampled, rejected: %s): "
+            "the edit may be learnt by its wording alone",
+            len(kept), request.subject, hparams.bootstrap_min_traces, report.sampled, report.rejected,
+        )  # fmt: skip
+    return [passed[i] for i in kept], report
+
+
+def _sampled_traces(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    request: EditRequest,
+    hparams: CausalEditHyperParams,
+    report: TraceReport,
+    *,
+    context_role: str,
+    progress: ProgressSink,
+    count: TokenCount,
+) -> list[T.Trace]:
+    """The different candidates that pass the checks, in the order in which they were sampled."""
     causal = hparams.editing_mode == "causal"
     labels = T.CAUSAL_LABELS if causal else T.NONCAUSAL_LABELS
     context = P.privileged_context(request, causal=causal)
@@ -85,7 +134,6 @@ def collect_traces(
 
     budget = hparams.bootstrap_traces * hparams.bootstrap_candidates_per_trace
     wanted = math.ceil(hparams.bootstrap_oversample * hparams.bootstrap_traces)
-    report = TraceReport()
     passed: list[T.Trace] = []
     while report.sampled < budget and not (hparams.bootstrap_early_stop and len(passed) >= wanted):
         n = min(hparams.bootstrap_sample_batch_size, budget - report.sampled)
@@ -101,31 +149,34 @@ def collect_traces(
             count=count,
         )
         report.sampled += n
-        for text in texts:
-            trace = (
-                T.guided_trace(text, request, causal=causal)
-                if hparams.bootstrap_guided
-                else T.parse_trace(text, labels)
-            )
-            reason = T.reject_reason(trace, request)
-            if reason is not None:
-                report.rejected[reason] = report.rejected.get(reason, 0) + 1
-            elif trace is not None and trace not in passed:
-                passed.append(trace)
+        found = [
+            T.guided_trace(text, request, causal=causal) if hparams.bootstrap_guided else T.parse_trace(text, labels)
+            for text in texts
+        ]
+        passed += _passing(found, passed, request, hparams, report)
         progress.advance(tokens=count.generated - before)
+    return passed
 
-    if not passed:
-        logger.warning(
-            "no usable trace among %d candidates for %r (%s): the narrative's own words are used",
-            report.sampled, request.subject, report.rejected,
-        )  # fmt: skip
-        report.fallback, report.kept = True, 1
-        return [T.fallback_trace(request, causal=causal)], report
 
-    scores = score_traces(model, tokenizer, request, passed, causal=causal)
-    kept = best_of_groups(scores, hparams.bootstrap_traces)
-    report.kept, report.scores = len(kept), [scores[i] for i in kept]
-    return [passed[i] for i in kept], report
+def _passing(
+    found: Sequence[T.Trace | None],
+    passed: Sequence[T.Trace],
+    request: EditRequest,
+    hparams: CausalEditHyperParams,
+    report: TraceReport,
+) -> list[T.Trace]:
+    """Those of the candidates that pass the checks and are none of those that passed before; counts the others."""
+    causal = hparams.editing_mode == "causal"
+    new: list[T.Trace] = []
+    for trace in found:
+        reason = T.reject_reason(trace, request)
+        if reason is None and trace is not None and hparams.bootstrap_require_cause and causal:
+            reason = None if explains(trace.reason, request) else "no cause"
+        if reason is not None:
+            report.rejected[reason] = report.rejected.get(reason, 0) + 1
+        elif trace is not None and trace not in passed and trace not in new:
+            new.append(trace)
+    return new
 
 
 def best_of_groups(scores: list[float], groups: int) -> list[int]:
@@ -146,28 +197,42 @@ def score_traces(
     traces: list[T.Trace],
     *,
     causal: bool,
+    gain: bool = False,
     batch_size: int = 16,
 ) -> list[float]:
-    """exp(mean log p(answer-line tokens | closed-book prompt, trace)): how far a trace carries the answer alone.
+    """How far each trace carries the answer alone.
+
+    Args:
+        gain: False: exp(mean log p(answer-line tokens | closed-book prompt, trace)), the paper's, in (0, 1]. True: how
+            much the reason adds to the mean log-probability of the answer's own tokens, in nats a token. The
+            word "Answer" is then no part of it, nor are the parts of a trace that state the answer.
 
     Returns:
-        One score in (0, 1] per trace.
+        One score per trace.
     """
     prompt = render(tokenizer, user(P.trace_prompt(request, causal=causal)))
 
     def ids(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    contexts = [ids(prompt + trace.thinking) for trace in traces]
-    answers = [ids(trace.answer_line) for trace in traces]
-    scores = []
-    for start in range(0, len(traces), batch_size):
-        rows = slice(start, start + batch_size)
-        logits = completion_logits(model, contexts[rows], answers[rows])
-        scores += [
-            math.exp(mean_log_probability(row, answer)) for row, answer in zip(logits, answers[rows], strict=True)
-        ]
-    return scores
+    def mean_log_probabilities(contexts: list[list[int]], answers: list[list[int]]) -> list[float]:
+        found: list[float] = []
+        for start in range(0, len(contexts), batch_size):
+            rows = slice(start, start + batch_size)
+            logits = completion_logits(model, contexts[rows], answers[rows])
+            found += [mean_log_probability(row, answer) for row, answer in zip(logits, answers[rows], strict=True)]
+        return found
+
+    if not gain:
+        contexts = [ids(prompt + trace.thinking) for trace in traces]
+        return [math.exp(x) for x in mean_log_probabilities(contexts, [ids(trace.answer_line) for trace in traces])]
+    lead = ids("Answer:")
+    line = ids(f"Answer: {request.target_new}")
+    shared = next((i for i, (a, b) in enumerate(zip(lead, line, strict=False)) if a != b), len(lead))
+    bare = [trace.with_reason_alone(reason) for trace in traces for reason in (trace.reason, "")]
+    contexts = [ids(prompt + text) + line[:shared] for text in bare]
+    found = mean_log_probabilities(contexts, [line[shared:]] * len(contexts))
+    return [with_reason - without for with_reason, without in zip(found[::2], found[1::2], strict=True)]
 
 
 def training_pairs(
@@ -176,19 +241,21 @@ def training_pairs(
     """(closed-book prompt, completion) pairs of one edit.
 
     The paper's pairs are (stage-1 prompt → trace). With `bootstrap_all_prompts` every stage-2 prompt form
-    joins: direct cues with the new fact, the others with the new fact, the old one and a kept reason.
+    joins: direct cues with the new fact, the others with the new fact and a kept reason (`bootstrap_explanation`);
+    those that ask what changed, and why, count `bootstrap_explain_repeats` times.
     """
     causal = hparams.editing_mode == "causal"
     pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in traces]
     if not hparams.bootstrap_all_prompts:
         return pairs
-    label = "Reason for change" if causal else "Derivation"
-    reasons = [_as_sentence(trace.part(label) or "") for trace in traces]
-    for number, prompt in enumerate(all_prompts(request, hparams)):
+    reasons = itertools.cycle([_as_sentence(trace.reason) for trace in traces])
+    full = hparams.bootstrap_explanation == "full"
+    for prompt in all_prompts(request, hparams):
         if prompt.kind == "direct":
             pairs.append((prompt.text, T.direct_answer(request)))
         elif prompt.kind not in ("trace", "learn"):  # a learning question has an answer of its own
-            pairs.append((prompt.text, T.reasoned_answer(request, reasons[number % len(reasons)])))
+            for _ in range(hparams.bootstrap_explain_repeats if prompt.kind == "explain" else 1):
+                pairs.append((prompt.text, T.reasoned_answer(request, next(reasons), full=full)))
     return pairs
 
 

@@ -136,6 +136,37 @@ class CausalEditHyperParams(AdapterHyperParams):
         False,
         "Train on every stage-2 prompt form (with the kept traces' reasons), not on the stage-1 form alone.",
     )
+    bootstrap_reasons: str = setting(
+        "sampled",
+        "Where the reasons come from: `sampled` from the open-book teacher, the `narrative`'s own sentences that "
+        "carry the cause, or `both`. Without causes always `sampled`.",
+        choices=("sampled", "narrative", "both"),
+    )
+    bootstrap_require_cause: bool = setting(
+        False,
+        "Keep only traces whose reason agrees with the narrative's cause and contradicts nothing (read by rules).",
+    )
+    bootstrap_score: str = setting(
+        "published",
+        "What ranks the traces: `published` is the likelihood of the answer line behind the trace; `gain` is what the "
+        "reason adds to the log-probability of the answer's own tokens, against an empty reason.",
+        choices=("published", "gain"),
+    )
+    bootstrap_min_traces: int = setting(
+        1, "Warn where fewer different traces than these are kept for an edit.", integer_from=1
+    )
+    bootstrap_explanation: str = setting(
+        "full",
+        "Completions of explaining cues with `bootstrap_all_prompts`: `full` is the new fact, the old one, the reason "
+        "and the answer again; `short` is the new fact and the reason.",
+        choices=("full", "short"),
+    )
+    bootstrap_explain_repeats: int = setting(
+        1,
+        "How often each prompt that asks what changed, and why, stands among the rows of `bootstrap_all_prompts`, "
+        "each time with the next reason.",
+        integer_from=1,
+    )
     bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", more_than=0)
     bootstrap_warmup_ratio: float = setting(
         0.1, "Share of stage 1's steps that warm up; a cosine schedule follows.", fraction=True

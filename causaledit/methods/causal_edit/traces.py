@@ -50,6 +50,17 @@ class Trace:
         """The whole completion that stage 1 trains on."""
         return self.thinking + self.answer_line
 
+    @property
+    def reason(self) -> str:
+        """What it argues with: the reason for the change or, without causes, the derivation."""
+        return self.part("Reason for change") or self.part("Derivation") or ""
+
+    def with_reason_alone(self, reason: str) -> str:
+        """The `<think>` block without what states the answer: the old fact and a reason, which may be empty."""
+        label = "Reason for change" if self.part("Reason for change") else "Derivation"
+        old = self.part("Old fact") or ""
+        return Trace((("Old fact", old), (label, reason)), self.answer).thinking
+
     def part(self, label: str) -> str | None:
         """The text after a label, or None."""
         return dict(self.parts).get(label)
@@ -159,8 +170,14 @@ def fallback_trace(request: EditRequest, *, causal: bool) -> Trace:
     return stated_trace(chosen, request, causal=True)
 
 
-def reasoned_answer(request: EditRequest, reason: str) -> str:
-    """A free-form answer that states the new fact, the old one and the reason, for the other cues."""
+def reasoned_answer(request: EditRequest, reason: str, *, full: bool = True) -> str:
+    """A free-form answer that states the new fact and the reason, for the other cues.
+
+    Args:
+        full: Between the two stands the old fact, and behind them the answer once more.
+    """
+    if not full:
+        return f"{direct_answer(request)} {reason}"
     return (
         f"{request.cloze} {request.target_new}. It used to be {request.ground_truth}. {reason} "
         f"So the answer is {request.target_new}."
