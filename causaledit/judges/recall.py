@@ -29,7 +29,7 @@ class MeasuredRecall:
 
 
 # identity of a judge → what was measured for exactly this judge
-MEASURED = {"rule-v2": MeasuredRecall(found=27, labelled=30, reported=31, unseen="holdout-3")}
+MEASURED = {"rule-v3": MeasuredRecall(found=28, labelled=30, reported=29, unseen="holdout-3")}
 
 
 def recall_note(judge: str) -> str:
