@@ -12,7 +12,7 @@ setup(
     package_data={
         "causaledit": ["py.typed"],
         "causaledit.data": ["*.json", "*.md"],
-        "causaledit.hparams": ["*/*.yaml"],
+        "causaledit.hparams": ["*/*.yaml", "easyedit/*/*.yaml"],
         "causaledit.report": ["page.css", "page.js", "template.html.jinja"],
     },
 )

@@ -109,8 +109,9 @@ class JudgingStoppedError(CausalEditError, RuntimeError):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name nearest to `name`, or an empty string where none is near.
 
-    Case and separators do not count. A name is near if it shares at least three of four letters in order, or begins
-    like the given one, as "smollm2-135m-instruct" does like "smolm2-135m"; "GRACE" is not near "ICE".
+    Case and separators do not count. A name is near if it shares at least three of four letters in order, differs in
+    one letter, or begins like the given one, as "smollm2-135m-instruct" does like "smolm2-135m"; "GRACE" is not near
+    "ICE".
     """
 
     def bare(text: str) -> str:
@@ -119,6 +120,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     def likeness(candidate: str) -> float:
         a, b = bare(name), bare(candidate)
         beginning = difflib.SequenceMatcher(None, a, b[: len(a)]).ratio() if _BEGINNING <= len(a) < len(b) else 0.0
+        if len(a) == len(b) >= 3 and sum(x != y for x, y in zip(a, b, strict=True)) == 1:
+            return 1.0  # one wrong letter, in a short name too: "lmm" and "llm"
         return max(difflib.SequenceMatcher(None, a, b).ratio(), 0.99 * beginning)  # the whole name before a longer one
 
     rated = [(likeness(candidate), candidate) for candidate in known] if bare(name) else []

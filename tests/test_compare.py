@@ -382,3 +382,66 @@ def test_the_command_refuses_before_a_model_is_loaded(more, error, words, workpl
     with pytest.raises(error, match=words):
         typer.main.get_command(app).main([*command(*more)[3:], "--methods", "PreEdited"], standalone_mode=False)
     assert "loading" not in caplog.text and not (workplace / "out").exists()
+
+
+# ---- one table, one model --------------------------------------------------------------------------
+def test_the_table_says_which_model_it_is_about(workplace):
+    plan = plan_of(("LoRA", "PreEdited"), max_cases=1)
+    run(plan)
+    model = read(plan)["model"]
+    assert model["name"].endswith("tiny") and model["dtype"] == "float32" and len(model["revision"]) == 64
+    written = (plan.folder / "compare.md").read_text(encoding="utf-8")
+    assert f"Model {model['name']}, float32, revision {model['revision'][:12]}" in written
+    run(plan_of(("LoRA", "PreEdited"), max_cases=1, resume=True))  # nothing is loaded, and it is still said
+    assert read(plan)["model"] == model
+
+
+def test_two_models_in_one_table_are_refused(workplace, tmp_path):
+    break_method(workplace, "LoRA", model_name="./hugging_cache/Llama-3-8B")
+    with pytest.raises(RunError, match=r"one model, but ROME's file names .*tiny' and LoRA's .*Llama-3-8B'.*--model"):
+        plan_of(("ROME", "LoRA"))
+    plan = plan_of(("ROME", "LoRA", "PreEdited"), model=str(next(workplace.parent.glob("**/tiny/config.json"), "x")))
+    assert len({run.hparams.model_name for run in plan.runs.values()}) == 1
+
+
+def test_two_types_in_one_table_are_refused(workplace):
+    break_method(workplace, "LoRA", dtype="bfloat16")
+    with pytest.raises(RunError, match=r"ROME loads it as float32 and LoRA as bfloat16.*dtype"):
+        plan_of(("ROME", "LoRA"))
+
+
+def test_one_model_under_two_spellings_is_loaded_once(workplace, tiny_model_folder, caplog):
+    caplog.set_level(logging.INFO, "causaledit")
+    (workplace / "here").symlink_to(tiny_model_folder)
+    break_method(workplace, "LoRA", model_name="./here")
+    rows = run(plan_of(("FT", "LoRA", "PreEdited"), max_cases=1))
+    assert not any(row.problem for row in rows.values())
+    assert caplog.text.count("loading ") == 1
+
+
+def test_model_and_files_of_the_command_line(workplace, tiny_model_folder):
+    break_method(workplace, "LoRA", model_name="./hugging_cache/nowhere")
+    (workplace / "other.yaml").write_text((workplace / "hparams" / "LoRA" / "tiny.yaml").read_text())
+    judge = get_judge("rule").identity
+    given = arguments(model=str(tiny_model_folder), max_cases=1)
+    plan = make_compare_plan(("LoRA", "PreEdited"), given, judge=judge, hparams=["LoRA=other.yaml"])
+    assert not any(row.problem for row in run(plan).values())
+    assert plan.runs["LoRA"].run_args["hparams_path"] == "other.yaml"
+    assert plan.runs["LoRA"].run_args["model"] == str(tiny_model_folder)
+    with pytest.raises(RunError, match=r"--hparams \{'LoRA': 'other.yaml'\}, and now it is \{\}"):
+        make_compare_plan(("LoRA", "PreEdited"), given, judge=judge, resume=True)
+    for wrong, words in (("LoRA", "METHOD=FILE"), ("LORA=x", "Did you mean 'LoRA'"), ("=x", "METHOD=FILE")):
+        with pytest.raises(RunError, match=words):
+            make_compare_plan(("LoRA", "PreEdited"), given, judge=judge, hparams=[wrong])
+
+
+def test_a_host_before_a_name_is_a_row_of_its_own(workplace):
+    plan = plan_of(("LoRA", "embedded:LoRA"), max_cases=1)
+    rows = run(plan)
+    assert rows["embedded:LoRA"].folder == "out/three/tiny/embedded.LoRA/tag-default/n1_seed70_c"
+    assert rows["LoRA"].metrics == rows["embedded:LoRA"].metrics
+    assert rows["LoRA"].method_of == "embedded"
+    with pytest.raises(RunError, match="Did you mean 'embedded'"):
+        plan_of(("embeded:LoRA",), run_id="another")
+    with pytest.raises(RunError, match="--host must be one of auto, embedded, easyedit"):
+        plan_of(("LoRA",), host="easy")

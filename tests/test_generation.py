@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from causaledit.models.batches import MIN_SHARED_PREFIX, eos_ids, pad_left, shared_prefix_length
-from causaledit.models.generation import generate_texts, greedy_answers, sample_continuations
+from causaledit.models.generation import generate_texts, greedy_answers, sample_continuations, sample_tokens
 from causaledit.models.scoring import completion_logits, logits_in_one_pass, mean_log_probability
 from causaledit.support.costs import TokenCount
 
@@ -80,6 +80,26 @@ def test_sampling_without_anything_to_share(model, tokenizer, prompt, n):
     texts = sample_continuations(model, tokenizer, prompt, n, max_new_tokens=5, temperature=1.0, top_p=1.0)
     assert len(texts) == n
     assert all(isinstance(text, str) for text in texts)
+
+
+def test_sampled_rows_that_have_ended_are_read_no_more(model, tokenizer):
+    # about one step in ten ends a turn
+    ends = torch.tensor(eos_ids(model, tokenizer))
+    head = torch.nn.Linear(32, model.config.vocab_size, bias=True)
+    head.weight = model.lm_head.weight
+    head.bias = torch.nn.Parameter(torch.zeros(model.config.vocab_size).index_fill(0, ends, 4.5))
+    model.lm_head = head
+    read = []
+    model.register_forward_pre_hook(lambda _, args, kwargs: read.append(kwargs["input_ids"].shape[0]), with_kwargs=True)
+    torch.manual_seed(0)
+    turns = sample_tokens(
+        model, tokenizer, ids_of(tokenizer, PROMPT), 16, max_new_tokens=40, temperature=1.0, top_p=1.0
+    )
+    lengths = [len(turn) for turn in turns]
+    assert min(lengths) < 10 < max(lengths)  # else there is nothing to see
+    assert all(set(turn[:-1]).isdisjoint(ends.tolist()) for turn in turns)
+    # the batch is looked at every eight steps: a row is read at most that much longer than it runs
+    assert sum(read) <= sum(-(-length // 8) * 8 for length in lengths) + 1
 
 
 def test_generated_tokens_are_counted(model, tokenizer):

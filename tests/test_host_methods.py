@@ -6,6 +6,7 @@ import os
 
 import pytest
 import torch
+import yaml
 from conftest import (
     EGYPT,
     FAST,
@@ -143,8 +144,12 @@ def test_easyedits_hyper_parameters_are_checked(tmp_path):
         kind.from_hparams(tmp_path / "mine.yaml")
     with pytest.raises(HparamsError, match=r"'ROME'.*'FT'"):
         kind.from_dict({"alg_name": "ROME"})
-    with pytest.raises(HparamsError, match=r"also needs.*EasyEdit's format"):
+    with pytest.raises(HparamsError, match=r"unknown key 'steps' for EasyEdit's FT"):
         kind.from_dict({"alg_name": "FT", "model_name": "x", "steps": 3})
+    with pytest.raises(HparamsError, match=r"also needs.*lr.*EasyEdit's format"):
+        kind.from_dict({"alg_name": "FT", "model_name": "x"})
+    with_type = kind.from_dict({**yaml.safe_load(THEIR_FT), "dtype": "float32"})
+    assert (with_type.dtype, with_type.lr) == ("float32", 1e-2)
     assert kind.from_hparams("llama3-8b").layers == [21]  # a name among the checkout's own files
     with pytest.raises(HparamsError, match=r"In EasyEdit's checkout: .*llama3-8b"):
         kind.from_hparams("no-such-model")

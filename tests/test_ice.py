@@ -158,8 +158,8 @@ def test_under_easyedit_ice_is_evaluated_and_restored(tmp_path, monkeypatch):
 
 
 @needs_easyedit
-def test_the_trap_is_there(tmp_path, monkeypatch):
-    # run under its bare name, EasyEdit drops what the method returns and restores nothing
+def test_even_under_its_bare_name_an_edit_is_undone(tmp_path, monkeypatch):
+    # there EasyEdit drops what the method returns and restores nothing: the edit undoes itself
     monkeypatch.chdir(tmp_path)
     from causaledit.hosts.easyedit.patches import register
 
@@ -169,4 +169,4 @@ def test_the_trap_is_there(tmp_path, monkeypatch):
     editor.alg_name = "ICE"
     _, _, originals = editor.edit_requests([dict(EGYPT)], verbose=False)
     assert originals == {}
-    assert not same_weights(weights_of(editor.model), weights)
+    assert same_weights(weights_of(editor.model), weights)

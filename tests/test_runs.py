@@ -541,8 +541,10 @@ def test_a_method_that_edits_one_fact_at_a_time(arguments, install_method):
         "from causaledit.methods.method import Method\n"
         f"METHOD = Method('Single', {parts.hparams!r}, {parts.edit!r}, batched=False)\n",
     )
-    with pytest.raises(RunError, match="Single edits one fact at a time, but 2 edits"):
-        make_plan(arguments(editing_method="Single"))
+    plan = make_plan(arguments(editing_method="Single"))
+    assert plan.in_turn and not make_plan(arguments()).in_turn
+    with pytest.raises(RunError, match="--batch_edit 2: Single edits one fact at a time"):
+        make_plan(arguments(editing_method="Single", batch_edit=2))
 
 
 def test_other_scripts_are_probed(arguments, data):

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from causaledit.comparison.execution import MethodRow
     from causaledit.comparison.plan import ComparePlan
 
-_METHODS = "Comma-separated names of registered methods; PreEdited is the unedited model."
+_METHODS = (
+    "Comma-separated names of registered methods; PreEdited is the unedited model, and easyedit:ROME and embedded:ROME "
+    "say whose ROME."
+)
+_HPARAMS = "File of one method, instead of the one named by --model_type; may be repeated."
 _NARROWEST = 150  # width of the tables where there is no terminal
 
 
@@ -40,6 +44,7 @@ def compare(
     arguments: RunArguments,
     judging: JudgeOptions,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the comparison of that --run_id.")] = False,
+    hparams: Annotated[list[str] | None, typer.Option("--hparams", metavar="METHOD=FILE", help=_HPARAMS)] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Also write a report page to this file.")] = None,
 ) -> None:
     """Run methods on the same cases with the same probes and judge, and tabulate them. Resumable with --resume."""
@@ -59,7 +64,7 @@ def compare(
             check_writable(html.parent, "the folder of --html")
         arguments = dataclasses.replace(arguments, editing_method=names[0])
         chosen = judging.load()
-        plan = make_compare_plan(names, arguments, judge=chosen.identity, resume=resume)
+        plan = make_compare_plan(names, arguments, judge=chosen.identity, resume=resume, hparams=hparams or ())
     again = f"the same command with --run_id {plan.run_id} --resume continues the comparison"
     try:
         with CompareBars(console) as bars:
@@ -81,13 +86,15 @@ def _show(plan: ComparePlan) -> None:
 
     from rich.table import Table
 
-    from causaledit.comparison.tables import tables
+    from causaledit.comparison.tables import model_line, tables
 
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, _NARROWEST))
     file = plan.folder / "compare.json"
-    for table in tables(json.loads(file.read_text(encoding="utf-8"))):
+    data = json.loads(file.read_text(encoding="utf-8"))
+    console.print(model_line(data), highlight=False, markup=False, soft_wrap=True)
+    for table in tables(data):
         shown = Table(
             title=table.title, caption=table.note, title_justify="left", caption_justify="left", padding=(0, 1)
         )

@@ -59,6 +59,8 @@ class MethodRow:
         paired: Against the reference (`compare_runs`); None for the reference itself.
         costs: As in run_info.json.
         device: As in run_info.json.
+        in_turn: Whether edits of one case were made one after another, as the method can't make them together.
+        method_of: Whose method it is: `embedded` (ours) or `easyedit`; None for the unedited model.
     """
 
     method: str
@@ -73,6 +75,8 @@ class MethodRow:
     paired: dict[str, Any] | None = None
     costs: dict[str, Any] = field(default_factory=dict)
     device: dict[str, Any] | None = None
+    in_turn: bool = False
+    method_of: str | None = None
 
     @property
     def problem(self) -> str | None:
@@ -151,10 +155,18 @@ class _Comparison:
     def __init__(self, plan: ComparePlan, judge: Judge, sink: CompareSink, workers: int, retry_errors: bool) -> None:
         self.plan, self.judge, self.sink = plan, judge, sink
         self.workers, self.retry_errors = workers, retry_errors
-        self.model = SharedModel()
+        self.model = SharedModel(read_object(plan.folder / "compare.json").get("model") if plan.resumed else None)
         self.reference: RunMetrics | None = None
         self.rows = {
-            name: MethodRow(name, str(run.folder), "not started", len(run.cases)) for name, run in plan.runs.items()
+            name: MethodRow(
+                name,
+                str(run.folder),
+                "not started",
+                len(run.cases),
+                in_turn=run.in_turn,
+                method_of=run.run_args["method_of"],
+            )
+            for name, run in plan.runs.items()
         }
 
     def run(self) -> list[MethodRow]:
@@ -243,6 +255,7 @@ class _Comparison:
             "reference": self.plan.reference,
             "run_id": self.plan.run_id,
             "arguments": dict(self.plan.arguments),
+            "model": self.model.description or None,
             "dataset_sha256": next(iter(self.plan.runs.values())).sha256,
             "cases": [case.case_id for case in next(iter(self.plan.runs.values())).cases],
             "probe_set_version": PROBE_SET_VERSION,

@@ -8,7 +8,10 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import HparamsError, RunError
+from causaledit.errors import HparamsError, RunError, did_you_mean
+from causaledit.methods.hyperparams import model_label
+from causaledit.models.identity import same_models
+from causaledit.models.loading import resolve_device, resolve_dtype
 from causaledit.mquake.datasets import locate_dataset
 from causaledit.runs.plan import Plan, make_plan, new_run_id, place_of
 
@@ -67,8 +70,36 @@ class ComparePlan:
         return REFERENCE if REFERENCE in self.methods else self.methods[0]
 
 
+def parse_files(given: Sequence[str], methods: Sequence[str]) -> dict[str, str]:
+    """The files of `--hparams METHOD=FILE`, by method.
+
+    Args:
+        given: One text for each time the flag is there.
+        methods: The names of `--methods`.
+
+    Raises:
+        RunError: One is of another form, of no method of the comparison, or the second of its method.
+    """
+    files: dict[str, str] = {}
+    for text in given:
+        name, equals, file = (part.strip() for part in text.partition("="))
+        if not (name and equals and file):
+            raise RunError(f"--hparams {text!r}: give METHOD=FILE, a method of --methods and its file.")
+        if name not in methods:
+            raise RunError(f"--hparams {text!r}: {name!r} is not among --methods.{did_you_mean(name, methods)}")
+        if name in files:
+            raise RunError(f"--hparams names {name} twice.")
+        files[name] = file
+    return files
+
+
 def make_compare_plan(
-    methods: Sequence[str], arguments: RunArguments, *, judge: str, resume: bool = False
+    methods: Sequence[str],
+    arguments: RunArguments,
+    *,
+    judge: str,
+    resume: bool = False,
+    hparams: Sequence[str] = (),
 ) -> ComparePlan:
     """Check everything that can be checked before a model is loaded.
 
@@ -78,20 +109,24 @@ def make_compare_plan(
         judge: The judge's identity.
         resume: Go on with the comparison of `run_id`; without one, with the newest that has these arguments. Where
             there is none to go on with, a new one begins.
+        hparams: `METHOD=FILE` for methods whose file is not the one named by `model_type`.
 
     Raises:
-        RunError: An unknown method; the run id is taken (without `resume`), or was started with other arguments.
+        RunError: An unknown method; the methods' models differ; the run id is taken (without `resume`), or was started
+            with other arguments.
         DatasetError, HparamsError, ModelError, SaveError: As for a run.
     """
     methods = parse_methods(",".join(methods))
-    ours = {**arguments.comparable(), "methods": list(methods), "judge": judge}
+    files = parse_files(hparams, methods)
+    ours = {**arguments.comparable(), "methods": list(methods), "judge": judge, "hparams": files}
     for name in ("editing_method", "hparams_path"):
         del ours[name]
     parent = place_of(arguments, locate_dataset(arguments.datatype), FOLDER)
     run_id = _run_id(parent, ours, arguments.run_id, resume)
     resumed = run_id is not None
     run_id = run_id or arguments.run_id or new_run_id()
-    runs = {name: _run_plan(name, arguments, run_id) for name in methods}
+    runs = {name: _run_plan(name, arguments, run_id, files.get(name)) for name in methods}
+    _refuse_other_models(runs)
     if len({(plan.sha256, tuple(case.case_id for case in plan.cases)) for plan in runs.values()}) > 1:
         raise RunError(f"--datatype {arguments.datatype!r} changed while it was read: start again.")
     _check_templates(runs)
@@ -111,9 +146,39 @@ def _check_templates(runs: Mapping[str, Plan]) -> None:
             )
 
 
-def _run_plan(name: str, arguments: RunArguments, run_id: str) -> Plan:
+def _refuse_other_models(runs: Mapping[str, Plan]) -> None:
+    """One table is about one model: the same weights in the same type for every method.
+
+    Raises:
+        RunError: Two methods' hyper-parameters name different ones.
+    """
+    (first, plan), *others = runs.items()
+    for name, other in others:
+        mine, theirs = plan.hparams.model_name, other.hparams.model_name
+        if not same_models([mine, theirs]):
+            raise RunError(
+                f"--methods: one table is about one model, but {first}'s file names {model_label(mine)!r} and {name}'s "
+                f"{model_label(theirs)!r}: give --model with the one to load for all, or other files with "
+                "--hparams METHOD=FILE."
+            )
+        mine, theirs = dtype_of(plan.hparams), dtype_of(other.hparams)
+        if mine != theirs:
+            raise RunError(
+                f"--methods: one table is about one model, but {first} loads it as {mine} and {name} as {theirs}: set "
+                "`dtype` (or `fp16`) alike in their files."
+            )
+
+
+def dtype_of(hparams: Any) -> str:
+    """The type in which a method's hyper-parameters load their model; `auto` is the checkpoint's own on a GPU."""
+    device = resolve_device(hparams.device)
+    dtype = resolve_dtype(getattr(hparams, "dtype", "auto"), device, fp16=bool(getattr(hparams, "fp16", False)))
+    return str(dtype).removeprefix("torch.")
+
+
+def _run_plan(name: str, arguments: RunArguments, run_id: str, file: str | None) -> Plan:
     try:
-        return make_plan(dataclasses.replace(arguments, editing_method=name, run_id=run_id))
+        return make_plan(dataclasses.replace(arguments, editing_method=name, run_id=run_id, hparams_path=file))
     except (RunError, HparamsError) as error:
         reason = str(error).replace("--editing_method", "--methods")
         raise type(error)(reason if name in reason else f"{name}: {reason}") from None
@@ -133,14 +198,15 @@ def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: b
         if run_id is not None and kept:
             raise RunError(f"--run_id {run_id!r}: that comparison exists; --resume goes on with it.")
         return None
+    added: dict[str, Any] = {"model": None, "host": "auto", "hparams": {}}  # what earlier versions did not write
     for _, known, data in kept:
-        if all(data.get(name) == value for name, value in ours.items()):
+        if all(data.get(name, added.get(name)) == value for name, value in ours.items()):
             return known
     if not kept:
         logger.info("there is no comparison to resume: a new one begins")
         return None
     _, known, data = kept[0]
-    differing = next(name for name, value in ours.items() if data.get(name) != value)
+    differing = next(name for name, value in ours.items() if data.get(name, added.get(name)) != value)
     raise RunError(
         f"--resume: the comparison {known!r} was started with --{differing} {_shown(data.get(differing))}, and now it "
         f"is {_shown(ours[differing])}: give the same arguments, or leave out --resume and give another --run_id."

@@ -8,35 +8,66 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.errors import one_line
-from causaledit.models.loading import load_from_hparams, resolve_device, resolve_dtype
-from causaledit.models.weights import fingerprint
+from causaledit.errors import RunError, one_line
+from causaledit.methods.hyperparams import model_label
+from causaledit.models.loading import load_from_hparams, resolve_device
+from causaledit.models.weights import fingerprint, revision_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from causaledit.models.loading import LoadedModel
 
 logger = logging.getLogger(__name__)
 
 
 class SharedModel:
-    """The model of the methods' runs: loaded when it is needed, and again only for another model or after harm."""
+    """The model of the methods' runs: loaded when it is needed, and again only for another device or after harm.
 
-    def __init__(self) -> None:
+    The plan has seen to it that all methods name the same model; which of its names one uses does not matter.
+
+    Args:
+        known: What an earlier call noted of the model (see `description`), or nothing.
+    """
+
+    def __init__(self, known: Mapping[str, Any] | None = None) -> None:
+        self.description: dict[str, Any] = dict(known or {})
         self._loaded: LoadedModel | None = None
         self._key: tuple[Any, ...] | None = None
         self._state: Any = None
 
     def get(self, hparams: Any) -> LoadedModel:
-        """The model that these hyper-parameters name."""
+        """The model that these hyper-parameters name.
+
+        Raises:
+            RunError: It is not the one with which the comparison began.
+        """
         device = resolve_device(hparams.device)
-        dtype = resolve_dtype(getattr(hparams, "dtype", "auto"), device, fp16=getattr(hparams, "fp16", False))
-        key = (hparams.model_name, str(device), str(dtype), bool(hparams.model_parallel))
+        key = (str(device), bool(hparams.model_parallel))
         if self._loaded is None or key != self._key:
             self._drop()
             logger.info("loading %s", hparams.model_name)
-            self._loaded, self._key = load_from_hparams(hparams), key
-            self._state = _state(self._loaded.model)
+            loaded = load_from_hparams(hparams)
+            self._describe(hparams, loaded)
+            self._loaded, self._key = loaded, key
+            self._state = _state(loaded.model)
         return self._loaded
+
+    def _describe(self, hparams: Any, loaded: LoadedModel) -> None:
+        """Note the model: its name, a revision of its weights, their type."""
+        now = {
+            "name": model_label(hparams.model_name),
+            "revision": revision_of(loaded.model),
+            "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        }
+        before = self.description or now
+        if any(before.get(part) != now[part] for part in ("revision", "dtype")):
+            raise RunError(
+                f"the model is now {now['name']!r} ({now['dtype']}, revision {now['revision'][:12]}); the comparison "
+                f"began with {before.get('name')!r} ({before.get('dtype')}, revision "
+                f"{str(before.get('revision'))[:12]}): begin another one."
+            )
+        self.description = before
 
     def check(self) -> str | None:
         """What is not as it was when the model was loaded; the model is then given up."""
@@ -70,4 +101,5 @@ def _state(model: Any) -> dict[str, Any]:
         "modules": [(name, type(module)) for name, module in model.named_modules()],
         "modes": [module.training for module in model.modules()],
         "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "flags": [parameter.requires_grad for parameter in model.parameters()],
     }

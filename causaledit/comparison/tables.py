@@ -47,6 +47,19 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
     return [*made, _table("Costs", _COSTS, methods, _COSTS_NOTE)]
 
 
+def model_line(data: Mapping[str, Any]) -> str:
+    """Which model the tables are about, and whose the methods are."""
+    model = data.get("model") or {}
+    what = (
+        f"Model {model['name']}, {model['dtype']}, revision {model['revision'][:12]}"
+        if model
+        else "Model not loaded yet"
+    )
+    theirs = [name for name, row in data["methods"].items() if row.get("method_of") == "easyedit"]
+    hosted = f"; methods of EasyEdit: {', '.join(theirs)}" if theirs else ""
+    return f"{what}{hosted}."
+
+
 def problems(data: Mapping[str, Any]) -> list[str]:
     """One line for each method that something went wrong with."""
     return [f"{name}: {row['problem']}" for name, row in data["methods"].items() if row["problem"]]
@@ -62,6 +75,7 @@ def markdown(data: Mapping[str, Any]) -> str:
         f"{len(data['cases'])} cases of {arguments['datatype']} (SHA-256 {data['dataset_sha256'][:12]}, selection seed "
         f"{arguments['shuffle_seed']}); probes {', '.join(arguments['probes'])} (version {data['probe_set_version']}), "
         f"at most {arguments['max_new_tokens']} new tokens; judge {arguments['judge']}.",
+        model_line(data),
         f"Run id {data['run_id']}; {'; '.join(sorted(devices)) or 'no device yet'}; "
         f"{', '.join(f'{name} {version}' for name, version in versions.items())}.",
     ]
@@ -107,6 +121,8 @@ def _cases(row: _Row) -> tuple[str, ...]:
         parts.append(f"{len(row['failed_cases'])} failed")
     if row["status"] != "finished":
         parts.append(row["status"])
+    if row.get("in_turn"):
+        parts.append("edits in turn")
     return tuple(parts)
 
 
@@ -178,11 +194,12 @@ _METRICS: _Columns = (
     ("Still right", _rate("locality", "still_right")),
 )
 _METRICS_NOTE = (
+    "Edits in turn: the method makes one edit at a time, so those of a case were made one after another. "
     "Count and 95 % interval (Wilson for shares, bootstrap over cases for means). SRR is over the edits whose hop-wise "
     "answers assert the new answer; where a method asserts little, look at their number, and where answers "
     "are short there is little to refute. Locality: unchanged answers, "
-    "and still right of those right before. Answers of one case hang together, so intervals of rationale and locality "
-    "are too narrow."
+    "and still right of those right before. Answers of one case are not independent, so intervals of rationale and "
+    "locality are too narrow."
 )
 _PAIRED: _Columns = (
     ("H-Acc", _difference("h_acc")),
@@ -197,10 +214,10 @@ _PAIRED: _Columns = (
 )
 _PAIRED_NOTE = (
     "+ repaired: bad with {reference}, good with the method; − harmed: the reverse; the number of pairs; exact "
-    "McNemar p. Differences are the method's less {reference}'s, with their bootstrap 95 % interval. M-Acc, any pairs "
+    "McNemar p. Differences are the method's minus {reference}'s, with their bootstrap 95 % interval. M-Acc, any pairs "
     "cases and SRR edits (those that assert the new answer with both); the p of hop answers, rationale and locality is "
-    "over single answers, which hang together within a case, and is too small. Nothing is corrected for the number of "
-    "tests."
+    "over single answers, which are not independent within a case, and is too small. Nothing is corrected for the "
+    "number of tests."
 )
 _COSTS: _Columns = (
     ("Seconds per edit", _cost("seconds_per_edit", "{:.2f}")),

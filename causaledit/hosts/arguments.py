@@ -15,7 +15,7 @@ from causaledit.support.files import check_writable
 logger = logging.getLogger(__name__)
 
 # of every call: what the signature names
-_NAMED = (
+NAMED = (
     "prompts", "target_new", "ground_truth", "target_neg", "rephrase_prompts", "locality_inputs", "portability_inputs",
     "sequential_edit", "verbose",
 )  # fmt: skip
@@ -29,6 +29,8 @@ _WITHOUT_EFFECT = {
     "metric_kwargs": "sentence metrics are not measured by the embedded host",
     "loc_prompts": "no method here reads `loc_prompt` (EasyEdit's WISE does)",
 }
+
+KNOWN = frozenset({"requests", *_COLUMNS, *_CHOICES, *_FOR_METHODS, *_WITHOUT_EFFECT})
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,7 @@ def read_options(call: str, kwargs: Mapping[str, Any], said: set[str]) -> Option
     Raises:
         SaveError: `pre_file` cannot be written.
     """
-    known = {"requests", *_COLUMNS, *_CHOICES, *_FOR_METHODS, *_WITHOUT_EFFECT}
-    warn_of_unknown(call, kwargs, {*_NAMED, *known}, allowed=known)
+    warn_of_unknown(call, kwargs, {*NAMED, *KNOWN}, allowed=KNOWN)
     for name, reason in _WITHOUT_EFFECT.items():
         if kwargs.get(name) is not None and name not in said:
             said.add(name)

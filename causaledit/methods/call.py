@@ -44,6 +44,7 @@ class Call:
         report: The method's report, to be filled in; `requests` already is.
         sequence: Given where the host keeps this edit and those before it; None for an independent edit.
         extra: Further arguments of the call (`train_ds`, …).
+        put_back: Puts the model together as the caller had it: modules, hooks, modes and flags, not weights.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Call:
         report: Any,
         sequence: EditSequence | None,
         extra: Mapping[str, Any],
+        put_back: Callable[[], None],
         stack: contextlib.ExitStack,
     ) -> None:
-        self.requests, self.progress, self.report = requests, progress, report
+        self.requests, self.progress, self.report, self.put_back = requests, progress, report, put_back
         self.sequence, self.extra, self._stack = sequence, extra, stack
 
     def rewriting(self, model: Any, names: Iterable[str]) -> dict[str, torch.Tensor]:
@@ -113,10 +115,12 @@ def edit_in_place(
         stack.enter_context(seeded(hparams.seed))
         sink = progress if progress is not None else stack.enter_context(terminal_progress())
         stack.enter_context(preserved_state(target))
-        stack.enter_context(restructuring(target))
+        put_back = stack.enter_context(restructuring(target))
         target.eval()
         target.requires_grad_(False)
-        call = Call(requests, progress=sink, report=report, sequence=sequence, extra=extra, stack=stack)
+        call = Call(
+            requests, progress=sink, report=report, sequence=sequence, extra=extra, put_back=put_back, stack=stack
+        )
         edited = edit(target, tok, edits, hparams, call)
         if not isinstance(edited, Edited):
             raise HostError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from causaledit.support.costs import EditTally, versions
 
@@ -31,6 +31,8 @@ class Method:
         check: `"module:attribute"` of `check(requests)`, which refuses requests (as given) that only this method cannot
             take; a host calls it for every request before the first edit.
     """
+
+    host: ClassVar[str] = "embedded"  # whose method it is: ours, or a host's own
 
     name: str
     hparams: str

@@ -10,6 +10,8 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
 
+from causaledit.models.network import is_network, network_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -40,7 +42,10 @@ def takes(model: Any, argument: str) -> bool:
 
 def context_window(model: Any) -> int | None:
     """Most tokens the model reads, prompt and answer together; None where its configuration sets no limit."""
-    config = model.config.get_text_config()
+    network = network_of(model)
+    if not is_network(network):
+        return None
+    config = network.config.get_text_config()
     limits = [getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")]
     return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
 
@@ -54,7 +59,8 @@ def vocabulary_rows(model: Any) -> int | None:
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Every token that ends a turn: the model's, and the tokenizer's."""
     ids: list[int] = []
-    for declared in (model.generation_config.eos_token_id, tokenizer.eos_token_id):
+    own = getattr(getattr(network_of(model), "generation_config", None), "eos_token_id", None)
+    for declared in (own, tokenizer.eos_token_id):
         for token in [declared] if isinstance(declared, int) else list(declared or []):
             if token not in ids:
                 ids.append(token)
@@ -119,7 +125,7 @@ def keys_and_values(model: Any) -> DynamicCache | None:
     None for a model with states (state-space models, linear attention, convolutions), or with a cache of its own: a
     state can be neither padded nor cut, so such a model reads rows of one length, each from its start.
     """
-    if not takes(model, "past_key_values"):
+    if not is_network(unwrapped(model)) or not takes(model, "past_key_values"):
         return None
     try:
         cache = DynamicCache(config=unwrapped(model).config)

@@ -15,7 +15,7 @@ from causaledit.models.adapters import forget_adapter, is_adapted, merge_adapter
 from causaledit.models.weights import restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 
 class Edited(abc.ABC):
@@ -137,11 +137,13 @@ class AdapterEdit(Edited):
 
     def keep(self) -> Any:
         """The network with the adapter merged into it: the next edit needs plain weights to put its own on."""
+        return self.merged().model
+
+    def merged(self) -> WeightsEdit:
+        """The same edit in the network's weights."""
         for module, mode in self._modes:
             module.training = mode
-        plain = self.model.merge_and_unload()
-        forget_adapter(plain)
-        return plain
+        return WeightsEdit(self.plain, merge_adapter(self.model, self.plain))
 
 
 class ContextEdit(Edited):
@@ -184,9 +186,50 @@ class ForeignEdit(Edited):
         """None: nothing says what it touched."""
         return None
 
+    def keep(self) -> Any:
+        """The network, with what that library put into it: it finds its own modules there."""
+        return self.plain
+
     def weights_copy(self, *, asked: bool = True) -> Callable[[], Any]:
         """The callable, asked for or not: there is no other way back."""
         return self._restore
+
+
+class EditsInTurn(Edited):
+    """Edits that were made one after another, each on the model that the one before it left.
+
+    Args:
+        edits: In their order; at least one.
+    """
+
+    def __init__(self, edits: Sequence[Edited]) -> None:
+        super().__init__(edits[-1].model, edits[0].plain)
+        self.edits = tuple(edits)
+        self.own_generate = any(edit.own_generate for edit in edits)
+
+    def _take_back(self, handed_over: bool) -> Any:
+        plain = self.plain
+        for edit in reversed(self.edits):
+            plain = edit.undo(handed_over=handed_over)
+        return plain
+
+    def parameters_changed(self) -> int | None:
+        """Those that differ from what they were before the first edit, where every edit is one of weights."""
+        if not all(isinstance(edit, WeightsEdit) for edit in self.edits):
+            return 0 if all(isinstance(edit, ContextEdit) for edit in self.edits) else None
+        return WeightsEdit(self.plain, self._first_originals()).parameters_changed()
+
+    def _first_originals(self) -> dict[str, torch.Tensor]:
+        known: dict[str, torch.Tensor] = {}
+        for edit in reversed(self.edits):
+            known |= edit.originals if isinstance(edit, WeightsEdit) else {}
+        return known
+
+    def weights_copy(self, *, asked: bool = True) -> Any:
+        """The originals by name where every edit is one of weights; else a callable."""
+        if all(isinstance(edit, WeightsEdit) for edit in self.edits):
+            return self._first_originals() if asked else {}
+        return self.undo
 
 
 def deliver_adapter(peft_model: Any, model: Any, *, merge: bool) -> Edited:

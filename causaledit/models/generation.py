@@ -29,6 +29,7 @@ from causaledit.models.batches import (
     unwrapped,
 )
 from causaledit.models.chat import next_turn
+from causaledit.models.network import device_of, is_network, network_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +56,7 @@ def neutral_generation(model: Any) -> Iterator[None]:
     scored with; so for the block a configuration stands there that sets nothing. The model's own is put back as it was.
     """
     missing = object()
-    owners = [unwrapped(model), *([model] if "generation_config" in vars(model) else [])]
+    owners = [network_of(unwrapped(model)), *([model] if "generation_config" in vars(model) else [])]
     before = [(owner, vars(owner).get("generation_config", missing)) for owner in owners]
     for owner in owners:
         owner.generation_config = GenerationConfig()
@@ -143,7 +144,8 @@ def generate_texts(
     """Generate one continuation for each rendered prompt.
 
     Prompts are batched by length; a batch that does not fit in memory is halved and tried again. A model that carries
-    a state reads rows of one length together, as padding would enter the state.
+    a state reads rows of one length together, as padding would enter the state. A model that is no network of
+    transformers itself (a router around one, as WISE's, may decide once per batch) is asked a row at a time.
 
     Args:
         prompts: Texts that already carry the chat format.
@@ -162,9 +164,10 @@ def generate_texts(
     encoded = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
-    limit = limit or BatchLimit(rows=batch_size)
+    limit = (limit or BatchLimit(rows=batch_size)) if is_network(model) else BatchLimit(rows=1)
+    device = device_of(model)
     padded = keys_and_values(model) is not None
-    compact = compact and padded and isinstance(unwrapped(model), GenerationMixin)
+    compact = compact and _runs_compactly(model)
     start = 0
     while start < len(order):
         size = limit.take([len(encoded[i]) for i in order[start:]], max_new_tokens)
@@ -178,7 +181,7 @@ def generate_texts(
             if compact:
                 new = _generate_compactly(model, tokenizer, batch, config)
             else:
-                ids, mask = pad_left(batch, config.pad_token_id, model.device)
+                ids, mask = pad_left(batch, config.pad_token_id, device)
                 new = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask)[:, width:]
         except (RuntimeError, MemoryError) as error:
             if len(rows) == 1 or not is_out_of_memory(error):
@@ -195,10 +198,15 @@ def generate_texts(
     return results
 
 
+def _runs_compactly(model: Any) -> bool:
+    """Whether a model's rows can be taken out of a batch: it carries keys and values alone, and generates as usual."""
+    return keys_and_values(model) is not None and isinstance(unwrapped(model), GenerationMixin)
+
+
 def _generate_compactly(
     model: Any, tokenizer: Any, rows: Sequence[Sequence[int]], config: GenerationConfig
 ) -> torch.Tensor:
-    """Greedy continuations of token rows: their common beginning is read once, rows that ended are dropped.
+    """Continuations of token rows: their common beginning is read once, rows that ended are dropped.
 
     Returns:
         `(rows, new tokens)`, padded on the right.
@@ -343,7 +351,10 @@ def sample_tokens(
 ) -> list[list[int]]:
     """As `sample_continuations`, for token ids: each row ends with the token that ends the turn, if it came."""
     config = _config(model, tokenizer, len(prompt), max_new_tokens, temperature, top_p)
-    ids, mask, cache = _begun(model, [list(prompt)] * n, config)
-    begun = {} if cache is None else {"past_key_values": cache}
-    output = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask, **begun)
-    return _turns(tokenizer, output[:, len(prompt) :], config.eos_token_id or [], count)
+    rows = [list(prompt)] * n
+    if _runs_compactly(model):
+        new = _generate_compactly(model, tokenizer, rows, config)
+    else:
+        ids, mask = pad_left(rows, config.pad_token_id, model.device)
+        new = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask)[:, len(prompt) :]
+    return _turns(tokenizer, new, config.eos_token_id or [], count)

@@ -145,11 +145,11 @@ def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> Lo
                 return _load_adapter(source, dtype)
             raise ModelError(f"{str(source)!r} is no model folder: config.json is missing in it.")
     # without an answer to whether a model's own code is trusted, transformers asks on the terminal
-    with _in_one_line(source, f"If its tokenizer is missing, save it there (`tokenizer.save_pretrained`), or {_PAIR}."):
+    other = "Give a folder, a hub name, a .gguf file, or `smollm2-135m-instruct` for the embedded model."
+    kept = f"If its tokenizer is missing, save it there (`tokenizer.save_pretrained`), or {_PAIR}."
+    with _in_one_line(source, kept if isinstance(source, Path) else other):
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    with _in_one_line(
-        source, "Give a folder, a hub name, a .gguf file, or `smollm2-135m-instruct` for the embedded model."
-    ):
+    with _in_one_line(source, other):
         found: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, device_map="auto" if model_parallel else None, output_loading_info=True,
             trust_remote_code=False, ignore_mismatched_sizes=True,

@@ -22,8 +22,16 @@ if TYPE_CHECKING:
 def restore(model: nn.Module, originals: dict[str, torch.Tensor]) -> None:
     """Copy a snapshot back, bit for bit."""
     for name, value in originals.items():
-        parameter = model.get_parameter(name)
+        set_back(model.get_parameter(name), value)
+
+
+@torch.no_grad()
+def set_back(parameter: torch.Tensor, value: torch.Tensor) -> None:
+    """Give a parameter an earlier value, bit for bit, also where its type was changed since."""
+    if parameter.dtype == value.dtype:
         parameter.copy_(value.to(parameter.device))
+    else:
+        parameter.data = value.to(parameter.device, copy=True)
 
 
 @contextlib.contextmanager
@@ -104,11 +112,14 @@ def structure_of(model: Any) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def restructuring(model: Any) -> Iterator[None]:
-    """For a block that wraps or replaces modules; any exception (Ctrl-C too) puts the model together as it was."""
+def restructuring(model: Any) -> Iterator[Callable[[], None]]:
+    """For a block that wraps or replaces modules; any exception (Ctrl-C too) puts the model together as it was.
+
+    The block gets what does that, for an edit that is undone later.
+    """
     put_back = structure_of(model)
     try:
-        yield
+        yield put_back
     except BaseException:
         put_back()
         raise
@@ -125,9 +136,8 @@ def rewriting(model: Any, names: Iterable[str]) -> Iterator[dict[str, torch.Tens
     try:
         yield originals
     except BaseException:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(originals[name].to(parameter.device))
+        for name, parameter in parameters.items():
+            set_back(parameter, originals[name])
         raise
 
 

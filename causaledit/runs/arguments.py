@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from causaledit.errors import RunError
+from causaledit.errors import RunError, did_you_mean
 from causaledit.mquake.selection import SHUFFLE_SEED
 from causaledit.probes.sets import DEFAULT_KINDS, KINDS, MAX_NEW_TOKENS, TOKEN_BUDGET, ProbeKind, parse_kinds
 from causaledit.support.options import option
@@ -20,6 +20,7 @@ PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
 # what makes a run the pilot study
 PILOT: dict[str, Any] = {"editing_method": PRE_EDITED, "exp_tag": "pilot", "probes": ("forced",)}
 NAME = re.compile(r"[\w.-]+")
+HOSTS = ("auto", "embedded", "easyedit")  # those of hosts.lookup, which is not imported for a help text
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class RunArguments:
         "model's folder or hub name."
     )
     hparams_path: str | None = option(None, "YAML file to use instead of the one named by --model_type.")
+    model: str | None = option(None, "Model to load instead of the one that the hyper-parameters name.")
+    host: str = option(
+        "auto",
+        "Whose method runs: embedded (ours), easyedit (EasyEdit's own), or auto, where the file's format decides. "
+        "embedded:METHOD and easyedit:METHOD say it for one method.",
+    )
     max_cases: int = option(200, "Maximum number of cases.")
     hop: int | None = option(None, "Take only cases whose chain has this many hops (1 to 4).", min=1, max=4)
     shuffle_seed: int = option(SHUFFLE_SEED, "Seed for selecting the cases.")
@@ -61,6 +68,12 @@ class RunArguments:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise RunError(f"--{name} must be at least {bound}, got {value}.")
+        if self.host not in HOSTS:
+            raise RunError(
+                f"--host must be one of {', '.join(HOSTS)}, got {self.host!r}.{did_you_mean(self.host, HOSTS)}"
+            )
+        if self.model is not None and not self.model.strip():
+            raise RunError("--model is empty: give a folder, a hub name, a .gguf file or an embedded name.")
         for name in ("exp_tag", "run_id"):
             value = getattr(self, name)
             if value is not None and not (NAME.fullmatch(value) and value.strip(".")):

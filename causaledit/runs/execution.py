@@ -22,7 +22,7 @@ from causaledit.errors import (
     EditFailedError,
     RequestError,
 )
-from causaledit.methods.call import edit_in_place
+from causaledit.methods.in_turn import edit_all
 from causaledit.models.batches import is_out_of_memory
 from causaledit.models.loading import load_from_hparams
 from causaledit.models.weights import fingerprint
@@ -193,7 +193,7 @@ class _Execution:
         report = self.method.load_report()()
         began = time.perf_counter()
         try:
-            edited = edit_in_place(
+            edited = edit_all(
                 self.method, self.model, self.tokenizer, requests, self.plan.hparams,
                 progress=self.sink.stages, report=report,
             )  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HostError, HparamsError, RunError, did_you_mean
-from causaledit.hosts.lookup import get_method
+from causaledit.hosts.lookup import choose_method
 from causaledit.methods.hyperparams import read_hparams_file
 from causaledit.models.loading import resolve_device
 from causaledit.mquake.cases import Case, parse_cases, read_cases
@@ -84,6 +84,11 @@ class Plan:
     run_args: Mapping[str, Any]
 
     @property
+    def in_turn(self) -> bool:
+        """Whether there are edits that the method makes one after another, as it can't make them together."""
+        return self.method is not None and not self.method.batched and any(len(g.edits) > 1 for g in self.groups)
+
+    @property
     def cases(self) -> list[Case]:
         """All cases in the order of the run."""
         return [case for group in self.groups for case in group.cases]
@@ -98,7 +103,9 @@ def make_plan(arguments: RunArguments) -> Plan:
     """
     method, hparams = _find_method(arguments)
     if arguments.device is not None:
-        hparams = _with_device(hparams, arguments.device)
+        hparams = _with(hparams, "device", arguments.device)
+    if arguments.model is not None:
+        hparams = _with(hparams, "model_name", arguments.model)
     resolve_device(hparams.device)
     dataset = locate_dataset(arguments.datatype)
     data = read_cases(dataset.path)
@@ -118,7 +125,7 @@ def make_plan(arguments: RunArguments) -> Plan:
     check_writable(Path(arguments.output_root), "--output_root")
     sha256 = hashlib.sha256(dataset.path.read_bytes()).hexdigest()
     arguments = dataclasses.replace(arguments, run_id=arguments.run_id or new_run_id())
-    run_args = _run_args(arguments, hparams, sha256)
+    run_args = _run_args(arguments, method, hparams, sha256)
     folder, resumed = _find_folder(arguments, dataset, len(inside), run_args)
     return Plan(
         arguments=arguments,
@@ -141,14 +148,10 @@ def _find_method(arguments: RunArguments) -> tuple[Method | None, Any]:
     if name == PRE_EDITED:
         return None, _model_settings(model_type, arguments.hparams_path)
     try:
-        method = get_method(name)
+        return choose_method(name, model_type=model_type, path=arguments.hparams_path, host=arguments.host)
     except HostError as error:
         hint = did_you_mean(name, [PRE_EDITED])
         raise RunError(f"--editing_method: {error} Or {PRE_EDITED!r}, the unedited model.{hint}") from None
-    own = Path("hparams") / name / f"{model_type}.yaml"  # looked up as the published tool does
-    path = arguments.hparams_path or (own if own.is_file() else model_type)
-    kind: Any = method.load_hparams()
-    return method, kind.from_hparams(str(path))
 
 
 def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
@@ -174,10 +177,12 @@ def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
     return ModelSettings(model_type)
 
 
-def _with_device(hparams: Any, device: str) -> Any:
+def _with(hparams: Any, name: str, value: str) -> Any:
+    """The hyper-parameters with a setting that the command line gives."""
     if isinstance(hparams, ModelSettings):
-        return dataclasses.replace(hparams, device=device)
-    hparams.device = device
+        changes: dict[str, Any] = {name: value}
+        return dataclasses.replace(hparams, **changes)
+    setattr(hparams, name, value)
     return hparams
 
 
@@ -187,11 +192,10 @@ def _check_kinds(arguments: RunArguments, method: Method | None, groups: Sequenc
         raise RunError("--probes open_book needs narratives (`article`), and no chosen case has one.")
     if "forced" in arguments.probes and not narratives:
         raise RunError(f"--datatype {arguments.datatype!r}: the pilot study needs narratives (`article`); none here.")
-    together = max(len(group.edits) for group in groups)
-    if method is not None and not method.batched and together > 1:
+    if method is not None and not method.batched and (arguments.batch_edit or 1) > 1:
         raise RunError(
-            f"--editing_method {method.name} edits one fact at a time, but {together} edits are to be applied "
-            "together: use another method."
+            f"--batch_edit {arguments.batch_edit}: {method.name} edits one fact at a time; leave the flag out, and the "
+            "edits of a case are made one after another."
         )
 
 
@@ -206,7 +210,12 @@ def _label(value: str) -> str:
 def place_of(arguments: RunArguments, dataset: LocatedDataset, name: str) -> Path:
     """Where runs of a method of that name lie."""
     parent = Path(arguments.output_root).expanduser() / _label(dataset.name) / _label(arguments.model_type)
-    return parent / name / f"tag-{arguments.exp_tag}"
+    return parent / _folder_of(name) / f"tag-{arguments.exp_tag}"
+
+
+def _folder_of(name: str) -> str:
+    """A method's folder: its name; for `easyedit:ROME` and the like, what every file system takes."""
+    return name.replace(":", ".")
 
 
 def new_run_id() -> str:
@@ -233,13 +242,14 @@ def _find_folder(
     return parent / f"n{cases}_seed{arguments.shuffle_seed}_{arguments.run_id}", resumed
 
 
-def _run_args(arguments: RunArguments, hparams: Any, sha256: str) -> dict[str, Any]:
+def _run_args(arguments: RunArguments, method: Method | None, hparams: Any, sha256: str) -> dict[str, Any]:
     return {
         **arguments.comparable(),
         "output_root": arguments.output_root,
         "run_id": arguments.run_id,
         "dataset_sha256": sha256,
         "probe_set_version": PROBE_SET_VERSION,
+        "method_of": method.host if method else None,
         "hparams": json.loads(json.dumps(_plain(hparams), default=str)),
     }
 
@@ -250,8 +260,10 @@ def _plain(hparams: Any) -> dict[str, Any]:
 
 def _refuse_other_arguments(arguments: RunArguments, now: Mapping[str, Any], started_with: Mapping[str, Any]) -> None:
     flags = arguments.comparable()
+    # what earlier versions did not write
+    added = {"model": None, "host": "auto", "method_of": now["method_of"]}
     for name in now:
-        before = started_with.get(name)
+        before = started_with.get(name, added.get(name))
         if name in ("output_root", "run_id") or before == now[name]:
             continue
         if name in flags:

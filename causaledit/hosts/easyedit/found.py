@@ -79,20 +79,27 @@ def _import_parts() -> _Parts:
     return parts
 
 
-def _home() -> Path | None:
+def home_folder() -> Path | None:
+    """The folder of the EasyEdit that would be imported (its `hparams/` lie there), or None.
+
+    Raises:
+        HostError: `EASYEDIT_HOME` is set and holds no EasyEdit.
+    """
+    if not is_available():
+        return None
     spec = importlib.util.find_spec("easyeditor")
     return Path(spec.origin).parent.parent if spec and spec.origin else None
 
 
 def _where() -> str:
-    return f"The EasyEdit at {_home() or 'an unknown place'}"
+    return f"The EasyEdit at {home_folder() or 'an unknown place'}"
 
 
 def _reason(error: Exception) -> str:
     """Why its import failed: everything that is missing, with the commands that bring it, or its own error."""
     import torch
 
-    home = _home()
+    home = home_folder()
     missing = [needed.name for needed in missing_packages(home)] if home else []
     if not missing:
         return f"{one_line(error)}. `causaledit doctor` looks closer."

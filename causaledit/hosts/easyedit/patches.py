@@ -14,12 +14,16 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 import inspect
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import one_line
-from causaledit.hosts.easyedit.found import _MARK, _import_parts
+from causaledit.errors import HparamsError, one_line
+from causaledit.hosts.easyedit.found import _MARK, _import_parts, home_folder
+from causaledit.hosts.easyedit.keywords import carry_columns, taking_requests
+from causaledit.methods.hyperparams import BaseHyperParams
 from causaledit.methods.method import EditSequence, Method
 from causaledit.methods.registry import METHODS, method_of
 
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_JUDGE_KEY = "OPENAI_API_KEY"
 _OURS = "causaledit:"  # before the name under which an editor runs a method of ours
 
 
@@ -42,9 +47,11 @@ def register() -> type:
     """
     parts = _import_parts()
     base_editor, algorithms = parts.editors.BaseEditor, parts.algorithms.ALG_DICT
+    already = any(hasattr(function, _MARK) for function in algorithms.values())
+    own = [name for name in METHODS if name in algorithms and not hasattr(algorithms[name], _MARK)]
+    _make_them_its_own()
     for method in METHODS.values():
-        if method.name in algorithms and not hasattr(algorithms[method.name], _MARK):
-            logger.info("EasyEdit brings its own %s, which is kept", method.name)
+        if method.name in own:
             continue
         try:
             hparams_class = method.load_hparams()
@@ -58,7 +65,21 @@ def register() -> type:
     _run_our_methods(base_editor, algorithms)
     _restore_ours(parts.editors)
     _read_contexts(parts.editors)
+    carry_columns(parts.editors)
+    if not already:
+        added = [name for name, function in algorithms.items() if hasattr(function, _MARK)]
+        logger.info(
+            "the EasyEdit in %s now also has %s; its own %s are kept",
+            home_folder(), ", ".join(added), ", ".join(own) or "methods",
+        )  # fmt: skip
     return base_editor
+
+
+def _make_them_its_own() -> None:
+    """Our hyper-parameters become EasyEdit's: `isinstance(hparams, easyeditor.HyperParams)` holds for them."""
+    theirs = importlib.import_module("easyeditor.util.hparams").HyperParams
+    if not issubclass(BaseHyperParams, theirs):
+        BaseHyperParams.__bases__ = (*BaseHyperParams.__bases__, theirs)
 
 
 class _OwnMethod:
@@ -169,6 +190,8 @@ def _run_our_methods(base_editor: Any, algorithms: dict[str, Any]) -> None:
         model, tok = load_from_hparams(hparams)
         device = resolve_device(hparams.device)
         hparams.device = device.index if device.type == "cuda" and device.index is not None else device.type
+        if getattr(hparams, "evaluation_type", None) == "LLM-judge":  # EasyEdit's judge reads it here
+            hparams.api_key = _key_of_judge()
         given, hparams.model_name = hparams.model_name, (model, copy.deepcopy(tok))
         original(self, hparams)
         hparams.model_name = given
@@ -182,8 +205,19 @@ def _run_our_methods(base_editor: Any, algorithms: dict[str, Any]) -> None:
 
     setattr(__init__, _MARK, True)
     base_editor.__init__ = __init__
-    for name in ("edit_requests", "batch_edit"):
+    for name in ("edit_requests", "batch_edit", "generate_edit", "normal_edit"):
         setattr(base_editor, name, _telling_sequence(getattr(base_editor, name)))
+    for name in ("edit", "batch_edit", "generate_edit"):
+        setattr(base_editor, name, taking_requests(name, getattr(base_editor, name), _OwnMethod))
+
+
+def _key_of_judge() -> str:
+    key = os.environ.get(_JUDGE_KEY)
+    if not key:
+        raise HparamsError(
+            f"`evaluation_type` is 'LLM-judge', which asks a chat endpoint: set the environment variable {_JUDGE_KEY}."
+        )
+    return key
 
 
 def _telling_sequence(call: Any) -> Any:
@@ -197,7 +231,10 @@ def _telling_sequence(call: Any) -> Any:
             return call(self, *args, **kwargs)
         method.sequential = bool(signature.bind(self, *args, **kwargs).arguments.get("sequential_edit", False))
         try:
-            return call(self, *args, **kwargs)
+            result = call(self, *args, **kwargs)
+            if call.__name__ == "normal_edit":  # it copies tensors back whatever the flag says
+                method.undo()
+            return result
         except BaseException:  # Ctrl-C while EasyEdit measures: the model is not left edited
             if not method.sequential:
                 method.undo()
