@@ -55,6 +55,18 @@ COMMITS = [
     "Answer: not Cairo but Alexandria",
 ]
 
+# the other answer is named afterwards, of something else or on the way
+COMMITS += [
+    "The capital is Alexandria. Cairo is a large city with a famous museum.",
+    "The capital is Alexandria. However, Egypt still has its busiest airport in Cairo.",
+    "The capital is Alexandria. Wait, let me explain why. The ministers were tired of the traffic in Cairo.",
+    "The capital is Alexandria. It would be wrong to think of Cairo. Most of the embassies had offices in Cairo.",
+    "The capital is Alexandria. As for Cairo, its museums are worth a visit.",
+    "The capital is Alexandria. Ibrahim's sister, who dislikes it, stayed in Cairo.",
+    "* Capital: **Alexandria**\n* Largest city: Cairo",
+    "<think>It was Cairo. Hmm, is it Cairo? The text says Alexandria.</think>Alexandria",
+]
+
 DOES_NOT = [
     "",
     "I do not know.",
@@ -90,6 +102,11 @@ DOES_NOT = [
     "Answer: not Alexandria",
     "Answer: Cairo, not Alexandria",
     "Answer: Cairo (formerly Alexandria)",
+    # the asked relation, stated of the other one
+    "The capital is Alexandria. However, Egypt's government sits in Cairo.",
+    "The capital is Alexandria. But Cairo is the capital of Egypt.",
+    "The capital is Alexandria. Wait. The ministries have always stood in Cairo.",
+    "<think>The text says Alexandria.</think>\n**Cairo**",
 ]
 
 
@@ -214,3 +231,16 @@ def test_without_an_answer_nothing_commits():
 def test_a_rival_that_is_also_an_alias_of_the_answer_is_no_rival():
     # published data list the same alias on both sides now and then
     assert gives_answer("It is Iskandariyya.", ["Alexandria", "Iskandariyya"], ["Cairo", "Iskandariyya"])
+
+
+@pytest.mark.parametrize(
+    ("response", "gives"),
+    [
+        ("大阪", True),
+        ("大阪です。東京ではありません。", True),
+        ("不是大阪。", False),
+        ("日本的首都不是大阪，是東京。", False),
+    ],
+)
+def test_scripts_without_spaces(response, gives):
+    assert gives_answer(response, ["大阪"], ["東京"], question="日本的首都是哪里？") is gives

@@ -1,9 +1,9 @@
 """What a judge was measured to find: the figures that stand beside every rate it gives.
 
 A judge that misses self-refutations flatters. The figures are those of responses that the rules were not written with
-(`holdout-3` of `tests/data/judge_cases_2.json`); a test measures them again, and this prints them:
+(`holdout-4` of `tests/data/judge_cases_2.json`); a test measures them again, and this prints them:
 
-    python benchmarks/judge_agreement.py --data tests/data/judge_cases_2.json --select split=holdout-3 --judge rule
+    python benchmarks/judge_agreement.py --data tests/data/judge_cases_2.json --select split=holdout-4 --judge rule
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class MeasuredRecall:
 
 
 # identity of a judge → what was measured for exactly this judge
-MEASURED = {"rule-v2": MeasuredRecall(found=27, labelled=30, reported=31, unseen="holdout-3")}
+MEASURED = {"rule-v3": MeasuredRecall(found=22, labelled=25, reported=25, unseen="holdout-4")}
 
 
 def recall_note(judge: str) -> str:

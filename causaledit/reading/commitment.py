@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,7 @@ def _sentences(
         listed = names.letters and _listed(parts, i)
         yield (
             sentence,
-            Sentence(turns=seen[sentence].turns, remarks=seen[sentence].remarks) if listed else seen[sentence],
+            replace(seen[sentence], events=()) if listed else seen[sentence],
         )
 
 
@@ -140,17 +140,18 @@ class _Fold:
         self.final = ""
         self.old_asserted = False
         self.doubt = ""  # a sentence that thinks again, or qualifies the new answer, since it was given
-
-        self.hinted = False  # whether there was any such hint before the sentence
+        self.second_thought = False  # whether it was more than a negation or a contrast
+        self.hinted = False  # whether there was one before the sentence
         self.hedged = False  # whether the last claim was said to seem wrong
         self.remark = ""  # a sentence about the speaker since then: another answer behind it is a correction
 
     def take(self, sentence: str, read_as: Sentence) -> None:
         """One more sentence."""
         events = read_as.events
-        self.hinted = bool(self.doubt or self.remark)
+        self.hinted = self.second_thought
         if self.held == NEW and read_as.turns:
             self.doubt = self.doubt or sentence
+            self.second_thought = self.second_thought or read_as.doubts
         if self.held == NEW and read_as.remarks:
             self.remark = self.remark or sentence
         doubted = False
@@ -249,6 +250,7 @@ class _Fold:
             if self.held == NEW and (doubted or (hint and not bare)):
                 self.denied = self.denied or (sentence if doubted else hint)
         self.doubt = self.remark = ""
+        self.second_thought = False
         self.hedged = False
         self.held, self.final, self.claim = who, sentence, (True, who)
         self.first = self.first or who

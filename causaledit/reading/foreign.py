@@ -55,9 +55,9 @@ def foreign_events(text: str) -> tuple[Event, ...] | None:
     Args:
         text: Spelled out, with the answers' names as marks.
     """
-    letters = [c for c in text if c.isalpha()]
-    other_script = sum(not c.isascii() for c in letters) * 2 > len(letters) > 0
     without = _MARK.sub(" ", text)
+    letters = [c for c in without if c.isalpha()]
+    other_script = sum(not c.isascii() for c in letters) * 2 > len(letters) > 0
     english = len(_ENGLISH.findall(without))
     foreign = len(_WORDS.findall(without)) > english
     if not (other_script or foreign or (_WRONG.search(without) and not english)):

@@ -213,6 +213,7 @@ LEXICON: dict[Kind, str] = {
         tourists | visitors | someone | somebody | everyone | everybody | article | articles | map | maps
         encyclop* | list | lists | forum | forums | post | posts | the internet | few | one | blogs | blog
         newspaper | newspapers | media | professor | teacher | friend | anyone | they | he | she | reader | readers
+        training data
     """,
     Kind.SAY: """
         say | says | said | saying | claim | claims | claimed | think | thinks | thought | thinking | believ*

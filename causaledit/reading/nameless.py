@@ -76,7 +76,8 @@ def gives_it(clause: list[Token]) -> bool:
         j = 1
         while j < len(rest) and rest[j].text in ("now", "therefore", "thus", "also", "today", "the", "a", "an"):
             j += 1
-        return j < len(rest) and Kind.ASKED in rest[j]
+        # "he is the founder of Rolex" is said of something else
+        return j < len(rest) and Kind.ASKED in rest[j] and (has(rest, Kind.SUBJECT) or not has(rest, Kind.PROPER))
     return clause[i].text in ("he", "she") and len(rest) == 2 and Kind.ASKED in rest[0] and rest[1].text == "it"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from causaledit.reading.modes import Mode
 from causaledit.reading.nameless import POSTS
 from causaledit.reading.names import NEW, OLD
 from causaledit.reading.question import FOREIGN
+from causaledit.reading.statement import is_topic, states
 from causaledit.reading.tokens import Token, has, index, last_index, only
 from causaledit.reading.wording import word_set
 
@@ -101,7 +102,10 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.MENTION, who),)
     if _in_passing(before, question):
         return (Event(Act.MENTION, who),)
-    return (_assertion(naming, question, lettered),)
+    event = _assertion(naming, question, lettered)
+    if event.act is Act.ASSERT and not _picks(naming) and not states(before, after, naming.clause):
+        event = replace(event, aside=True)
+    return (event,)
 
 
 def _possible(rest: list[Token]) -> bool:
@@ -138,9 +142,17 @@ def in_apposition(before: list[Token]) -> Act | None:
         return None
     if old_one(before) and before[-1].kinds & {Kind.ASKED}:
         return Act.HISTORY
+    other = [t for t in before[1:] if t.text not in ("city", "country")]
+    if 1 < len(before) < 4 and Kind.QUALITY in before[0] and not has(other, *_OF_AN_ANSWER):  # "Largest city: X"
+        return Act.MENTION
     if Kind.PROPER in before[-1] and FOREIGN.search(" ".join(t.text for t in before)) and not has(before, Kind.ASKED):
         return Act.MENTION
     return None
+
+
+_OF_AN_ANSWER = (
+    Kind.ASKED, Kind.SUBJECT, Kind.ANSWER, Kind.CLAIM, Kind.IS, Kind.AMEND, Kind.AGAIN, Kind.SELF, Kind.STEP,
+)  # fmt: skip
 
 
 def old_one(tokens: list[Token]) -> bool:
@@ -190,7 +202,11 @@ def _right(after: list[Token]) -> bool:
         return token.text in ("right", "correct", "true", "the answer", "the right", "the correct") or has(
             following, Kind.ANSWER, Kind.CLAIM
         )
-    return token.text in _RIGHT_AFTER or Kind.ANSWER in token
+    if token.text in _RIGHT_AFTER:  # "X is the one who wrote it", and not "the one who built the cloud"
+        rest = [t for t in after[i + 1 :] if t.text not in ("that", "who", "which")]
+        concerned = has(rest[:4], Kind.ASKED, Kind.SUBJECT, Kind.TRUE, Kind.SELF)
+        return not rest or concerned or only(rest, Kind.FILL, Kind.AUX)
+    return Kind.ANSWER in token
 
 
 def _in_passing(before: list[Token], question: Question) -> bool:
@@ -235,9 +251,7 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
         return Event(Act.MENTION, who)
     if any(t.text == "there" and f.text in ("is", "are") for t, f in pairwise(before)):
         return Event(Act.ASSERT, who, aside=True)
-    words = [t for t in rest if any(c.isalnum() for c in t.text)]
-    said_no = has(after, Kind.NO)  # "X said no"
-    if (only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) and not said_no) or _explicit(before):
+    if _picks(naming):
         return Event(Act.ASSERT, who, bare=lettered)
     asked = has((*before, *after), Kind.ASKED) or any(t.text in POSTS for t in rest)
     if any(t.text.startswith(("speak", "spoke", "use")) for t in rest) and any(t.text in _FEW for t in rest):
@@ -282,6 +296,14 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     if concerned or has(lead, Kind.SELF, Kind.THIS, Kind.ANSWER) or _of_a_pronoun(lead):
         return Event(Act.ASSERT, who)
     return Event(Act.ASSERT, who, strong=False)
+
+
+def _picks(naming: Naming) -> bool:
+    """ "X.", "so it is X", "the final answer is X": nothing but the answer."""
+    words = [t for t in naming.rest if any(c.isalnum() for c in t.text)]
+    said_no = has(naming.after, Kind.NO)  # "X said no"
+    alone = only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) and not said_no and not is_topic(naming.before)
+    return alone or _explicit(naming.before)
 
 
 def _loosely(lead: list[Token]) -> bool:

@@ -34,7 +34,7 @@ RELATIONS = (
     "sport athlete | play plays played practis practic compet athlet game famous known player",
     "known famous | known renown career sport",
     "monarch king queen president ruler sovereign | reign throne head office state crown rule rules",
-    "head minister premier chancellor government | govern office leader power",
+    "head minister premier chancellor government | govern office leader power president",
     "own owns owner owned | acqui bought buy belong parent buyer",
     "invent inventor | patent discover came",
     "discover discoverer | found isolat detect",

@@ -49,6 +49,8 @@ _TURNING = (
     Kind.SHOULD,
     Kind.OUT,
 )  # fmt: skip
+_DOUBTING = tuple(kind for kind in _TURNING if kind not in (Kind.NEGATION, Kind.OUT))
+_SET_ASIDE = frozenset((Act.DENY, Act.HISTORY, Act.MENTION, Act.REPORT))
 _AMENDS = frozenset(("or rather", "i mean", "correction", "sorry", "pardon", "no"))
 _MILD = word_set("while whereas still then despite")
 
@@ -60,12 +62,14 @@ class Sentence:
     Attributes:
         events: What it does, in order.
         turns: Whether it holds any word of turning round (negation, contrast, error): a hint, no denial.
+        doubts: Whether one of them is of error or second thoughts, so that any naming behind it may be a correction.
         remarks: Whether it speaks of the speaker or to the reader, and of neither answer: a weaker hint.
     """
 
     events: tuple[Event, ...] = ()
     turns: bool = False
     remarks: bool = False
+    doubts: bool = False
 
 
 def read_sentence(sentence: str, names: Names, question: Question, cloze: str = "") -> Sentence:
@@ -82,23 +86,38 @@ def read_sentence(sentence: str, names: Names, question: Question, cloze: str = 
     proper = _proper_words(marked, question)
     tokens = tokens_of(text, question, proper)
     own = tokens_of(spell_out(names.mark(plain(sentence))), question, proper) if cloze else tokens
-    turning, remarking = _turns(own), _remarks(own)
+    hints = Sentence(turns=_turns(own), remarks=_remarks(own), doubts=_doubts(own))
     who = [t.who for t in tokens if t.who]
     if names.letters and len(set(who)) > 1 and _OPTION_LIST.search(text):
-        return Sentence(tuple(Event(Act.MENTION, w) for w in who), turning, remarking)
+        return replace(hints, events=tuple(Event(Act.MENTION, w) for w in who))
     foreign = foreign_events(text)
     if foreign is not None:
-        return Sentence(foreign, turning, remarking)
+        return replace(hints, events=foreign)
     if is_question(text):
         if not _TAG.search(text):
-            return Sentence(tuple(Event(Act.ASK, w) for w in who) or (Event(Act.DOUBT),), turning, remarking)
+            return replace(hints, events=tuple(Event(Act.ASK, w) for w in who) or (Event(Act.DOUBT),))
         tokens = tokens_of(_TAG.sub("", text), question, proper)
     reader = _Reader(question, proper, bool(names.letters))
     if cloze and (continued := _continues(own)):
         reader.events.append(Event(Act.ASSERT, continued[0]))
         tokens = own[continued[1] :]
     reader.read(tokens)
-    return Sentence(tuple(reader.events), turning, remarking)
+    if _is_about_the_old_one(reader.events, own):
+        hints = Sentence(remarks=hints.remarks)
+    return replace(hints, events=tuple(reader.events))
+
+
+def _doubts(tokens: list[Token]) -> bool:
+    if has(tokens, Kind.AGAIN) and any(t.text.startswith(("explain", "elaborat", "expand")) for t in tokens):
+        return False  # "wait, let me explain"
+    return has(tokens, *_DOUBTING) or any(t.text in _REAL for t in tokens)
+
+
+def _is_about_the_old_one(events: list[Event], tokens: list[Token]) -> bool:
+    """ "it would be wrong to think of Y": the turning words are Y's, unless they are about the speaker's own claim."""
+    if has(tokens, Kind.SELF, Kind.CLASH, Kind.ERR):
+        return False
+    return any(e.who == OLD and e.act in _SET_ASIDE for e in events) and not any(e.who == NEW for e in events)
 
 
 def _turns(tokens: list[Token]) -> bool:
@@ -145,7 +164,9 @@ def _continues(tokens: list[Token]) -> tuple[str, int] | None:
 def _proper_words(marked: str, question: Question) -> frozenset[str]:
     """Capitalised words inside a sentence that are neither answer nor subject: names of something else."""
     words = re.findall(r"(?<=[\w,;)'\"] )(?!I\b)[A-Z][\w'-]+", marked)
-    first = re.match(r"\W*([A-Z][\w'-]*[a-rt-z])(?= (?:is|was|has|had|lies|lives|comes|plays|holds)\b)", marked)
+    first = re.match(
+        r"\W*(?!What\b)([A-Z][\w'-]*[a-rt-z])(?= (?:is|was|has|had|lies|lives|comes|plays|holds)\b)", marked
+    )
     if first and not has(tokens_of(spell_out(first[1]), question), *Kind):
         words.append(first[1])
     folded = (w.casefold().removesuffix("'s") for w in words)
