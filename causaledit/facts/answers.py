@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from typing import TYPE_CHECKING
 
-from causaledit.facts.text import normalise, occurrences, whole_words, without_accents
+from causaledit.facts.text import normalise, occurrences, without_accents
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,16 +25,6 @@ def is_code(alias: str) -> bool:
 def long_names(names: Iterable[str]) -> tuple[str, ...]:
     """The names that are no codes, in order."""
     return tuple(name for name in names if not is_code(name))
-
-
-@functools.lru_cache(maxsize=4096)
-def _compiled(names: frozenset[str]) -> re.Pattern[str]:
-    return re.compile(whole_words(names))
-
-
-def _pattern(names: Iterable[str]) -> re.Pattern[str] | None:
-    folded = frozenset(n for n in map(normalise, names) if n)
-    return _compiled(folded) if folded else None
 
 
 def name_spans(text: str, names: Iterable[str], rivals: Iterable[str] = ()) -> list[tuple[int, int]]:
