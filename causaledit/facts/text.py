@@ -184,22 +184,13 @@ def word_start(text: str) -> str:
     return _edges(text[0])[0] + re.escape(text)
 
 
-def whole_words(names: Iterable[str]) -> str:
-    """The source of a pattern that finds any of several names as a whole word, as each name's script has words.
-
-    For patterns with more in them than names; `occurrences` is quicker for names alone.
+def occurrences(text: str, name: str) -> list[tuple[int, int]]:
+    """Where a name stands in a text as a whole word, as the name's script has words.
 
     Args:
-        names: Each not empty, and spelt as in the texts that are searched (for example through `normalise`).
+        text: Spelt as the name is (for example through `normalise`).
+        name: Not empty.
     """
-    groups: dict[tuple[str, str], list[str]] = {}
-    for form in (form for name in sorted(names, key=lambda name: (-len(name), name)) for form in _forms(name)):
-        groups.setdefault((form.before, form.after), []).append(re.escape(form.name))
-    return "(?:" + "|".join(f"{before}(?:{'|'.join(n)}){after}" for (before, after), n in groups.items()) + ")"
-
-
-def occurrences(text: str, name: str) -> list[tuple[int, int]]:
-    """Where a name stands in a text as a whole word; see `whole_words`."""
     found = []
     for form in _forms(name):
         start = text.find(form.name)
