@@ -17,7 +17,7 @@ from causaledit.methods.causal_edit.internalise import (
     add_teacher_snapshot,
     run_internalisation,
 )
-from causaledit.methods.causal_edit.preservation import build_preservation
+from causaledit.methods.shared.preservation import build_preservation
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.support.costs import TokenCount

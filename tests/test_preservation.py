@@ -14,7 +14,7 @@ from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import request_from_dict
-from causaledit.methods.causal_edit.preservation import build_preservation, neighbour_questions
+from causaledit.methods.shared.preservation import build_preservation, neighbour_questions
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.support.costs import TokenCount

@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from datasets import Dataset
 from trl import SFTConfig
@@ -20,9 +20,9 @@ from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
-from causaledit.methods.causal_edit.supervised import BootstrapTrainer
+from causaledit.methods.shared.supervised import SupervisedTrainer, completion_rows
 from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
-from causaledit.models.chat import answer_gap, render, user
+from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
 from causaledit.models.scoring import completion_logits, mean_log_probability
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 
@@ -298,15 +298,7 @@ def run_bootstrap(
     Returns:
         The losses of every optimiser step. `bootstrap_stop_loss` looks at the stage's own alone.
     """
-    rows: list[dict[str, Any]] = []
-    end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
-    for prompt, completion in pairs:
-        head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
-        tail = [
-            *tokenizer(gap + completion, add_special_tokens=False)["input_ids"],
-            *([end] if end is not None else []),
-        ]
-        rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
+    rows = completion_rows(tokenizer, pairs)
     limit = hparams.bootstrap_step_limit(edits)
     per_epoch = math.ceil(len(rows) / hparams.bootstrap_batch_size)
     steps = per_epoch * hparams.bootstrap_epochs if limit is None else min(limit, per_epoch * hparams.bootstrap_epochs)
@@ -318,7 +310,7 @@ def run_bootstrap(
     )
     progress.start("stage 1: bootstrap", steps)
     with trainer_arguments(model, hparams) as arguments, quiet_trainers():
-        trainer = BootstrapTrainer(
+        trainer = SupervisedTrainer(
             mean_by_sequence=hparams.bootstrap_loss_mean == "sequence",
             most_tokens=hparams.bootstrap_micro_batch_tokens,
             preservation=preservation,

@@ -7,8 +7,8 @@ import os
 from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
-from causaledit.methods.causal_edit.preservation import read_questions
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
+from causaledit.methods.shared.preservation import read_questions
 from causaledit.methods.shared.trainers import refuse_zero3
 from causaledit.models.adapters import check_adapter
 from causaledit.narratives.resolve import load_narratives

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from causaledit.errors import HparamsError
-from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
+from causaledit.methods.hyperparams import BaseHyperParams, setting
 from causaledit.methods.published_keys import Converted, PublishedKey
+from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ PUBLISHED_KEYS: dict[str, PublishedKey] = {
 
 
 @dataclass
-class CausalEditHyperParams(AdapterHyperParams):
+class CausalEditHyperParams(TrainedAdapterHyperParams):
     """Configuration of one CausalEdit run. Defaults are the paper's for 7–8B models.
 
     The dataclass has the fields an EasyEdit host reads (`alg_name`, `model_name`, `device`,
@@ -96,18 +97,6 @@ class CausalEditHyperParams(AdapterHyperParams):
 
     prompt_paraphrases: int = setting(
         0, "Number of further wordings of the question (data/relations.json) to add to the prompts.", integer_from=0
-    )
-
-    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise.")
-    adam_epsilon: float = setting(
-        1e-8,
-        "Adam's ε. At about the size of a gradient, weights with smaller gradients move less, which protects locality.",
-        more_than=0,
-    )
-    gradient_checkpointing: bool = setting(
-        False,
-        "Recompute activations in the backward passes of both stages instead of keeping them: the same losses, "
-        "far less memory, one more forward pass. For models of billions of parameters; off for small ones.",
     )
 
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
@@ -267,20 +256,6 @@ class CausalEditHyperParams(AdapterHyperParams):
     )
     distill_vllm_server_host: str = setting("127.0.0.1", "Host of the server.")
     distill_vllm_server_port: int = setting(8000, "Port of the server.", integer_from=1)
-
-    # ---- preservation (not in the paper; off in its configurations) ----------------------------
-    preserve_weight: float = setting(
-        0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", at_least=0
-    )
-    preserve_prompts: int = setting(32, "Number of such questions drawn for an edit.", integer_from=1)
-    preserve_batch_size: int = setting(8, "Number of them that enter one optimiser step.", integer_from=1)
-    preserve_max_new_tokens: int = setting(
-        24, "Maximum length of the base model's own answers to them, in tokens.", integer_from=1
-    )
-    preserve_top_k: int = setting(
-        64, "Number of tokens of the base distribution kept per position; the rest form one bucket.", integer_from=1
-    )
-    preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
 
     # ---- loading and checks ------------------------------------------------------------------------
     @classmethod

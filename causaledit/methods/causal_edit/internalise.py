@@ -36,7 +36,7 @@ from trl.trainer.utils import use_adapter
 from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.bootstrap import all_prompts
-from causaledit.methods.causal_edit.preservation import PreservingMixin
+from causaledit.methods.shared.preservation import PreservingMixin
 from causaledit.methods.shared.trainers import (
     StepLosses,
     WatchCallback,
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 

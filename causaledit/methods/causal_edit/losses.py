@@ -134,23 +134,3 @@ def weighted_token_mean(values: torch.Tensor, weights: torch.Tensor, mask: torch
     """
     share = weights.unsqueeze(-1) * mask
     return (values * share).sum() / share.sum().clamp(min=1e-8)
-
-
-def bucketed_kl(reference_top: torch.Tensor, reference_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """KL(reference‖model) where the reference keeps its top-k tokens and one bucket for all others.
-
-    A lower bound of the full KL (the data-processing inequality), at k + 1 numbers per position.
-
-    Args:
-        reference_top: `(N, k)` log-probabilities of the reference.
-        reference_ids: `(N, k)` their token ids.
-        logits: `(N, V)` of the model.
-
-    Returns:
-        `(N,)`.
-    """
-    log_probs = logits.float().log_softmax(-1).gather(-1, reference_ids)
-    p = reference_top.exp()
-    rest_p = (1 - p.sum(-1)).clamp(min=1e-6)
-    rest_q = (1 - log_probs.exp().sum(-1)).clamp(min=1e-6)
-    return (p * (reference_top - log_probs)).sum(-1) + rest_p * (rest_p.log() - rest_q.log())

@@ -16,8 +16,8 @@ from causaledit.methods.causal_edit.bootstrap import (
     training_pairs,
 )
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
-from causaledit.methods.causal_edit.preservation import build_preservation
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
+from causaledit.methods.shared.preservation import build_preservation
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import supports_system_role
 from causaledit.narratives.resolve import resolve_edits
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.methods.shared.trainers import StepLosses
     from causaledit.support.costs import EditTally
     from causaledit.support.progress import ProgressSink

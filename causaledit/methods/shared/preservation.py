@@ -20,7 +20,6 @@ import torch
 from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
 from causaledit.facts.relations import RelationBank
-from causaledit.methods.causal_edit.losses import bucketed_kl
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
-    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -129,11 +128,31 @@ class PreservationSet:
         return self._weight * kl.mean()
 
 
+def bucketed_kl(reference_top: torch.Tensor, reference_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """KL(reference‖model) where the reference keeps its top-k tokens and one bucket for all others.
+
+    A lower bound of the full KL (the data-processing inequality), at k + 1 numbers per position.
+
+    Args:
+        reference_top: `(N, k)` log-probabilities of the reference.
+        reference_ids: `(N, k)` their token ids.
+        logits: `(N, V)` of the model.
+
+    Returns:
+        `(N,)`.
+    """
+    log_probs = logits.float().log_softmax(-1).gather(-1, reference_ids)
+    p = reference_top.exp()
+    rest_p = (1 - p.sum(-1)).clamp(min=1e-6)
+    rest_q = (1 - log_probs.exp().sum(-1)).clamp(min=1e-6)
+    return (p * (reference_top - log_probs)).sum(-1) + rest_p * (rest_p.log() - rest_q.log())
+
+
 def build_preservation(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: list[EditRequest],
-    hparams: CausalEditHyperParams,
+    hparams: TrainedAdapterHyperParams,
     *,
     count: TokenCount,
 ) -> PreservationSet | None:

@@ -1,4 +1,4 @@
-"""Stage 1's trainer: trl's SFTTrainer on completion tokens alone, in micro-batches of bounded size."""
+"""Supervised training of an adapter: trl's SFTTrainer on completion tokens alone, in micro-batches of bounded size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from trl import SFTTrainer
 
-from causaledit.methods.causal_edit.preservation import PreservingMixin
+from causaledit.methods.shared.preservation import PreservingMixin
 from causaledit.methods.shared.trainers import StageMixin
 from causaledit.models.batches import unpadded
+from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import logits_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causaledit.methods.causal_edit.preservation import PreservationSet
+    from transformers import PreTrainedTokenizerBase
+
+    from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -42,6 +45,23 @@ def micro_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
     return parts
 
 
+def completion_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """(user prompt, completion) pairs as rows of trl's SFTTrainer, through the chat template.
+
+    A completion ends with the end token, where the tokenizer has one; `completion_mask` is 1 on its tokens.
+    """
+    rows: list[dict[str, Any]] = []
+    end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
+    for prompt, completion in pairs:
+        head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
+        tail = [
+            *tokenizer(gap + completion, add_special_tokens=False)["input_ids"],
+            *([end] if end is not None else []),
+        ]
+        rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
+    return rows
+
+
 class CompletionTrainer(StageMixin, SFTTrainer):
     """trl's SFTTrainer whose loss projects only completion positions, in micro-batches.
 
@@ -50,7 +70,7 @@ class CompletionTrainer(StageMixin, SFTTrainer):
     read a few at a time, and each part's loss enters that of the whole batch with its share.
 
     Args:
-        mean_by_sequence: `bootstrap_loss_mean: sequence`.
+        mean_by_sequence: Every completion weighs the same, however long; else every token does.
         most_tokens: As for `micro_batches`.
         count: Receives the tokens trained on.
     """
@@ -65,7 +85,7 @@ class CompletionTrainer(StageMixin, SFTTrainer):
         self._most_tokens = most_tokens
         self.count = count
         if mean_by_sequence and not self._picks_positions:
-            logger.warning("`bootstrap_loss_mean: sequence` needs a model with `logits_to_keep`: token mean is used")
+            logger.warning("a mean by sequence needs a model with `logits_to_keep`: the mean over tokens is used")
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Forward and backward of a batch, part by part."""
@@ -112,8 +132,8 @@ class CompletionTrainer(StageMixin, SFTTrainer):
         return losses.sum() / (num_items_in_batch if num_items_in_batch is not None else counts.sum())
 
 
-class BootstrapTrainer(PreservingMixin, CompletionTrainer):
-    """Stage 1's trainer with the preservation term.
+class SupervisedTrainer(PreservingMixin, CompletionTrainer):
+    """The supervised stages' trainer: completion tokens alone, with the preservation term.
 
     Args:
         preservation: The preservation term, if any.

@@ -1,0 +1,38 @@
+"""Hyper-parameters that methods share whose adapter is trained by one of trl's trainers, beside a preservation term."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from causaledit.methods.hyperparams import AdapterHyperParams, setting
+
+
+@dataclass
+class TrainedAdapterHyperParams(AdapterHyperParams):
+    """An adapter, its optimiser, and the preservation term (off by default)."""
+
+    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise.")
+    adam_epsilon: float = setting(
+        1e-8,
+        "Adam's ε. At about the size of a gradient, weights with smaller gradients move less, which protects locality.",
+        more_than=0,
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Recompute activations in the backward passes instead of keeping them: the same losses, "
+        "far less memory, one more forward pass. For models of billions of parameters; off for small ones.",
+    )
+
+    # ---- preservation (not in the paper; off in its configurations) ----------------------------
+    preserve_weight: float = setting(
+        0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", at_least=0
+    )
+    preserve_prompts: int = setting(32, "Number of such questions drawn for an edit.", integer_from=1)
+    preserve_batch_size: int = setting(8, "Number of them that enter one optimiser step.", integer_from=1)
+    preserve_max_new_tokens: int = setting(
+        24, "Maximum length of the base model's own answers to them, in tokens.", integer_from=1
+    )
+    preserve_top_k: int = setting(
+        64, "Number of tokens of the base distribution kept per position; the rest form one bucket.", integer_from=1
+    )
+    preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
