@@ -68,10 +68,11 @@ def student_prompts(
         paraphrases: Further ways to ask, added with a direct cue.
 
     Returns:
-        14 prompts (10 without causes), more with CAKE data or paraphrases.
+        14 prompts (10 without causes), more with CAKE data or paraphrases; half where the request has its question in
+        place of a cloze.
     """
     prompts = []
-    for form in (request.question_form, request.cloze):
+    for form in dict.fromkeys((request.question_form, request.cloze)):
         for kind, cues in CUES.items():
             if kind == "explain" and not causal:
                 continue

@@ -36,3 +36,14 @@ class TrainedAdapterHyperParams(AdapterHyperParams):
         64, "Number of tokens of the base distribution kept per position; the rest form one bucket.", integer_from=1
     )
     preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
+    preserve_same_subject: float = setting(
+        0.06, "Share of these questions that ask other things about an edit's subject.", fraction=True
+    )
+    preserve_composed: float = setting(
+        0.0,
+        "Share of these questions that have two hops: the edit's relation about other subjects, and on from there.",
+        fraction=True,
+    )
+    preserve_hard: bool = setting(
+        False, "Half of each step's questions are those on which the student was last farthest from the base model."
+    )
