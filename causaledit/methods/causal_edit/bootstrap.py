@@ -257,12 +257,19 @@ class WantedAnswer:
 
 
 def wanted_answers(
-    request: EditRequest, traces: list[T.Trace], hparams: CausalEditHyperParams, compositions: Sequence[Composition]
+    request: EditRequest,
+    traces: list[T.Trace],
+    hparams: CausalEditHyperParams,
+    compositions: Sequence[Composition],
+    further: Sequence[P.StudentPrompt] = (),
 ) -> list[WantedAnswer]:
     """What the edited model should say to every prompt of an edit.
 
     Direct cues get the new fact, the others the new fact and a kept reason (`bootstrap_explanation`); those that ask
     what changed, and why, come `bootstrap_explain_repeats` times, each time with the next reason.
+
+    Args:
+        further: Prompts that ask for the reason, beside those of `all_prompts`.
     """
     usable = traces or [T.fallback_trace(request, causal=hparams.editing_mode == "causal")]
     reasons = itertools.cycle([_as_sentence(trace.reason) for trace in usable])

@@ -99,6 +99,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         0, "Number of further wordings of the question (data/relations.json) to add to the prompts.", integer_from=0
     )
 
+    prompt_reasons: int = setting(
+        0,
+        "Number of further wordings that ask for the reason of the change (at most 6); stage 2 alone has them.",
+        integer_from=0,
+    )
     compositions_onward: int = setting(
         0,
         "Number of prompts of two hops per edit that go on from its new object; the unedited model supplies the "
@@ -297,6 +302,10 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     distill_min_lead: float = setting(
         0.05, "Lead, in nats a token, below which a prompt is dropped with `distill_prompts: leads`.", at_least=0
     )
+    distill_weight: float = setting(
+        1.0, "Weight of stage 2's own loss; 0 leaves the preservation term alone, to measure it.", at_least=0
+    )
+    preserve_stages: list[int] = setting([1, 2], "Which stages the preservation term enters: [1], [2] or [1, 2].")
     distill_preserve_share: float = setting(
         0.0,
         "Share of stage 2's prompts that are preserved questions, with the unedited model as teacher of the student's "
@@ -340,6 +349,8 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
                 "`stages: [2]` leaves out the bootstrapping that `teacher: bootstrapped` and "
                 "`student_use_sft: true` need: set `teacher: base` and `student_use_sft: false`."
             )
+        if self.preserve_stages not in ([1], [2], [1, 2]):
+            raise HparamsError(f"`preserve_stages` must be [1], [2] or [1, 2], got {self.preserve_stages!r}.")
         if not self.preserve_weight and (self.distill_preserve_share or self.distill_trust_kl is not None):
             name = "distill_preserve_share" if self.distill_preserve_share else "distill_trust_kl"
             raise HparamsError(f"`{name}` needs preserved questions: set `preserve_weight` above 0, or leave it out.")

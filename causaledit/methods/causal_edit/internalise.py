@@ -208,17 +208,18 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         )
         loss = losses.weighted_token_mean(divergence, weights * ~preserved, mask)
         mode = "train" if model.training else "eval"
+        own = h.distill_weight * loss
         if preserved.any():
             term = h.distill_preserve_weight * losses.weighted_token_mean(divergence, preserved.float(), mask)
             self._metrics[mode][ON_POLICY_PRESERVATION].append(term.item())
-            loss = loss + term - term.detach()  # its gradient enters; what is logged, and stopped on, is the method's
+            own = own + term - term.detach()  # its gradient enters; what is logged, and stopped on, is the method's
         self._log_self_distillation_metric(mode, self.accelerator.gather(loss.detach()).mean().item())
         self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
         self.count.trained += int(mask.sum()) + int(inputs["prompt_mask"].sum())
         self._dispatch_self_distillation_callback(
             "on_rollouts_scored", inputs=inputs, logits=distillation_logits, loss=loss.detach()
         )
-        return loss
+        return own
 
 
 def add_teacher_snapshot(model: PeftModel) -> None:

@@ -18,6 +18,7 @@ from causaledit.methods.causal_edit.bootstrap import (
 )
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
+from causaledit.methods.causal_edit.prompts import reason_prompts
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
 from causaledit.methods.shared.preservation import build_preservation
@@ -209,7 +210,8 @@ def _stage_1(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], preservat
     with run.tally.timed("bootstrap"):
         losses = run_bootstrap(
             trained.peft_model, run.tokenizer, rows, trained.requests, run.hparams,
-            preservation=preservation, progress=run.progress, count=run.tally.tokens,
+            preservation=preservation if 1 in run.hparams.preserve_stages else None,
+            progress=run.progress, count=run.tally.tokens,
         )  # fmt: skip
     trained.add("bootstrap", losses, [*prompts, *_questions(preservation)])
 
@@ -237,7 +239,8 @@ def _stage_2(
         losses = run_internalisation(
             peft_model, run.tokenizer, study, len(trained.requests), hparams,
             teacher=trained.teacher.name, context_role=run.role,
-            preservation=preservation, progress=run.progress, count=run.tally.tokens,
+            preservation=preservation if 2 in hparams.preserve_stages else None,
+            progress=run.progress, count=run.tally.tokens,
             callbacks=[trust] if trust else [],
         )  # fmt: skip
     trained.taken_back = trust.taken_back if trust else None
@@ -253,7 +256,13 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
         wanted = [
             (lesson.request, answer)
             for lesson in lessons
-            for answer in wanted_answers(lesson.request, lesson.traces, hparams, lesson.compositions)
+            for answer in wanted_answers(
+                lesson.request,
+                lesson.traces,
+                hparams,
+                lesson.compositions,
+                reason_prompts(lesson.request, hparams.prompt_reasons) if causal else (),
+            )
         ]
         study, trained.leads = led_prompts(
             trained.peft_model, run.tokenizer, wanted,
@@ -267,6 +276,7 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
         for lesson in lessons
         for text, knowledge in (
             *((prompt.text, "") for prompt in all_prompts(lesson.request, hparams)),
+            *((prompt.text, "") for prompt in reason_prompts(lesson.request, hparams.prompt_reasons) if causal),
             *((composition.prompt, composition.knowledge) for composition in lesson.compositions),
         )
     ]

@@ -44,6 +44,12 @@ class TrainedAdapterHyperParams(AdapterHyperParams):
         "Share of these questions that have two hops: the edit's relation about other subjects, and on from there.",
         fraction=True,
     )
+    preserve_completed: float = setting(
+        0.0,
+        "Share of these questions that ask the edit's relation about other subjects and hold the base model to what it "
+        "says behind the edit's own wording for them, which is where an edit spreads.",
+        fraction=True,
+    )
     preserve_hard: bool = setting(
         False, "Half of each step's questions are those on which the student was last farthest from the base model."
     )

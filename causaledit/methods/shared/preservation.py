@@ -21,6 +21,7 @@ from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
 from causaledit.facts.compositions import composed_questions
 from causaledit.facts.relations import RelationBank
+from causaledit.facts.text import is_question
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
@@ -62,19 +63,7 @@ def neighbour_questions(
         composed: Share of questions of two hops, taken from those that ask for the edit's relation.
     """
     relation = bank.relation_of(request)
-    probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
-    involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
-    kinds = relation.neighbour_kinds if relation else bank.names
-    pool = [name for kind in kinds for name in bank.names[kind]]
-    names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
-    rng.shuffle(names)
-    question = request.question or ""
-    wordings = [
-        *([question.replace(request.subject, "{}")] if request.subject in question else []),
-        request.prompt,
-        *(relation.questions if relation else ()),
-    ]
-
+    names, wordings = _neighbours(request, bank, rng)
     same = round(max(0.0, SAME_RELATION_SHARE - composed) * n)
     questions = [
         wordings[(i + turn) % len(wordings)].replace("{}", name)
@@ -89,8 +78,40 @@ def neighbour_questions(
         questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
     general = [q for q in bank.general if not mentions(q, [request.subject])]
     questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
-    held_out = {normalise(q) for q in probes}
+    held_out = {normalise(pair.question) for pair in request.locality}
     return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
+
+
+def _begun_answers(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[tuple[str, str]]:
+    """(beginning of an answer, question) about other subjects: the answer begins in the edit's own wording for them."""
+    relation = bank.relation_of(request)
+    beginning = request.prompt
+    if is_question(request.prompt):
+        if relation is None:
+            return []
+        beginning = relation.statement
+    names, wordings = _neighbours(request, bank, rng)
+    return [
+        (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
+    ][:n]
+
+
+def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
+    """Other subjects of the same kind in random order, none of which a probe names, and ways to ask about them."""
+    relation = bank.relation_of(request)
+    probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
+    involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
+    kinds = relation.neighbour_kinds if relation else bank.names
+    pool = [name for kind in kinds for name in bank.names[kind]]
+    names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
+    rng.shuffle(names)
+    question = request.question or ""
+    wordings = [
+        *([question.replace(request.subject, "{}")] if request.subject in question else []),
+        request.prompt,
+        *(relation.questions if relation else ()),
+    ]
+    return names, wordings
 
 
 @dataclass(frozen=True)
@@ -116,7 +137,7 @@ class PreservationSet:
         self._rng = random.Random(seed)
         self._queue: list[_Reference] = []
         self._hard = hard
-        self._last: dict[str, float] = {}  # question → the student's last distance from the base model there
+        self._last: dict[tuple[int, ...], float] = {}  # prompt → the student's last distance from the base model there
 
     def hold_out(self, n: int) -> PreservationSet:
         """Take up to `n` questions, at most a quarter, out of this set: what the student is never held to."""
@@ -154,12 +175,12 @@ class PreservationSet:
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
         if self._hard:
             parts = kl.detach().split([len(r.answer) for r in batch])
-            self._last.update({r.question: float(part.mean()) for r, part in zip(batch, parts, strict=True)})
+            self._last.update({tuple(r.prompt): float(part.mean()) for r, part in zip(batch, parts, strict=True)})
         return self._weight * kl.mean()
 
     def _hardest(self, n: int) -> list[_Reference]:
-        seen = [r for r in self._references if r.question in self._last]
-        return sorted(seen, key=lambda r: -self._last[r.question])[:n]
+        seen = [r for r in self._references if tuple(r.prompt) in self._last]
+        return sorted(seen, key=lambda r: -self._last[tuple(r.prompt)])[:n]
 
 
 def bucketed_kl(reference_top: torch.Tensor, reference_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -198,11 +219,11 @@ def build_preservation(
     if not hparams.preserve_weight:
         return None
     rng = random.Random(hparams.seed)
+    bank = RelationBank.bundled()
     questions: list[str] = []
     if hparams.preserve_file:
         questions = read_questions(hparams.preserve_file)
     else:
-        bank = RelationBank.bundled()
         share = max(4, hparams.preserve_prompts // len(requests))
         for request in requests:
             questions += neighbour_questions(
@@ -212,7 +233,16 @@ def build_preservation(
     # a probe of one edit may be a neighbour of another one in the batch
     held_out = {normalise(pair.question) for request in requests for pair in request.locality}
     questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
-    prompts = [tokenizer(render(tokenizer, user(q)), add_special_tokens=False)["input_ids"] for q in questions]
+    begun = [("", q) for q in questions]
+    if hparams.preserve_completed and not hparams.preserve_file:
+        share = round(hparams.preserve_completed * hparams.preserve_prompts / len(requests))
+        completed = [pair for request in requests for pair in _begun_answers(request, share, bank=bank, rng=rng)]
+        begun = [*begun[: max(0, hparams.preserve_prompts - len(completed))], *completed]
+    questions = [question for _, question in begun]
+    prompts = [
+        tokenizer(render(tokenizer, user(question), prefill=beginning), add_special_tokens=False)["input_ids"]
+        for beginning, question in begun
+    ]
     answers = greedy_answers(
         model,
         tokenizer,
