@@ -21,7 +21,7 @@ from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
 from causaledit.methods.shared.stopping import FactStop
-from causaledit.methods.shared.supervised import SupervisedTrainer, completion_rows, raw_rows
+from causaledit.methods.shared.supervised import SupervisedTrainer, completion_rows
 from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
 from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
@@ -287,33 +287,31 @@ def wanted_answers(
     return [*answers, *(WantedAnswer(c.prompt, TWO_HOPS, c.completion, c.knowledge) for c in compositions)]
 
 
-def training_rows(
-    tokenizer: PreTrainedTokenizerBase,
+def training_pairs(
     request: EditRequest,
     traces: list[T.Trace],
     hparams: CausalEditHyperParams,
     compositions: Sequence[Composition] = (),
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Stage 1's rows of one edit, and the prompts they stand for.
+) -> list[tuple[str, str]]:
+    """(closed-book prompt, completion) pairs of one edit.
 
     The paper's are (stage-1 prompt → trace). With `bootstrap_all_prompts` every stage-2 prompt form joins (see
-    `wanted_answers`); `bootstrap_compositions` and `bootstrap_raw_prompts` add theirs.
+    `wanted_answers`), and `bootstrap_compositions` of the prompts of two hops.
     """
     causal = hparams.editing_mode == "causal"
     pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in traces]
     answers = wanted_answers(request, traces, hparams, compositions[: hparams.bootstrap_compositions])
-    pairs += [
+    return pairs + [
         (answer.prompt, answer.completion)
         for answer in answers
         if hparams.bootstrap_all_prompts or answer.kind == TWO_HOPS
     ]
-    raw = [
-        (text, request.target_new)
-        for _ in range(hparams.bootstrap_raw_prompts)
-        for text in (request.cloze, f"Question: {request.cloze} Answer:")
-    ]
-    rows = [*completion_rows(tokenizer, pairs), *raw_rows(tokenizer, raw)]
-    return rows, [*(prompt for prompt, _ in pairs), *(text for text, _ in raw)]
+
+
+def raw_pairs(request: EditRequest, hparams: CausalEditHyperParams) -> list[tuple[str, str]]:
+    """(text, continuation) pairs of one edit that go without the chat template (`bootstrap_raw_prompts`)."""
+    texts = (request.cloze, f"Question: {request.cloze} Answer:")
+    return [(text, request.target_new) for _ in range(hparams.bootstrap_raw_prompts) for text in texts]
 
 
 def all_prompts(request: EditRequest, hparams: CausalEditHyperParams) -> list[P.StudentPrompt]:
@@ -347,7 +345,7 @@ def run_bootstrap(
 
     Args:
         model: The model with a trainable adapter.
-        rows: From `training_rows`, of all edits of the batch.
+        rows: Of `training_pairs` and `raw_pairs`, of all edits of the batch.
         requests: The edits they stand for.
         preservation: The preservation term, if any.
         callbacks: Further callbacks of the trainer.

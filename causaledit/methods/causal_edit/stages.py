@@ -12,8 +12,9 @@ from causaledit.methods.causal_edit.bootstrap import (
     TraceReport,
     all_prompts,
     collect_traces,
+    raw_pairs,
     run_bootstrap,
-    training_rows,
+    training_pairs,
     wanted_answers,
 )
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
@@ -23,6 +24,7 @@ from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
 from causaledit.methods.shared.preservation import build_preservation
 from causaledit.methods.shared.stopping import TrustRegion
+from causaledit.methods.shared.supervised import completion_rows, raw_rows
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import supports_system_role
 from causaledit.narratives.resolve import resolve_edits
@@ -201,19 +203,20 @@ def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[list[Trace]], 
 
 
 def _stage_1(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], preservation: PreservationSet | None) -> None:
-    rows: list[dict[str, Any]] = []
-    prompts: list[str] = []
-    for lesson in lessons:
-        more, asked = training_rows(run.tokenizer, lesson.request, lesson.traces, run.hparams, lesson.compositions)
-        rows += more
-        prompts += asked
+    pairs = [
+        pair
+        for lesson in lessons
+        for pair in training_pairs(lesson.request, lesson.traces, run.hparams, lesson.compositions)
+    ]
+    raw = [pair for lesson in lessons for pair in raw_pairs(lesson.request, run.hparams)]
+    rows = [*completion_rows(run.tokenizer, pairs), *raw_rows(run.tokenizer, raw)]
     with run.tally.timed("bootstrap"):
         losses = run_bootstrap(
             trained.peft_model, run.tokenizer, rows, trained.requests, run.hparams,
             preservation=preservation if 1 in run.hparams.preserve_stages else None,
             progress=run.progress, count=run.tally.tokens,
         )  # fmt: skip
-    trained.add("bootstrap", losses, [*prompts, *_questions(preservation)])
+    trained.add("bootstrap", losses, [*(prompt for prompt, _ in (*pairs, *raw)), *_questions(preservation)])
 
 
 def _stage_2(
