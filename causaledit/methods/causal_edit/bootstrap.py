@@ -299,7 +299,8 @@ def training_pairs(
     `wanted_answers`), and `bootstrap_compositions` of the prompts of two hops.
     """
     causal = hparams.editing_mode == "causal"
-    pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in traces]
+    whole = traces[: hparams.bootstrap_trace_rows] if hparams.bootstrap_all_prompts else traces
+    pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in whole]
     answers = wanted_answers(request, traces, hparams, compositions[: hparams.bootstrap_compositions])
     return pairs + [
         (answer.prompt, answer.completion)

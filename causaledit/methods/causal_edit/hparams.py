@@ -174,6 +174,12 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         "each time with the next reason.",
         integer_from=1,
     )
+    bootstrap_trace_rows: int | None = setting(
+        None,
+        "How many of the kept traces stand among the rows in the stage-1 form, the longest of all; the reasons of the "
+        "others stand in the answers alone. None: all of them.",
+        integer_from=1,
+    )
     bootstrap_direct_repeats: int = setting(
         1, "How often each prompt that asks for the answer alone stands among those rows.", integer_from=1
     )
