@@ -39,6 +39,7 @@ from causaledit.metrics.wording import answer_length, worded_rate
 from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
+from causaledit.mquake.cases import with_held_out
 from causaledit.probes.asking import plain_rate
 from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, edit_probes, pooled, rates
 from causaledit.probes.trained import TrainedPrompts
@@ -50,7 +51,7 @@ from causaledit.support.statistics import Rate
 
 def run_case(model, tokenizer, case, hparams) -> dict:
     """Edit, probe, restore one case."""
-    requests = requests_from_data(case["requested_rewrite"])
+    requests = [with_held_out(request, case) for request in requests_from_data(case["requested_rewrite"])]
     probes = case_probes(case, requests)
     asked = functools.partial(ask, tokenizer=tokenizer, probes=probes, template_kwargs=hparams.chat_template_kwargs)
     pre = asked(model)

@@ -90,8 +90,9 @@ def leading_questions(request: EditRequest, bank: RelationBank, first: Relation,
 
 
 def held_out_questions(requests: Sequence[EditRequest]) -> set[str]:
-    """The normalised questions of edits that test them: paraphrases and locality."""
-    return {normalise(pair.question) for r in requests for pair in (*r.rephrase, *r.locality)}
+    """The normalised prompts that test edits: paraphrases, locality and what the requests hold out."""
+    texts = [text for r in requests for text in (*(p.question for p in (*r.rephrase, *r.locality)), *r.held_out)]
+    return {normalise(text) for text in texts}
 
 
 def _question(relation: Relation) -> str:

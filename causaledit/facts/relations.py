@@ -98,5 +98,10 @@ class RelationBank:
         relation = self.relation_of(request)
         templates = relation.questions if relation else (f"{request.prompt} which?",)
         asked = [template.replace("{}", request.subject) for template in templates]
-        known = {normalise(q) for q in (request.question_form, request.cloze, *(p.question for p in request.rephrase))}
+        known = {
+            normalise(text)
+            for text in (
+                request.question_form, request.cloze, *(pair.question for pair in request.rephrase), *request.held_out
+            )
+        }  # fmt: skip
         return [q for q in asked if normalise(q) not in known][:n]

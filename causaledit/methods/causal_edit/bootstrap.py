@@ -275,7 +275,7 @@ def wanted_answers(
     reasons = itertools.cycle([_as_sentence(trace.reason) for trace in usable])
     full = hparams.bootstrap_explanation == "full"
     answers: list[WantedAnswer] = []
-    for prompt in all_prompts(request, hparams):
+    for prompt in (*all_prompts(request, hparams), *further):
         if prompt.kind == "direct":
             answers += [
                 WantedAnswer(prompt.text, "direct", T.direct_answer(request))

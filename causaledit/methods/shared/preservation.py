@@ -19,7 +19,7 @@ import torch
 
 from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
-from causaledit.facts.compositions import composed_questions
+from causaledit.facts.compositions import composed_questions, held_out_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import is_question
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
-    from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
+    from causaledit.methods.shared.hparams import PreservationHyperParams
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def neighbour_questions(
         questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
     general = [q for q in bank.general if not mentions(q, [request.subject])]
     questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
-    held_out = {normalise(pair.question) for pair in request.locality}
+    held_out = held_out_questions([request])
     return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
 
 
@@ -207,7 +207,7 @@ def build_preservation(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: list[EditRequest],
-    hparams: TrainedAdapterHyperParams,
+    hparams: PreservationHyperParams,
     *,
     count: TokenCount,
 ) -> PreservationSet | None:
@@ -231,12 +231,13 @@ def build_preservation(
                 same_subject=hparams.preserve_same_subject, composed=hparams.preserve_composed,
             )  # fmt: skip
     # a probe of one edit may be a neighbour of another one in the batch
-    held_out = {normalise(pair.question) for request in requests for pair in request.locality}
+    held_out = held_out_questions(requests)
     questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
     begun = [("", q) for q in questions]
     if hparams.preserve_completed and not hparams.preserve_file:
         share = round(hparams.preserve_completed * hparams.preserve_prompts / len(requests))
         completed = [pair for request in requests for pair in _begun_answers(request, share, bank=bank, rng=rng)]
+        completed = [(text, question) for text, question in completed if normalise(question) not in held_out]
         begun = [*begun[: max(0, hparams.preserve_prompts - len(completed))], *completed]
     questions = [question for _, question in begun]
     prompts = [
