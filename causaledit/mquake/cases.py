@@ -204,7 +204,7 @@ def read_edits(data: Mapping[str, Any]) -> tuple[CaseEdit, ...]:
 
 
 def with_held_out(request: EditRequest, data: Mapping[str, Any]) -> EditRequest:
-    """A case's edit that holds out what the case is asked: its questions and hops, the edit's own two forms excepted."""
+    """A case's edit that holds out what the case asks: its questions and hops, but the edit's own two forms."""
     hops = (*read_hops(data, "new_single_hops"), *read_hops(data, "single_hops"))
     asked = (*_texts(data.get("questions")), *(text for hop in hops for text in (hop.question, hop.cloze)))
     own = {normalise(request.question_form), normalise(request.cloze)}
