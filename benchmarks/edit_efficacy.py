@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -53,7 +54,7 @@ def overridden(hparams: str, settings: list[str], changes: dict | None = None) -
     """A bundled or given file's hyper-parameters with `KEY=VALUE` settings and further changes."""
     data = CausalEditHyperParams.from_hparams(hparams).to_dict()
     pairs = dict(item.split("=", 1) for item in settings)
-    data.update({k: json.loads(v) if v[:1] in "[{tfn0123456789-" else v for k, v in pairs.items()})
+    data.update({name: yaml.safe_load(value) for name, value in pairs.items()})
     return CausalEditHyperParams.from_dict({**data, **(changes or {})})
 
 
