@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -39,6 +40,7 @@ from causaledit.metrics.wording import answer_length, worded_rate
 from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
+from causaledit.mquake.cases import with_held_out
 from causaledit.probes.asking import plain_rate
 from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, edit_probes, pooled, rates
 from causaledit.probes.trained import TrainedPrompts
@@ -48,22 +50,41 @@ from causaledit.support.progress import SilentProgress
 from causaledit.support.statistics import Rate
 
 
-def run_case(model, tokenizer, case, hparams) -> dict:
-    """Edit, probe, restore one case."""
-    requests = requests_from_data(case["requested_rewrite"])
+def overridden(hparams: str, settings: list[str], changes: dict | None = None) -> CausalEditHyperParams:
+    """A bundled or given file's hyper-parameters with `KEY=VALUE` settings and further changes."""
+    data = CausalEditHyperParams.from_hparams(hparams).to_dict()
+    pairs = dict(item.split("=", 1) for item in settings)
+    data.update({name: yaml.safe_load(value) for name, value in pairs.items()})
+    return CausalEditHyperParams.from_dict({**data, **(changes or {})})
+
+
+def selected(cases: list[dict], select: str | None, limit: int | None) -> list[dict]:
+    """The cases of a Python slice such as `0::3`, at most so many."""
+    if select:
+        cases = cases[slice(*(int(part) if part else None for part in select.split(":")))]
+    return cases[:limit]
+
+
+def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
+    """Edit, probe, restore one case.
+
+    Args:
+        between: Ask the probes between the stages too.
+    """
+    requests = [with_held_out(request, case) for request in requests_from_data(case["requested_rewrite"])]
     probes = case_probes(case, requests)
     asked = functools.partial(ask, tokenizer=tokenizer, probes=probes, template_kwargs=hparams.chat_template_kwargs)
     pre = asked(model)
     report = EditReport()
-    between: list = []
+    asked_between: list = []
     spent = 0.0
 
     def look(peft_model) -> None:
-        nonlocal between, spent
+        nonlocal asked_between, spent
         started = time.perf_counter()
         peft_model.eval()
         with merged_for_inference(peft_model):
-            between = asked(peft_model.get_base_model())
+            asked_between = asked(peft_model.get_base_model())
         spent = time.perf_counter() - started
 
     began = time.perf_counter()
@@ -75,12 +96,12 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         return_orig_weights=True,
         progress=SilentProgress(),
         report=report,
-        after_bootstrap=look if 2 in hparams.stages else None,
+        after_bootstrap=look if between and 2 in hparams.stages else None,
     )
     seconds = time.perf_counter() - began - spent
     trained = TrainedPrompts(report.trained_prompts)
     post = asked(edited, trained=trained)
-    between = [dataclasses.replace(a, trained=a.probe.prompt in trained) for a in between]
+    asked_between = [dataclasses.replace(a, trained=a.probe.prompt in trained) for a in asked_between]
     restore(model, originals)
     return {
         "case_id": case["case_id"],
@@ -93,9 +114,9 @@ def run_case(model, tokenizer, case, hparams) -> dict:
         "losses": report.losses,
         "rates": rates(pre, post),
         "rates_before": rates(pre, pre),
-        "rates_stage_1": rates(pre, between) if between else None,
+        "rates_stage_1": rates(pre, asked_between) if asked_between else None,
         "pre": [a.to_dict() for a in pre],
-        "stage_1": [a.to_dict() for a in between],
+        "stage_1": [a.to_dict() for a in asked_between],
         "post": [a.to_dict() for a in post],
     }
 
@@ -196,20 +217,13 @@ def main() -> None:
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
 
-    hparams = CausalEditHyperParams.from_hparams(args.hparams)
-    overrides = dict(item.split("=", 1) for item in args.set)
-    data = hparams.to_dict()
-    data.update({k: json.loads(v) if v[:1] in "[{tfn0123456789-" else v for k, v in overrides.items()})
-    if args.stages:
-        data["stages"] = [int(s) for s in args.stages.split(",")]
-    hparams = CausalEditHyperParams.from_dict(data)
+    stages = {"stages": [int(stage) for stage in args.stages.split(",")]} if args.stages else None
+    hparams = overridden(args.hparams, args.set, stages)
     model, tokenizer = load_model(
         args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
     )
     cases = load_json(args.data, "--data")
-    if args.select:
-        cases = cases[slice(*(int(p) if p else None for p in args.select.split(":")))]
-    cases = cases[: args.limit]
+    cases = selected(cases, args.select, args.limit)
 
     out = Path(args.json)
     done: list[dict] = []

@@ -10,14 +10,17 @@ from conftest import EGYPT, make_tokenizer
 from transformers import TrainerCallback
 
 from causaledit.facts.requests import request_from_dict
-from causaledit.methods.causal_edit.bootstrap import run_bootstrap
+from causaledit.methods.causal_edit.bootstrap import all_prompts, run_bootstrap
 from causaledit.methods.causal_edit.internalise import (
     STUDENT_ADAPTER,
     TEACHER_ADAPTER,
     add_teacher_snapshot,
     run_internalisation,
 )
+from causaledit.methods.causal_edit.leads import StudyPrompt
+from causaledit.methods.causal_edit.prompts import privileged_context
 from causaledit.methods.shared.preservation import build_preservation
+from causaledit.methods.shared.supervised import completion_rows
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.support.costs import TokenCount
@@ -96,12 +99,24 @@ def with_adapter(model, hparams, *, trained=True):
     return peft_model
 
 
-def internalise(hparams, peft_model, requests=(REQUEST,), *, callback=None, role="system", preservation=None):
+def studied(requests, hparams):
+    """Stage 2's prompts as the paper has them: all of them, with one teacher."""
+    return [
+        StudyPrompt(prompt.text, privileged_context(request, causal=hparams.editing_mode == "causal"), hparams.teacher)
+        for request in requests
+        for prompt in all_prompts(request, hparams)
+    ]
+
+
+def internalise(
+    hparams, peft_model, requests=(REQUEST,), *, callback=None, role="system", preservation=None, study=None
+):
     """Run stage 2 as the method does, with a callback that listens."""
     return run_internalisation(
         peft_model,
         prepare_tokenizer(make_tokenizer()),
-        list(requests),
+        study if study is not None else studied(requests, hparams),
+        len(requests),
         hparams,
         teacher=hparams.teacher,
         context_role=role,
@@ -129,8 +144,8 @@ def bootstrap(hparams, peft_model, *, pairs=PAIRS, callback=None, preservation=N
     return run_bootstrap(
         peft_model,
         prepare_tokenizer(make_tokenizer()),
-        pairs,
-        1,
+        completion_rows(prepare_tokenizer(make_tokenizer()), pairs),
+        [REQUEST],
         hparams,
         preservation=preservation,
         progress=SilentProgress(),

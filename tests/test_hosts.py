@@ -22,10 +22,10 @@ from conftest import (
     weights_of,
 )
 
-from causaledit.errors import HostError, ModelError, RequestError, did_you_mean
+from causaledit.errors import HostError, HparamsError, ModelError, RequestError, did_you_mean
 from causaledit.hosts import find_base_editor
 from causaledit.hosts.embedded import EmbeddedEditor
-from causaledit.hosts.lookup import get_method
+from causaledit.hosts.lookup import choose_method, get_method
 from causaledit.hosts.token_accuracy import predicted_tokens, token_accuracy
 from causaledit.methods.registry import METHODS
 from causaledit.models.loading import load_model
@@ -171,6 +171,34 @@ def test_an_unknown_method_offers_the_nearest_name():
     for name in (None, 3, ["CausalEdit"]):
         with pytest.raises(HostError, match="alg_name"):
             get_method(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "model_type", "field", "value"),
+    [
+        ("CausalEdit@stage1", "smollm2-135m-instruct", "stages", [1]),
+        ("CausalEdit@noncausal", "smollm2-135m-instruct", "editing_mode", "noncausal"),
+        ("CausalEdit@reversekl", "llama3.1-8b-instruct", "distill_forward_kl", False),
+        ("embedded:LoRA@preserve", "smollm2-135m-instruct", "preserve_weight", 6.0),
+    ],
+)
+def test_a_variant_is_another_file_of_the_method(name, model_type, field, value):
+    method, hparams = choose_method(name, model_type=model_type)
+    assert method.name == name.removeprefix("embedded:").partition("@")[0]
+    assert getattr(hparams, field) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("CausalEdit@nothing", HparamsError, "smollm2-135m-instruct_nothing"),
+        ("CausalEdit@", HostError, "METHOD@VARIANT"),
+        ("@stage1", HostError, "METHOD@VARIANT"),
+    ],
+)
+def test_a_variant_that_is_none_is_one_clear_error(name, error, words):
+    with pytest.raises(error, match=words):
+        choose_method(name, model_type="smollm2-135m-instruct")
 
 
 @pytest.mark.parametrize(

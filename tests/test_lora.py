@@ -105,3 +105,21 @@ def test_unusable_layers_are_refused_before_anything_is_put_on():
     with pytest.raises(HparamsError, match=r"layer numbers.*\[-1\]"):
         LoRAHyperParams(layers=[-1])
     assert [type(module) for module in model.modules()] == [type(module) for module in make_llama().modules()]
+
+
+def test_the_preservation_term_holds_what_is_not_edited():
+    kept = {"preserve_weight": 5.0, "preserve_prompts": 12, "preserve_max_new_tokens": 4, "lora_type": "lora"}
+    report = MethodReport()
+    model = make_llama()
+    before = weights_of(model)
+    with_term, originals = adapt(model, EGYPT, report=report, prompt_forms=["cloze", "question", "paraphrases"], **kept)
+    changed = weights_of(with_term)
+    restore(with_term, originals)
+    assert same_weights(weights_of(with_term), before)
+    without, _ = adapt(make_llama(), EGYPT, prompt_forms=["cloze", "question", "paraphrases"], lora_type="lora")
+    assert not same_weights(changed, weights_of(without))
+    assert report.tally.seconds["preserve"] > 0
+    asked = report.trained_prompts
+    assert "What is the capital of Egypt?" in asked
+    assert any("Egypt" in text and "capital" in text for text in asked[2:])  # a paraphrase
+    assert any("Egypt" not in text for text in asked)  # a neighbour

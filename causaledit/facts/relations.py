@@ -29,6 +29,10 @@ class Relation:
         kind: Kind of its subjects (person, country, …).
         questions: Ways to ask for it; `{}` is the subject.
         neighbour_kinds: Kinds of the names that its questions can also be asked about.
+        object_kind: Kind of its objects.
+        object_phrases: Noun phrases for the object ("the capital of {}"); `{}` is the subject.
+        statement: A sentence's beginning that the object completes; `{}` is the subject.
+        members: What has a given object ("cities in {}"); `{}` is the object.
     """
 
     name: str
@@ -36,6 +40,15 @@ class Relation:
     kind: str
     questions: tuple[str, ...]
     neighbour_kinds: tuple[str, ...]
+    object_kind: str = ""
+    object_phrases: tuple[str, ...] = ()
+    statement: str = ""
+    members: str = ""
+
+    @property
+    def subject_kinds(self) -> tuple[str, ...]:
+        """Kinds of what it can be asked about."""
+        return tuple(dict.fromkeys((self.kind, *self.neighbour_kinds)))
 
 
 @dataclass(frozen=True)
@@ -58,6 +71,10 @@ class RelationBank:
                 r["kind"],
                 tuple(r["questions"]),
                 tuple(r.get("neighbour_kinds", [r["kind"]])),
+                r["object_kind"],
+                tuple(r["object_phrases"]),
+                r["statement"],
+                r["members"],
             )
             for r in data["relations"]
         )
@@ -81,5 +98,10 @@ class RelationBank:
         relation = self.relation_of(request)
         templates = relation.questions if relation else (f"{request.prompt} which?",)
         asked = [template.replace("{}", request.subject) for template in templates]
-        known = {normalise(q) for q in (request.question_form, request.cloze, *(p.question for p in request.rephrase))}
+        known = {
+            normalise(text)
+            for text in (
+                request.question_form, request.cloze, *(pair.question for pair in request.rephrase), *request.held_out
+            )
+        }  # fmt: skip
         return [q for q in asked if normalise(q) not in known][:n]

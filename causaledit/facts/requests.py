@@ -55,6 +55,7 @@ class EditRequest:
         locality: Questions the edit must not change, with their answers.
         target_aliases: Further names of the new answer.
         ground_truth_aliases: Further names of the old answer.
+        held_out: Prompts that will test the edit: no method trains on them, whatever it makes up by itself.
     """
 
     subject: str
@@ -68,6 +69,7 @@ class EditRequest:
     locality: tuple[QuestionAnswer, ...] = ()
     target_aliases: tuple[str, ...] = ()
     ground_truth_aliases: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in _TEXTS:
@@ -159,7 +161,16 @@ def request_from_dict(data: Mapping[str, Any] | EditRequest, *, needs_subject: b
         locality=kept,
         target_aliases=new[1:],
         ground_truth_aliases=old[1:],
+        held_out=_held_out(data.get("held_out")),
     )
+
+
+def _held_out(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(text, str) for text in value):
+        raise RequestError(f"`held_out` must be a list of prompts, got {value!r}.")
+    return tuple(value)
 
 
 def _no_subject(subject: Any, prompt: Any) -> str:

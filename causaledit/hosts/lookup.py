@@ -40,6 +40,18 @@ def split_host(name: str, host: str = "auto") -> tuple[str, str]:
     return prefix, rest
 
 
+def split_variant(name: str) -> tuple[str, str | None]:
+    """The method's name and the variant in `METHOD@VARIANT`; None where no variant is named.
+
+    Raises:
+        HostError: Nothing stands on one side of the `@`.
+    """
+    plain, at, variant = name.partition("@")
+    if at and not (plain and variant):
+        raise HostError(f"{name!r}: a variant is written METHOD@VARIANT, for the file MODEL_VARIANT.yaml.")
+    return plain, variant or None
+
+
 def get_method(name: str, *, host: str = "auto") -> Method:
     """Look a method up.
 
@@ -81,7 +93,8 @@ def choose_method(name: str, *, model_type: str, path: str | None = None, host: 
     bundled ones in EasyEdit's format (`hparams/easyedit/NAME/`), and in EasyEdit's checkout.
 
     Args:
-        name: The method's, with or without a host before it (`easyedit:ROME`).
+        name: The method's, with or without a host before it (`easyedit:ROME`), and with or without a variant behind it
+            (`CausalEdit@noncausal`: the file `MODEL_TYPE_noncausal.yaml`).
         model_type: Name of the file.
         path: A file to take instead.
         host: `auto`, `embedded` or `easyedit`; what stands in the name goes first.
@@ -91,6 +104,9 @@ def choose_method(name: str, *, model_type: str, path: str | None = None, host: 
         HparamsError: There is no such file, or it is unusable.
     """
     host, plain = split_host(name, host)
+    plain, variant = split_variant(plain)
+    if variant is not None:
+        model_type = f"{model_type}_{variant}"
     if host == "easyedit":
         return _easyedits(plain, model_type, path)
     if plain not in METHODS:

@@ -10,6 +10,7 @@ Source: Zhong et al., MQuAKE (arXiv 2305.14795).
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -81,6 +82,7 @@ class CaseEdit:
             "ground_truth": request.ground_truth,
             "narrative": request.narrative,
             "relation_id": self.relation,
+            "held_out": list(request.held_out),
         }
 
 
@@ -183,7 +185,7 @@ def read_edits(data: Mapping[str, Any]) -> tuple[CaseEdit, ...]:
     edits = []
     for number, rewrite in enumerate(rewrites_in([data]), start=1):
         try:
-            request = request_from_dict(rewrite)
+            request = with_held_out(request_from_dict(rewrite), data)
         except RequestError as error:
             raise DatasetError(f"edit {number}: {error}") from None
         if not request.ground_truth:
@@ -199,6 +201,15 @@ def read_edits(data: Mapping[str, Any]) -> tuple[CaseEdit, ...]:
             )
         )
     return tuple(edits)
+
+
+def with_held_out(request: EditRequest, data: Mapping[str, Any]) -> EditRequest:
+    """A case's edit that holds out what the case asks: its questions and hops, but the edit's own two forms."""
+    hops = (*read_hops(data, "new_single_hops"), *read_hops(data, "single_hops"))
+    asked = (*_texts(data.get("questions")), *(text for hop in hops for text in (hop.question, hop.cloze)))
+    own = {normalise(request.question_form), normalise(request.cloze)}
+    kept = tuple(dict.fromkeys(text for text in asked if text and normalise(text) not in own))
+    return dataclasses.replace(request, held_out=(*request.held_out, *kept))
 
 
 def read_hops(data: Mapping[str, Any], key: str) -> tuple[Hop, ...]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from causaledit.methods.call import Call
     from causaledit.methods.causal_edit.bootstrap import TraceReport
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.causal_edit.leads import Leads
     from causaledit.methods.causal_edit.stages import TrainedEdit
     from causaledit.models.edited import Edited
 
@@ -33,12 +34,16 @@ class EditReport(MethodReport):
         teacher: The resolved teacher (`base`, `bootstrapped`, or `none` without stage 2).
         teacher_accuracy: Share of right answers of the open-book base model, where `auto` measured it.
         traces: Per edit, what sampling gave.
+        leads: On how many prompts of stage 2 a teacher leads, with `distill_prompts: leads`.
+        taken_back: How many steps of stage 2 the trust region took back; None without one.
     """
 
     narrative_source: list[str] = field(default_factory=list)
     teacher: str = "none"
     teacher_accuracy: float | None = None
     traces: list[TraceReport] = field(default_factory=list)
+    leads: Leads | None = None
+    taken_back: int | None = None
 
     def record(self, trained: TrainedEdit) -> None:
         """Record how an adapter came about."""
@@ -46,6 +51,7 @@ class EditReport(MethodReport):
         self.narrative_source = trained.narrative_source
         self.teacher, self.teacher_accuracy = trained.teacher
         self.traces = trained.traces
+        self.leads, self.taken_back = trained.leads, trained.taken_back
         self.losses.update(trained.losses)
         self.trained_prompts = trained.trained_prompts
 
@@ -57,6 +63,8 @@ class EditReport(MethodReport):
             "teacher": self.teacher,
             "teacher_accuracy": self.teacher_accuracy,
             "traces": [vars(trace) for trace in self.traces],
+            "leads": self.leads and vars(self.leads),
+            "steps_taken_back": self.taken_back,
         }
 
 

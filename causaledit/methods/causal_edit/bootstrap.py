@@ -11,7 +11,7 @@ import itertools
 import logging
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from trl import SFTConfig
@@ -20,6 +20,7 @@ from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
+from causaledit.methods.shared.stopping import FactStop
 from causaledit.methods.shared.supervised import SupervisedTrainer, completion_rows
 from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
 from causaledit.models.chat import render, user
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.shared.compositions import Composition
     from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
+
+TWO_HOPS = "two hops"
 
 
 @dataclass
@@ -235,28 +239,80 @@ def score_traces(
     return [with_reason - without for with_reason, without in zip(found[::2], found[1::2], strict=True)]
 
 
+@dataclass(frozen=True)
+class WantedAnswer:
+    """A closed-book prompt of an edit, and what the edited model should say to it.
+
+    Attributes:
+        prompt: The user message.
+        kind: Its cue's kind, or `two hops`.
+        completion: The answer.
+        knowledge: For two hops, the hop that is no edit, as a sentence.
+    """
+
+    prompt: str
+    kind: str
+    completion: str
+    knowledge: str = ""
+
+
+def wanted_answers(
+    request: EditRequest,
+    traces: list[T.Trace],
+    hparams: CausalEditHyperParams,
+    compositions: Sequence[Composition],
+    further: Sequence[P.StudentPrompt] = (),
+) -> list[WantedAnswer]:
+    """What the edited model should say to every prompt of an edit.
+
+    Direct cues get the new fact, the others the new fact and a kept reason (`bootstrap_explanation`); those that ask
+    what changed, and why, come `bootstrap_explain_repeats` times, each time with the next reason.
+
+    Args:
+        further: Prompts that ask for the reason, beside those of `all_prompts`.
+    """
+    usable = traces or [T.fallback_trace(request, causal=hparams.editing_mode == "causal")]
+    reasons = itertools.cycle([_as_sentence(trace.reason) for trace in usable])
+    full = hparams.bootstrap_explanation == "full"
+    answers: list[WantedAnswer] = []
+    for prompt in (*all_prompts(request, hparams), *further):
+        if prompt.kind == "direct":
+            answers += [
+                WantedAnswer(prompt.text, "direct", T.direct_answer(request))
+            ] * hparams.bootstrap_direct_repeats
+        elif prompt.kind not in ("trace", "learn"):  # a learning question has an answer of its own
+            for _ in range(hparams.bootstrap_explain_repeats if prompt.kind == "explain" else 1):
+                answer = T.reasoned_answer(request, next(reasons), full=full)
+                answers.append(WantedAnswer(prompt.text, prompt.kind, answer))
+    return [*answers, *(WantedAnswer(c.prompt, TWO_HOPS, c.completion, c.knowledge) for c in compositions)]
+
+
 def training_pairs(
-    request: EditRequest, traces: list[T.Trace], hparams: CausalEditHyperParams
+    request: EditRequest,
+    traces: list[T.Trace],
+    hparams: CausalEditHyperParams,
+    compositions: Sequence[Composition] = (),
 ) -> list[tuple[str, str]]:
     """(closed-book prompt, completion) pairs of one edit.
 
-    The paper's pairs are (stage-1 prompt → trace). With `bootstrap_all_prompts` every stage-2 prompt form
-    joins: direct cues with the new fact, the others with the new fact and a kept reason (`bootstrap_explanation`);
-    those that ask what changed, and why, count `bootstrap_explain_repeats` times.
+    The paper's are (stage-1 prompt → trace). With `bootstrap_all_prompts` every stage-2 prompt form joins (see
+    `wanted_answers`), and `bootstrap_compositions` of the prompts of two hops.
     """
     causal = hparams.editing_mode == "causal"
-    pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in traces]
-    if not hparams.bootstrap_all_prompts:
-        return pairs
-    reasons = itertools.cycle([_as_sentence(trace.reason) for trace in traces])
-    full = hparams.bootstrap_explanation == "full"
-    for prompt in all_prompts(request, hparams):
-        if prompt.kind == "direct":
-            pairs.append((prompt.text, T.direct_answer(request)))
-        elif prompt.kind not in ("trace", "learn"):  # a learning question has an answer of its own
-            for _ in range(hparams.bootstrap_explain_repeats if prompt.kind == "explain" else 1):
-                pairs.append((prompt.text, T.reasoned_answer(request, next(reasons), full=full)))
-    return pairs
+    whole = traces[: hparams.bootstrap_trace_rows] if hparams.bootstrap_all_prompts else traces
+    pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in whole]
+    answers = wanted_answers(request, traces, hparams, compositions[: hparams.bootstrap_compositions])
+    return pairs + [
+        (answer.prompt, answer.completion)
+        for answer in answers
+        if hparams.bootstrap_all_prompts or answer.kind == TWO_HOPS
+    ]
+
+
+def raw_pairs(request: EditRequest, hparams: CausalEditHyperParams) -> list[tuple[str, str]]:
+    """(text, continuation) pairs of one edit that go without the chat template (`bootstrap_raw_prompts`)."""
+    texts = (request.cloze, f"Question: {request.cloze} Answer:")
+    return [(text, request.target_new) for _ in range(hparams.bootstrap_raw_prompts) for text in texts]
 
 
 def all_prompts(request: EditRequest, hparams: CausalEditHyperParams) -> list[P.StudentPrompt]:
@@ -277,8 +333,8 @@ def _as_sentence(text: str) -> str:
 def run_bootstrap(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    pairs: list[tuple[str, str]],
-    edits: int,
+    rows: list[dict[str, Any]],
+    requests: Sequence[EditRequest],
     hparams: CausalEditHyperParams,
     *,
     preservation: PreservationSet | None,
@@ -290,16 +346,15 @@ def run_bootstrap(
 
     Args:
         model: The model with a trainable adapter.
-        pairs: From `training_pairs`, of all edits of the batch.
-        edits: How many edits they stand for.
+        rows: Of `training_pairs` and `raw_pairs`, of all edits of the batch.
+        requests: The edits they stand for.
         preservation: The preservation term, if any.
         callbacks: Further callbacks of the trainer.
 
     Returns:
         The losses of every optimiser step. `bootstrap_stop_loss` looks at the stage's own alone.
     """
-    rows = completion_rows(tokenizer, pairs)
-    limit = hparams.bootstrap_step_limit(edits)
+    limit = hparams.bootstrap_step_limit(len(requests))
     per_epoch = math.ceil(len(rows) / hparams.bootstrap_batch_size)
     steps = per_epoch * hparams.bootstrap_epochs if limit is None else min(limit, per_epoch * hparams.bootstrap_epochs)
     watch = WatchCallback(
@@ -308,6 +363,15 @@ def run_bootstrap(
         stop_loss=hparams.bootstrap_stop_loss,
         patience=hparams.bootstrap_stop_patience,
     )
+    stops = []
+    if hparams.bootstrap_stop_log_probability is not None:
+        direct = [
+            (prompt.text, T.direct_answer(request))
+            for request in requests
+            for prompt in all_prompts(request, hparams)
+            if prompt.kind == "direct"
+        ]
+        stops = [FactStop(model, completion_rows(tokenizer, direct), hparams.bootstrap_stop_log_probability)]
     progress.start("stage 1: bootstrap", steps)
     with trainer_arguments(model, hparams) as arguments, quiet_trainers():
         trainer = SupervisedTrainer(
@@ -329,6 +393,6 @@ def run_bootstrap(
             ),
             train_dataset=Dataset.from_list(rows),
             processing_class=tokenizer,
-            callbacks=[watch, *callbacks],
+            callbacks=[watch, *stops, *callbacks],
         )
         return train(trainer, watch)

@@ -99,6 +99,24 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         0, "Number of further wordings of the question (data/relations.json) to add to the prompts.", integer_from=0
     )
 
+    prompt_reasons: int = setting(
+        0,
+        "Number of further wordings that ask for the reason of the change (at most 6); stage 2 alone has them.",
+        integer_from=0,
+    )
+    compositions_onward: int = setting(
+        0,
+        "Number of prompts of two hops per edit that go on from its new object; the unedited model supplies the "
+        "second hop. They join stage 2's prompts.",
+        integer_from=0,
+    )
+    compositions_leading: int = setting(
+        0,
+        "Number of prompts of two hops per edit that lead to its subject; the unedited model supplies the first hop. "
+        "They join stage 2's prompts.",
+        integer_from=0,
+    )
+
     # ---- stage 1: causal bootstrapping ---------------------------------------------------------
     bootstrap_traces: int = setting(25, "Number of traces kept per edit.", integer_from=1)
     bootstrap_candidates_per_trace: int = setting(
@@ -155,6 +173,29 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         "How often each prompt that asks what changed, and why, stands among the rows of `bootstrap_all_prompts`, "
         "each time with the next reason.",
         integer_from=1,
+    )
+    bootstrap_trace_rows: int | None = setting(
+        None,
+        "How many of the kept traces stand among the rows in the stage-1 form, the longest of all; the reasons of the "
+        "others stand in the answers alone. None: all of them.",
+        integer_from=1,
+    )
+    bootstrap_direct_repeats: int = setting(
+        1, "How often each prompt that asks for the answer alone stands among those rows.", integer_from=1
+    )
+    bootstrap_compositions: int = setting(
+        0, "How many prompts of two hops stand among the rows of stage 1, per edit.", integer_from=0
+    )
+    bootstrap_raw_prompts: int = setting(
+        0,
+        "How often the request's `prompt` stands among the rows of stage 1 as raw text, without the chat template, as "
+        "it is and as `Question: … Answer:`, with the new answer behind it: what EasyEdit's own metric asks.",
+        integer_from=0,
+    )
+    bootstrap_stop_log_probability: float | None = setting(
+        None,
+        "Stage 1 stops once the new fact's mean log-probability per token, over the prompts that ask for the answer "
+        "alone, is at least this; looked at every four steps. None: it is not looked at.",
     )
     bootstrap_learning_rate: float = setting(3e-5, "Peak learning rate of stage 1.", more_than=0)
     bootstrap_warmup_ratio: float = setting(
@@ -257,6 +298,36 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     distill_vllm_server_host: str = setting("127.0.0.1", "Host of the server.")
     distill_vllm_server_port: int = setting(8000, "Port of the server.", integer_from=1)
 
+    # ---- stage 2, not in the paper: prompts with a lead, on-policy preservation, a trust region ----
+    distill_prompts: str = setting(
+        "all",
+        "Stage 2's prompts: `all`, or those where the teacher `leads`, that is gives the answer that is wanted more "
+        "probability than the student does; each then has the teacher with the larger lead.",
+        choices=("all", "leads"),
+    )
+    distill_min_lead: float = setting(
+        0.05, "Lead, in nats a token, below which a prompt is dropped with `distill_prompts: leads`.", at_least=0
+    )
+    distill_weight: float = setting(
+        1.0, "Weight of stage 2's own loss; 0 leaves the preservation term alone, to measure it.", at_least=0
+    )
+    preserve_stages: list[int] = setting([1, 2], "Which stages the preservation term enters: [1], [2] or [1, 2].")
+    distill_preserve_share: float = setting(
+        0.0,
+        "Share of stage 2's prompts that are preserved questions, with the unedited model as teacher of the student's "
+        "own samples; needs `preserve_weight`.",
+        fraction=True,
+    )
+    distill_preserve_weight: float = setting(
+        1.0, "Weight of the KL(unedited‖student) on those samples, beside the method's own loss.", at_least=0
+    )
+    distill_trust_kl: float | None = setting(
+        None,
+        "Trust region: a step of stage 2 after which the mean KL(unedited‖student) on preserved questions that no "
+        "stage trains on has risen by more than this is taken back. None: no step is.",
+        more_than=0,
+    )
+
     # ---- loading and checks ------------------------------------------------------------------------
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -284,6 +355,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
                 "`stages: [2]` leaves out the bootstrapping that `teacher: bootstrapped` and "
                 "`student_use_sft: true` need: set `teacher: base` and `student_use_sft: false`."
             )
+        if self.preserve_stages not in ([1], [2], [1, 2]):
+            raise HparamsError(f"`preserve_stages` must be [1], [2] or [1, 2], got {self.preserve_stages!r}.")
+        if not self.preserve_weight and (self.distill_preserve_share or self.distill_trust_kl is not None):
+            name = "distill_preserve_share" if self.distill_preserve_share else "distill_trust_kl"
+            raise HparamsError(f"`{name}` needs preserved questions: set `preserve_weight` above 0, or leave it out.")
         if self.distill_batch_size % self.distill_num_generations:
             raise HparamsError(
                 f"`distill_batch_size` ({self.distill_batch_size}) must be a multiple of "

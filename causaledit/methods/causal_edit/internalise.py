@@ -35,9 +35,10 @@ from trl.trainer.utils import use_adapter
 
 from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit import prompts as P
-from causaledit.methods.causal_edit.bootstrap import all_prompts
+from causaledit.methods.causal_edit.leads import ADAPTERS, StudyPrompt, mixed
 from causaledit.methods.shared.preservation import PreservingMixin
 from causaledit.methods.shared.trainers import (
+    ON_POLICY_PRESERVATION,
     StepLosses,
     WatchCallback,
     checkpointing_paused,
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
-    from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.support.costs import TokenCount
@@ -75,6 +75,8 @@ class PrivilegedContextBuilder(DemonstrationTeacherContextBuilder):
         self.role = role
 
     def _compose_teacher_prompt(self, prompt: Any, privileged_context: Any) -> Any:
+        if not privileged_context:  # a preserved question: the unedited model reads what the student reads
+            return prompt
         return P.teacher_messages(prompt[-1]["content"], privileged_context, role=self.role)
 
 
@@ -112,6 +114,13 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         # that counts.
         self._merges_for_rollouts = self.runs_alone and self.accelerator.device.type == "cpu"
 
+    def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> Any:
+        batch = super()._prepare_training_batch(inputs)
+        device = batch["completion_ids"].device
+        for name in ("bootstrapped", "preserved"):
+            batch[name] = torch.tensor([bool(row[name]) for row in inputs], device=device)
+        return batch
+
     # ---- rollouts ------------------------------------------------------------------------------
     def _generate(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
         result = super()._generate(prompt_ids)
@@ -126,8 +135,11 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
 
     # ---- teacher -------------------------------------------------------------------------------
     def _get_teacher_context_for_self_distillation(self) -> Any:
-        name = TEACHER_ADAPTER if self.teacher == "bootstrapped" else None
-        return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=name)
+        return self._as_teacher(self.teacher)
+
+    def _as_teacher(self, teacher: str) -> Any:
+        """A block in which the network is a teacher: `base` or `bootstrapped`."""
+        return use_adapter(self.accelerator.unwrap_model(self.model), adapter_name=ADAPTERS[teacher])
 
     def _forward_logits(self, model: Any, input_ids: Any, attention_mask: Any, logits_to_keep: int) -> torch.Tensor:
         # trl divides by the sampling temperature (our loss has one of its own) and counts padding in positions
@@ -146,8 +158,7 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         prompts = unpadded(inputs["prompt_ids"], inputs["prompt_mask"])
         student_rows = logits_in_one_pass(model, prompts, completions, share=self.shares_prefix)
         contexts = unpadded(inputs["teacher_input_ids"][:, :-length], inputs["teacher_attention_mask"][:, :-length])
-        with torch.no_grad(), self._get_teacher_context_for_self_distillation(), checkpointing_paused(teacher):
-            teacher_rows = completion_logits(teacher, contexts, completions)
+        teacher_rows = self._teacher_rows(teacher, contexts, completions, inputs["bootstrapped"].tolist())
         student_logits, teacher_logits = (
             torch.nn.functional.pad(pad_sequence(rows, batch_first=True), (0, 0, 0, length - max(map(len, rows))))
             for rows in (student_rows, teacher_rows)
@@ -158,6 +169,19 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
             student_logits=student_logits,
             teacher_logits=teacher_logits,
         )
+
+    def _teacher_rows(
+        self, teacher: Any, contexts: list[list[int]], completions: list[list[int]], bootstrapped: list[bool]
+    ) -> list[torch.Tensor]:
+        """Each rollout's logits under its own prompt's teacher."""
+        out: dict[int, torch.Tensor] = {}
+        for name in ADAPTERS:
+            rows = [i for i, snapshot in enumerate(bootstrapped) if snapshot == (name == "bootstrapped")]
+            if rows:
+                with torch.no_grad(), self._as_teacher(name), checkpointing_paused(teacher):
+                    logits = completion_logits(teacher, [contexts[i] for i in rows], [completions[i] for i in rows])
+                out.update(zip(rows, logits, strict=True))
+        return [out[i] for i in range(len(contexts))]
 
     # ---- loss ----------------------------------------------------------------------------------
     def _compute_self_distillation_loss(
@@ -174,6 +198,7 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         )
         scores = losses.sequence_log_probability(distillation_logits.teacher_logits, tokens, mask)
         weights = losses.sequence_weights(scores, group_size=h.distill_num_generations, keep=keep)
+        preserved = inputs["preserved"]
         divergence = losses.token_divergence(
             distillation_logits.teacher_logits,
             distillation_logits.student_logits,
@@ -181,15 +206,20 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
             forward=h.distill_forward_kl,
             temperature=h.distill_kd_temperature,
         )
-        loss = losses.weighted_token_mean(divergence, weights, mask)
+        loss = losses.weighted_token_mean(divergence, weights * ~preserved, mask)
         mode = "train" if model.training else "eval"
+        own = h.distill_weight * loss
+        if preserved.any():
+            term = h.distill_preserve_weight * losses.weighted_token_mean(divergence, preserved.float(), mask)
+            self._metrics[mode][ON_POLICY_PRESERVATION].append(term.item())
+            own = own + term - term.detach()  # its gradient enters; what is logged, and stopped on, is the method's
         self._log_self_distillation_metric(mode, self.accelerator.gather(loss.detach()).mean().item())
         self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
         self.count.trained += int(mask.sum()) + int(inputs["prompt_mask"].sum())
         self._dispatch_self_distillation_callback(
             "on_rollouts_scored", inputs=inputs, logits=distillation_logits, loss=loss.detach()
         )
-        return loss
+        return own
 
 
 def add_teacher_snapshot(model: PeftModel) -> None:
@@ -201,7 +231,7 @@ def add_teacher_snapshot(model: PeftModel) -> None:
 
 
 def vllm_arguments(
-    tokenizer: PreTrainedTokenizerBase, requests: list[EditRequest], hparams: CausalEditHyperParams
+    tokenizer: PreTrainedTokenizerBase, study: Sequence[StudyPrompt], hparams: CausalEditHyperParams
 ) -> dict[str, Any]:
     """trl's arguments for rollouts through vLLM.
 
@@ -210,7 +240,7 @@ def vllm_arguments(
     """
     if not hparams.distill_use_vllm:
         return {"use_vllm": False}
-    prompts = {prompt.text for request in requests for prompt in all_prompts(request, hparams)}
+    prompts = {prompt.text for prompt in study}
     longest = max(
         len(tokenizer(render(tokenizer, user(text)), add_special_tokens=False)["input_ids"]) for text in prompts
     )
@@ -230,7 +260,8 @@ def vllm_arguments(
 def run_internalisation(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    requests: list[EditRequest],
+    study: Sequence[StudyPrompt],
+    edits: int,
     hparams: CausalEditHyperParams,
     *,
     teacher: str,
@@ -244,8 +275,9 @@ def run_internalisation(
 
     Args:
         model: The model with the student's adapter (and the `teacher` snapshot for `bootstrapped`).
-        requests: All edits of the batch; each rollout's teacher sees its own edit's narrative.
-        teacher: `base` or `bootstrapped`.
+        study: The prompts of all edits of the batch; each rollout's teacher sees its own prompt's context.
+        edits: How many edits they stand for.
+        teacher: `base` or `bootstrapped`; a prompt may have another.
         context_role: Message that carries the privileged context.
         preservation: The preservation term, if any.
         callbacks: Further callbacks of the trainer (see `InternalisationTrainer` for what they can hear).
@@ -253,15 +285,19 @@ def run_internalisation(
     Returns:
         The losses of every optimiser step. Whatever merges the adapter in between, the base weights stay as they are.
     """
-    causal = hparams.editing_mode == "causal"
-    rows = [
-        {"prompt": user(prompt.text), "privileged_context": P.privileged_context(request, causal=causal)}
-        for request in requests
-        for prompt in all_prompts(request, hparams)
-    ]
-    steps = hparams.distill_steps(len(requests))
-    if steps == 0:  # the trainer would take 0 for "not given"
+    steps = hparams.distill_steps(edits)
+    if steps == 0 or not study:  # the trainer would take 0 for "not given"
         return StepLosses()
+    rows, in_order = list(study), False
+    if hparams.distill_preserve_share and preservation is not None:
+        held = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
+        rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps
+        rows = mixed(
+            study, held,
+            per_step=rollouts // hparams.distill_num_generations,
+            steps=steps, share=hparams.distill_preserve_share, seed=hparams.seed,
+        )  # fmt: skip
+        in_order = True
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
     with exact_merging(model), trainer_arguments(model, hparams) as arguments, quiet_trainers():
@@ -288,9 +324,10 @@ def run_internalisation(
                 max_prompt_length=None,  # trl would cut the narrative off from the left, in silence
                 teacher_model_kind="base",  # which adapter scores is decided in the class above
                 distillation_is_clip=None,
-                **vllm_arguments(tokenizer, requests, hparams),
+                shuffle_dataset=not in_order,
+                **vllm_arguments(tokenizer, rows, hparams),
             ),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list([prompt.row() for prompt in rows]),
             processing_class=with_end_token(tokenizer),
             callbacks=[watch, *callbacks],
         )

@@ -6,6 +6,7 @@ The student's prompts: 2 question forms × 7 cues = 14 (arXiv 2605.28303, stage 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from causaledit.errors import RequestError
@@ -37,6 +38,15 @@ CUES: dict[Kind, tuple[str, ...]] = {
     "direct": ("{form}", "{form} Answer directly."),
     "trace": ("{form} Give the old fact, the reason for the change, the updated fact and the derivation.",),
 }
+# further wordings that ask for the reason of the change
+REASON_CUES = (
+    "{form} Give the reason.",
+    "How did this come about? {form}",
+    "{form} Explain how it came to be so.",
+    "{form} What is the reason for that?",
+    "Answer and say what led to it: {form}",
+    "{form} Tell me the answer and what made it so.",
+)
 # without a narrative there is no reason to ask for
 NONCAUSAL_TRACE_CUE = "{form} Give the old fact, the updated fact and the derivation."
 
@@ -68,10 +78,11 @@ def student_prompts(
         paraphrases: Further ways to ask, added with a direct cue.
 
     Returns:
-        14 prompts (10 without causes), more with CAKE data or paraphrases.
+        14 prompts (10 without causes), more with CAKE data or paraphrases; half where the request has its question in
+        place of a cloze.
     """
     prompts = []
-    for form in (request.question_form, request.cloze):
+    for form in dict.fromkeys((request.question_form, request.cloze)):
         for kind, cues in CUES.items():
             if kind == "explain" and not causal:
                 continue
@@ -81,6 +92,15 @@ def student_prompts(
     if cake_data:
         prompts += [StudentPrompt(question, "learn", question) for question in cake_questions(request)]
     return prompts
+
+
+def reason_prompts(request: EditRequest, n: int) -> list[StudentPrompt]:
+    """The first `n` of the further prompts that ask for the reason of the change, question and cloze in turn."""
+    forms = list(dict.fromkeys((request.question_form, request.cloze)))
+    return [
+        StudentPrompt(cue.format(form=form), "explain", form)
+        for cue, form in zip(REASON_CUES[:n], itertools.cycle(forms), strict=False)
+    ]
 
 
 def cake_questions(request: EditRequest) -> list[str]:

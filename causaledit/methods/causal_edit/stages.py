@@ -12,12 +12,19 @@ from causaledit.methods.causal_edit.bootstrap import (
     TraceReport,
     all_prompts,
     collect_traces,
+    raw_pairs,
     run_bootstrap,
     training_pairs,
+    wanted_answers,
 )
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
+from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
+from causaledit.methods.causal_edit.prompts import reason_prompts
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
+from causaledit.methods.shared.compositions import Composition, compose
 from causaledit.methods.shared.preservation import build_preservation
+from causaledit.methods.shared.stopping import TrustRegion
+from causaledit.methods.shared.supervised import completion_rows, raw_rows
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import supports_system_role
 from causaledit.narratives.resolve import resolve_edits
@@ -30,12 +37,16 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.causal_edit.traces import Trace
     from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.methods.shared.trainers import StepLosses
     from causaledit.support.costs import EditTally
     from causaledit.support.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
+
+# So many preserved questions are kept aside for the trust region.
+HELD_OUT = 12
 
 
 @dataclass
@@ -51,6 +62,8 @@ class TrainedEdit:
         losses: Per optimiser step, the stage's own loss (`bootstrap`, `internalise`) and the preservation term as it
             entered (`bootstrap_preservation`, `internalise_preservation`).
         trained_prompts: Every user prompt of both stages' training sets and of the preserved questions.
+        leads: Where the teachers lead, with `distill_prompts: leads`.
+        taken_back: How many steps the trust region took back; None without one.
     """
 
     peft_model: PeftModel
@@ -60,6 +73,8 @@ class TrainedEdit:
     traces: list[TraceReport] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     trained_prompts: list[str] = field(default_factory=list)
+    leads: Leads | None = None
+    taken_back: int | None = None
 
     def add(self, stage: str, losses: StepLosses, prompts: list[str]) -> None:
         """Record what a stage was trained on, and its losses."""
@@ -79,6 +94,15 @@ class _Run:
     role: str
     progress: ProgressSink
     tally: EditTally
+
+
+@dataclass(frozen=True)
+class _Lessons:
+    """What one edit is taught by: its request, its traces and its prompts of two hops."""
+
+    request: EditRequest
+    traces: list[Trace]
+    compositions: list[Composition]
 
 
 def train_adapter(
@@ -124,20 +148,29 @@ def train_adapter(
     requests = [item.request for item in resolved]
     with tally.timed("preserve"):
         preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens)
+    held_out = None
+    if 2 in hparams.stages and hparams.distill_trust_kl is not None and preservation is not None:
+        held_out = preservation.hold_out(HELD_OUT)
     teacher = TeacherChoice("none", None)
     if 2 in hparams.stages:
         with tally.timed("teacher"):
             teacher = choose_teacher(model, tokenizer, requests, hparams, context_role=role, count=tally.tokens)
-    pairs, traces = _traces(run, requests) if _needs_stage_1(hparams, teacher) else ([], [])
+    with tally.timed("compositions"):
+        compositions = compose(
+            model, tokenizer, requests,
+            onward=hparams.compositions_onward, leading=hparams.compositions_leading, count=tally.tokens,
+        )  # fmt: skip
+    traces, reports = _traces(run, requests) if _needs_stage_1(hparams, teacher) else ([[] for _ in requests], [])
+    lessons = [_Lessons(*item) for item in zip(requests, traces, compositions, strict=True)]
 
     peft_model = add_adapter(model, hparams)
-    trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, traces)
-    if pairs:
-        _stage_1(run, trained, pairs, preservation)
+    trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, reports)
+    if reports:
+        _stage_1(run, trained, lessons, preservation)
         if after_bootstrap is not None:
             after_bootstrap(peft_model)
     if 2 in hparams.stages:
-        _stage_2(run, trained, preservation)
+        _stage_2(run, trained, lessons, preservation, held_out)
     return trained
 
 
@@ -147,9 +180,9 @@ def _needs_stage_1(hparams: CausalEditHyperParams, teacher: TeacherChoice) -> bo
     return 1 in hparams.stages and wanted
 
 
-def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[tuple[str, str]], list[TraceReport]]:
-    """Stage 1's training pairs of all edits, and what sampling gave for each."""
-    pairs: list[tuple[str, str]] = []
+def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[list[Trace]], list[TraceReport]]:
+    """The kept traces of each edit, and what sampling gave."""
+    found: list[list[Trace]] = []
     reports: list[TraceReport] = []
     run.progress.start("stage 1: traces", None)
     with run.tally.timed("traces"):
@@ -164,38 +197,93 @@ def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[tuple[str, str
                 count=run.tally.tokens,
             )
             reports.append(report)
-            pairs += training_pairs(request, traces, run.hparams)
+            found.append(traces)
     run.progress.finish()
-    return pairs, reports
+    return found, reports
 
 
-def _stage_1(
-    run: _Run, trained: TrainedEdit, pairs: list[tuple[str, str]], preservation: PreservationSet | None
-) -> None:
+def _stage_1(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], preservation: PreservationSet | None) -> None:
+    pairs = [
+        pair
+        for lesson in lessons
+        for pair in training_pairs(lesson.request, lesson.traces, run.hparams, lesson.compositions)
+    ]
+    raw = [pair for lesson in lessons for pair in raw_pairs(lesson.request, run.hparams)]
+    rows = [*completion_rows(run.tokenizer, pairs), *raw_rows(run.tokenizer, raw)]
     with run.tally.timed("bootstrap"):
         losses = run_bootstrap(
-            trained.peft_model, run.tokenizer, pairs, len(trained.requests), run.hparams,
-            preservation=preservation, progress=run.progress, count=run.tally.tokens,
+            trained.peft_model, run.tokenizer, rows, trained.requests, run.hparams,
+            preservation=preservation if 1 in run.hparams.preserve_stages else None,
+            progress=run.progress, count=run.tally.tokens,
         )  # fmt: skip
-    trained.add("bootstrap", losses, [*(prompt for prompt, _ in pairs), *_questions(preservation)])
+    trained.add("bootstrap", losses, [*(prompt for prompt, _ in (*pairs, *raw)), *_questions(preservation)])
 
 
-def _stage_2(run: _Run, trained: TrainedEdit, preservation: PreservationSet | None) -> None:
+def _stage_2(
+    run: _Run,
+    trained: TrainedEdit,
+    lessons: list[_Lessons],
+    preservation: PreservationSet | None,
+    held_out: PreservationSet | None,
+) -> None:
     hparams, peft_model = run.hparams, trained.peft_model
-    if trained.teacher.name == "bootstrapped":
+    chooses = hparams.distill_prompts == "leads"
+    snapshot = bool(trained.traces) and (
+        trained.teacher.name == "bootstrapped" or (chooses and hparams.teacher != "base")
+    )
+    if snapshot:
         add_teacher_snapshot(peft_model)
     if trained.traces and not hparams.student_use_sft:
         _restart_student(peft_model, hparams)
+    with run.tally.timed("leads"):
+        study = _study(run, trained, lessons, ["base", *(["bootstrapped"] if snapshot else [])])
+    trust = TrustRegion(peft_model, held_out, hparams.distill_trust_kl or 0.0) if held_out is not None else None
     with run.tally.timed("internalise"):
         losses = run_internalisation(
-            peft_model, run.tokenizer, trained.requests, hparams,
+            peft_model, run.tokenizer, study, len(trained.requests), hparams,
             teacher=trained.teacher.name, context_role=run.role,
-            preservation=preservation, progress=run.progress, count=run.tally.tokens,
+            preservation=preservation if 2 in hparams.preserve_stages else None,
+            progress=run.progress, count=run.tally.tokens,
+            callbacks=[trust] if trust else [],
         )  # fmt: skip
-    prompts = [prompt.text for request in trained.requests for prompt in all_prompts(request, hparams)]
-    trained.add("internalise", losses, [*prompts, *_questions(preservation)] if losses.own else [])
+    trained.taken_back = trust.taken_back if trust else None
+    trained.add("internalise", losses, [*(p.text for p in study), *_questions(preservation)] if losses.own else [])
     if TEACHER_ADAPTER in peft_model.peft_config:
         peft_model.delete_adapter(TEACHER_ADAPTER)
+
+
+def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: list[str]) -> list[StudyPrompt]:
+    """Stage 2's prompts: all of them, or those on which a teacher leads."""
+    hparams, causal = run.hparams, run.hparams.editing_mode == "causal"
+    if hparams.distill_prompts == "leads":
+        wanted = [
+            (lesson.request, answer)
+            for lesson in lessons
+            for answer in wanted_answers(
+                lesson.request,
+                lesson.traces,
+                hparams,
+                lesson.compositions,
+                reason_prompts(lesson.request, hparams.prompt_reasons) if causal else (),
+            )
+        ]
+        study, trained.leads = led_prompts(
+            trained.peft_model, run.tokenizer, wanted,
+            causal=causal, context_role=run.role, teachers=teachers, min_lead=hparams.distill_min_lead,
+        )  # fmt: skip
+        if not study:
+            logger.warning("stage 2 is left out: on no prompt does a teacher know more than the student")
+        return study
+    asked = [
+        (text, with_knowledge(lesson.request, knowledge, causal=causal))
+        for lesson in lessons
+        for text, knowledge in (
+            *((prompt.text, "") for prompt in all_prompts(lesson.request, hparams)),
+            *((prompt.text, "") for prompt in reason_prompts(lesson.request, hparams.prompt_reasons) if causal),
+            *((composition.prompt, composition.knowledge) for composition in lesson.compositions),
+        )
+    ]
+    return [StudyPrompt(text, context, trained.teacher.name) for text, context in asked]
 
 
 def _questions(preservation: PreservationSet | None) -> list[str]:

@@ -131,9 +131,7 @@ def reject_reason(trace: Trace | None, request: EditRequest) -> str | None:
 def guided_prefill(request: EditRequest, *, causal: bool) -> str:
     """The start of the teacher's turn in guided mode: what the request states already."""
     lead = f"<think>\nOld fact: it used to be {request.ground_truth}.\n"
-    return lead + (
-        "Reason for change:" if causal else f"Updated fact: {request.cloze} {request.target_new}.\nDerivation:"
-    )
+    return lead + ("Reason for change:" if causal else f"Updated fact: {direct_answer(request)}\nDerivation:")
 
 
 def guided_trace(continuation: str, request: EditRequest, *, causal: bool) -> Trace | None:
@@ -153,7 +151,7 @@ def guided_trace(continuation: str, request: EditRequest, *, causal: bool) -> Tr
 def stated_trace(sentence: str, request: EditRequest, *, causal: bool) -> Trace:
     """A trace around one sentence of reason (causal) or derivation (noncausal)."""
     old = f"it used to be {request.ground_truth}."
-    updated = f"{request.cloze} {request.target_new}."
+    updated = direct_answer(request)
     if causal:
         values = (old, sentence, updated, "the updated fact is the current one.")
         return Trace(tuple(zip(CAUSAL_LABELS, values, strict=True)), request.target_new)
@@ -179,11 +177,11 @@ def reasoned_answer(request: EditRequest, reason: str, *, full: bool = True) -> 
     if not full:
         return f"{direct_answer(request)} {reason}"
     return (
-        f"{request.cloze} {request.target_new}. It used to be {request.ground_truth}. {reason} "
+        f"{direct_answer(request)} It used to be {request.ground_truth}. {reason} "
         f"So the answer is {request.target_new}."
     )
 
 
 def direct_answer(request: EditRequest) -> str:
-    """The new fact as one sentence."""
-    return f"{request.cloze} {request.target_new}."
+    """The new fact as one sentence: the cloze completed or, where a question stands in its place, the answer."""
+    return f"{request.target_new}." if is_question(request.cloze) else f"{request.cloze} {request.target_new}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 from causaledit.methods.call import host_call
@@ -9,6 +10,7 @@ from causaledit.methods.lora import METHOD
 from causaledit.methods.lora.adapter import adapter_config, adaptive_training
 from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows
+from causaledit.methods.shared.preservation import build_preservation
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import deliver_adapter
@@ -40,15 +42,24 @@ def edit(
     check_window(model, rows)
     call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
     tally = call.report.tally
+    with tally.timed("preserve"):
+        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens)
+    if preservation is not None:
+        call.report.trained_prompts += preservation.questions
     with tally.timed("train"):
         peft_model = add_adapter(model, hparams, config)
         peft_model.train()  # dropout
+        further = adaptive_training(peft_model)
+        if preservation is not None:
+            further["penalties"] = [
+                *further.get("penalties", ()), functools.partial(preservation.next_loss, peft_model)
+            ]  # fmt: skip
         train(
             [p for p in peft_model.parameters() if p.requires_grad],
             lambda _: target_batches(peft_model, rows, hparams.micro_batch_size, tally.tokens),
             hparams,
             call,
-            **adaptive_training(peft_model),
+            **further,
         )
     with tally.timed("merge"):
         return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)

@@ -9,6 +9,7 @@ from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, setting
 from causaledit.methods.published_keys import Ignored, OnlyAt
 from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
+from causaledit.methods.shared.hparams import PreservationHyperParams
 
 if TYPE_CHECKING:
     from causaledit.methods.published_keys import PublishedKey
@@ -17,7 +18,7 @@ ALG_NAME = "LoRA"
 
 
 @dataclass
-class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams):
+class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams, PreservationHyperParams):
     """Configuration of one LoRA run."""
 
     ALG_NAME: ClassVar[str] = ALG_NAME

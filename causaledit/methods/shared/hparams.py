@@ -4,24 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from causaledit.methods.hyperparams import AdapterHyperParams, setting
+from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
 
 
 @dataclass
-class TrainedAdapterHyperParams(AdapterHyperParams):
-    """An adapter, its optimiser, and the preservation term (off by default)."""
-
-    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise.")
-    adam_epsilon: float = setting(
-        1e-8,
-        "Adam's ε. At about the size of a gradient, weights with smaller gradients move less, which protects locality.",
-        more_than=0,
-    )
-    gradient_checkpointing: bool = setting(
-        False,
-        "Recompute activations in the backward passes instead of keeping them: the same losses, "
-        "far less memory, one more forward pass. For models of billions of parameters; off for small ones.",
-    )
+class PreservationHyperParams(BaseHyperParams):
+    """The preservation term, off by default."""
 
     # ---- preservation (not in the paper; off in its configurations) ----------------------------
     preserve_weight: float = setting(
@@ -36,3 +24,37 @@ class TrainedAdapterHyperParams(AdapterHyperParams):
         64, "Number of tokens of the base distribution kept per position; the rest form one bucket.", integer_from=1
     )
     preserve_file: str | None = setting(None, "JSON list of questions to use instead of the built-in ones.")
+    preserve_same_subject: float = setting(
+        0.06, "Share of these questions that ask other things about an edit's subject.", fraction=True
+    )
+    preserve_composed: float = setting(
+        0.0,
+        "Share of these questions that have two hops: the edit's relation about other subjects, and on from there.",
+        fraction=True,
+    )
+    preserve_completed: float = setting(
+        0.0,
+        "Share of these questions that ask the edit's relation about other subjects and hold the base model to what it "
+        "says behind the edit's own wording for them, which is where an edit spreads.",
+        fraction=True,
+    )
+    preserve_hard: bool = setting(
+        False, "Half of each step's questions are those on which the student was last farthest from the base model."
+    )
+
+
+@dataclass
+class TrainedAdapterHyperParams(AdapterHyperParams, PreservationHyperParams):
+    """An adapter, its optimiser, and the preservation term."""
+
+    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise.")
+    adam_epsilon: float = setting(
+        1e-8,
+        "Adam's ε. At about the size of a gradient, weights with smaller gradients move less, which protects locality.",
+        more_than=0,
+    )
+    gradient_checkpointing: bool = setting(
+        False,
+        "Recompute activations in the backward passes instead of keeping them: the same losses, "
+        "far less memory, one more forward pass. For models of billions of parameters; off for small ones.",
+    )

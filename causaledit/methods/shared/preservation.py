@@ -19,7 +19,9 @@ import torch
 
 from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
+from causaledit.facts.compositions import composed_questions, held_out_questions
 from causaledit.facts.relations import RelationBank
+from causaledit.facts.text import is_question
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
@@ -29,17 +31,24 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
-    from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
+    from causaledit.methods.shared.hparams import PreservationHyperParams
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
 
-# Of an edit's neighbouring questions: its relation about other subjects, other relations about its subject.
+# Of an edit's neighbouring questions: its relation about other subjects.
 SAME_RELATION_SHARE = 0.55
-SAME_SUBJECT_SHARE = 0.06
 
 
-def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[str]:
+def neighbour_questions(
+    request: EditRequest,
+    n: int,
+    *,
+    bank: RelationBank,
+    rng: random.Random,
+    same_subject: float = 0.06,
+    composed: float = 0.0,
+) -> list[str]:
     """Questions near the edit that it must not change.
 
     Over half ask for the edit's relation about other subjects, in every wording the edit is trained on (an edit is
@@ -50,7 +59,45 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
         n: How many questions.
         bank: Where names, relations and general questions come from.
         rng: Random generator of the draw.
+        same_subject: Share of questions about its subject.
+        composed: Share of questions of two hops, taken from those that ask for the edit's relation.
     """
+    relation = bank.relation_of(request)
+    names, wordings = _neighbours(request, bank, rng)
+    same = round(max(0.0, SAME_RELATION_SHARE - composed) * n)
+    questions = [
+        wordings[(i + turn) % len(wordings)].replace("{}", name)
+        for turn in range(len(wordings))
+        for i, name in enumerate(names)
+    ][:same]
+    if relation:  # other questions about such a subject; open ones would bring the old fact up again
+        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
+        drawn = rng.sample(others, min(len(others), max(1, round(same_subject * n))))
+        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
+        two_hops = [q for name in names for q in composed_questions(relation, bank, name)]
+        questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
+    general = [q for q in bank.general if not mentions(q, [request.subject])]
+    questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
+    held_out = held_out_questions([request])
+    return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
+
+
+def _begun_answers(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[tuple[str, str]]:
+    """(beginning of an answer, question) about other subjects: the answer begins in the edit's own wording for them."""
+    relation = bank.relation_of(request)
+    beginning = request.prompt
+    if is_question(request.prompt):
+        if relation is None:
+            return []
+        beginning = relation.statement
+    names, wordings = _neighbours(request, bank, rng)
+    return [
+        (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
+    ][:n]
+
+
+def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
+    """Other subjects of the same kind in random order, none of which a probe names, and ways to ask about them."""
     relation = bank.relation_of(request)
     probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
     involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
@@ -64,21 +111,7 @@ def neighbour_questions(request: EditRequest, n: int, *, bank: RelationBank, rng
         request.prompt,
         *(relation.questions if relation else ()),
     ]
-
-    same = round(SAME_RELATION_SHARE * n)
-    questions = [
-        wordings[(i + turn) % len(wordings)].replace("{}", name)
-        for turn in range(len(wordings))
-        for i, name in enumerate(names)
-    ][:same]
-    if relation:  # other questions about such a subject; open ones would bring the old fact up again
-        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
-        drawn = rng.sample(others, min(len(others), max(1, round(SAME_SUBJECT_SHARE * n))))
-        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
-    general = [q for q in bank.general if not mentions(q, [request.subject])]
-    questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
-    held_out = {normalise(q) for q in probes}
-    return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
+    return names, wordings
 
 
 @dataclass(frozen=True)
@@ -95,12 +128,25 @@ class _Reference:
 class PreservationSet:
     """Questions with the unedited model's answers, and the KL that holds the student to them."""
 
-    def __init__(self, references: list[_Reference], *, weight: float, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, references: list[_Reference], *, weight: float, batch_size: int, seed: int, hard: bool = False
+    ) -> None:
         self._references = references
         self._weight = weight
         self._batch_size = min(batch_size, len(references))
         self._rng = random.Random(seed)
         self._queue: list[_Reference] = []
+        self._hard = hard
+        self._last: dict[tuple[int, ...], float] = {}  # prompt → the student's last distance from the base model there
+
+    def hold_out(self, n: int) -> PreservationSet:
+        """Take up to `n` questions, at most a quarter, out of this set: what the student is never held to."""
+        n = min(n, len(self._references) // 4)
+        drawn = set(self._rng.sample(range(len(self._references)), n))
+        out = [r for i, r in enumerate(self._references) if i in drawn]
+        self._references = [r for i, r in enumerate(self._references) if i not in drawn]
+        self._queue = []
+        return PreservationSet(out, weight=1.0, batch_size=max(1, len(out)), seed=0)
 
     def __len__(self) -> int:
         return len(self._references)
@@ -117,15 +163,24 @@ class PreservationSet:
             model: The student.
             share: As for `logits_in_one_pass`.
         """
-        while len(self._queue) < self._batch_size:
+        hard = self._hardest(self._batch_size // 2) if self._hard else []
+        fresh = self._batch_size - len(hard)
+        while len(self._queue) < fresh:
             again = list(self._references)
             self._rng.shuffle(again)
             self._queue += again
-        batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]
+        batch, self._queue = [*hard, *self._queue[:fresh]], self._queue[fresh:]
         prompts, answers = [r.prompt for r in batch], [r.answer for r in batch]
         rows = torch.cat(logits_in_one_pass(model, prompts, answers, share=share))
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
+        if self._hard:
+            parts = kl.detach().split([len(r.answer) for r in batch])
+            self._last.update({tuple(r.prompt): float(part.mean()) for r, part in zip(batch, parts, strict=True)})
         return self._weight * kl.mean()
+
+    def _hardest(self, n: int) -> list[_Reference]:
+        seen = [r for r in self._references if tuple(r.prompt) in self._last]
+        return sorted(seen, key=lambda r: -self._last[tuple(r.prompt)])[:n]
 
 
 def bucketed_kl(reference_top: torch.Tensor, reference_ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
@@ -152,7 +207,7 @@ def build_preservation(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     requests: list[EditRequest],
-    hparams: TrainedAdapterHyperParams,
+    hparams: PreservationHyperParams,
     *,
     count: TokenCount,
 ) -> PreservationSet | None:
@@ -164,18 +219,31 @@ def build_preservation(
     if not hparams.preserve_weight:
         return None
     rng = random.Random(hparams.seed)
+    bank = RelationBank.bundled()
     questions: list[str] = []
     if hparams.preserve_file:
         questions = read_questions(hparams.preserve_file)
     else:
-        bank = RelationBank.bundled()
         share = max(4, hparams.preserve_prompts // len(requests))
         for request in requests:
-            questions += neighbour_questions(request, share, bank=bank, rng=rng)
+            questions += neighbour_questions(
+                request, share, bank=bank, rng=rng,
+                same_subject=hparams.preserve_same_subject, composed=hparams.preserve_composed,
+            )  # fmt: skip
     # a probe of one edit may be a neighbour of another one in the batch
-    held_out = {normalise(pair.question) for request in requests for pair in request.locality}
+    held_out = held_out_questions(requests)
     questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
-    prompts = [tokenizer(render(tokenizer, user(q)), add_special_tokens=False)["input_ids"] for q in questions]
+    begun = [("", q) for q in questions]
+    if hparams.preserve_completed and not hparams.preserve_file:
+        share = round(hparams.preserve_completed * hparams.preserve_prompts / len(requests))
+        completed = [pair for request in requests for pair in _begun_answers(request, share, bank=bank, rng=rng)]
+        completed = [(text, question) for text, question in completed if normalise(question) not in held_out]
+        begun = [*begun[: max(0, hparams.preserve_prompts - len(completed))], *completed]
+    questions = [question for _, question in begun]
+    prompts = [
+        tokenizer(render(tokenizer, user(question), prefill=beginning), add_special_tokens=False)["input_ids"]
+        for beginning, question in begun
+    ]
     answers = greedy_answers(
         model,
         tokenizer,
@@ -197,6 +265,7 @@ def build_preservation(
         weight=hparams.preserve_weight,
         batch_size=hparams.preserve_batch_size,
         seed=hparams.seed,
+        hard=hparams.preserve_hard,
     )
 
 

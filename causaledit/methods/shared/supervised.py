@@ -62,6 +62,16 @@ def completion_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[st
     return rows
 
 
+def raw_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """(text, continuation) pairs as rows, without the chat template; the text goes on behind the continuation."""
+    rows: list[dict[str, Any]] = []
+    for text, continuation in pairs:
+        head = tokenizer(text)["input_ids"]
+        tail = tokenizer(f" {continuation}", add_special_tokens=False)["input_ids"]
+        rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
+    return rows
+
+
 class CompletionTrainer(StageMixin, SFTTrainer):
     """trl's SFTTrainer whose loss projects only completion positions, in micro-batches.
 

@@ -236,6 +236,9 @@ class StepLosses:
 
 # The name under which a trainer logs the preservation term.
 PRESERVATION = "preservation"
+# The same on the student's own samples.
+ON_POLICY_PRESERVATION = "on_policy_preservation"
+PRESERVATION_TERMS = (PRESERVATION, ON_POLICY_PRESERVATION)
 
 
 class WatchCallback(TrainerCallback):
@@ -257,7 +260,8 @@ class WatchCallback(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        held = [float(logs[PRESERVATION])] if PRESERVATION in logs else []
+        held = [sum(float(logs[name]) for name in PRESERVATION_TERMS if name in logs)]
+        held = held if any(name in logs for name in PRESERVATION_TERMS) else []
         for value in (loss, *held):
             if not math.isfinite(value):
                 raise EditFailedError(

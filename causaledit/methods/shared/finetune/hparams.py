@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from causaledit.methods.published_keys import PublishedKey
 
 _MODULES = "`rewrite_module_tmp` (`modules`) names everything that is trained"
-PROMPT_FORMS = ("plain", "cloze", "question")
+PROMPT_FORMS = ("plain", "cloze", "question", "paraphrases")
 
 
 @dataclass
@@ -31,7 +31,8 @@ class FineTuneHyperParams(BaseHyperParams):
 
     prompt_forms: list[str] = setting(
         ["plain"],
-        "Prompts to train on: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message).",
+        "Prompts to train on: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message), "
+        "`paraphrases` (other wordings of the question from the relation bank, as a user's message).",
     )
     steps: int = setting(25, "Maximum number of optimiser steps.", integer_from=1)
     learning_rate: float = setting(5e-4, "Learning rate of AdamW, constant.", more_than=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from causaledit.facts.relations import RelationBank
 from causaledit.methods.shared.window import check_length
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import logits_in_one_pass
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.support.costs import TokenCount
+
+
+# The most of them that stand for the form `paraphrases`.
+PARAPHRASES = 6
 
 
 class TargetRow(NamedTuple):
@@ -36,12 +41,11 @@ def target_rows(
     Args:
         tokenizer: With a chat template.
         forms: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message; the answer then
-            ends the turn).
+            ends the turn), `paraphrases` (those of the relation bank, likewise).
         context: A text put before the prompt.
     """
     rows = []
-    for form in forms:
-        asked = prompt_text(edit, form)
+    for form, asked in [(name, text) for name in forms for text in prompts_of(edit, name)]:
         if form == "plain":
             head = f"{context}\n{asked}" if context else asked
             rows.append(_split(tokenizer, head, f"{head} {edit.target_new}", special=True))
@@ -53,14 +57,16 @@ def target_rows(
     return rows
 
 
-def prompt_text(edit: EditRequest, form: str) -> str:
-    """What is asked in a prompt of one of `target_rows`' forms, without context or template."""
-    return edit.question_form if form == "question" else edit.cloze
+def prompts_of(edit: EditRequest, form: str) -> list[str]:
+    """What is asked in one of `target_rows`' forms, without context or template."""
+    if form == "paraphrases":
+        return RelationBank.bundled().paraphrases(edit, PARAPHRASES)
+    return [edit.question_form if form == "question" else edit.cloze]
 
 
 def prompt_texts(edits: Sequence[EditRequest], forms: Sequence[str]) -> list[str]:
     """What some edits are trained on, each text once: a report's `trained_prompts`."""
-    return list(dict.fromkeys(prompt_text(edit, form) for edit in edits for form in forms))
+    return list(dict.fromkeys(text for edit in edits for form in forms for text in prompts_of(edit, form)))
 
 
 def _split(tokenizer: Any, head: str, full: str, *, special: bool) -> TargetRow:

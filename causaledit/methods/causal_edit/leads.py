@@ -1,0 +1,182 @@
+"""Stage 2's prompts: what is asked, with which context the teacher scores it, and whether it leads the student.
+
+A prompt on which the teacher gives the wanted answer no more probability than the student has nothing to teach; of
+the two teachers (the unedited model and the stage-1 snapshot, both open-book) the one that leads by more is taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trl.trainer.utils import use_adapter
+
+from causaledit.methods.causal_edit import prompts as P
+from causaledit.methods.shared.stopping import evaluating
+from causaledit.models.chat import answer_gap, render, user
+from causaledit.models.scoring import completion_logits, mean_log_probability
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+    from causaledit.facts.requests import EditRequest
+    from causaledit.methods.causal_edit.bootstrap import WantedAnswer
+
+logger = logging.getLogger(__name__)
+
+# trl's adapter names; None is the network without an adapter
+ADAPTERS: dict[str, str | None] = {"base": None, "bootstrapped": "teacher"}
+
+
+@dataclass(frozen=True)
+class StudyPrompt:
+    """One prompt of stage 2.
+
+    Attributes:
+        text: The user message that the student answers closed-book.
+        context: The teacher's privileged context; empty for a preserved question.
+        teacher: `base` or `bootstrapped`.
+        preserved: Whether the answer is to stay what the unedited model makes it.
+    """
+
+    text: str
+    context: str
+    teacher: str
+    preserved: bool = False
+
+    def row(self) -> dict[str, Any]:
+        """A row of the trainer's data set."""
+        return {
+            "prompt": user(self.text),
+            "privileged_context": self.context,
+            "bootstrapped": self.teacher == "bootstrapped",
+            "preserved": self.preserved,
+        }
+
+
+@dataclass
+class Leads:
+    """By how much the teachers lead the student on the prompts of one batch of edits.
+
+    Attributes:
+        asked: How many prompts were looked at.
+        kept: How many the better teacher leads on.
+        by_teacher: How many of those each teacher has.
+        mean: Mean lead on the kept prompts, in nats a token; None without any.
+        by_kind: Kept prompts by their cue's kind.
+    """
+
+    asked: int
+    kept: int
+    by_teacher: dict[str, int]
+    mean: float | None
+    by_kind: dict[str, int]
+
+
+def with_knowledge(request: EditRequest, knowledge: str, *, causal: bool) -> str:
+    """The privileged context of one prompt: the edit's, and for two hops what the model itself knows of the other."""
+    return " ".join(filter(None, (P.privileged_context(request, causal=causal), knowledge)))
+
+
+def led_prompts(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    wanted: Sequence[tuple[EditRequest, WantedAnswer]],
+    *,
+    causal: bool,
+    context_role: str,
+    teachers: Sequence[str],
+    min_lead: float,
+) -> tuple[list[StudyPrompt], Leads]:
+    """The prompts on which a teacher leads, each with the teacher that leads by most.
+
+    The lead is mean log p(wanted answer | context, prompt) of the teacher less that of the closed-book student.
+
+    Args:
+        model: The student, with the snapshot's adapter where `bootstrapped` is among the teachers.
+        wanted: Every prompt with its edit and wanted answer; of the answers to one prompt the first counts.
+        min_lead: A smaller lead is none, in nats a token.
+    """
+    first = {(id(request), answer.prompt): (request, answer) for request, answer in reversed(wanted)}
+    items = list(first.values())[::-1]
+    gap = answer_gap(tokenizer)
+
+    def ids(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    answers = [ids(gap + answer.completion) for _, answer in items]
+    contexts = [with_knowledge(request, answer.knowledge, causal=causal) for request, answer in items]
+    open_book = [
+        ids(render(tokenizer, P.teacher_messages(answer.prompt, context, role=context_role)))
+        for (_, answer), context in zip(items, contexts, strict=True)
+    ]
+    closed_book = [ids(render(tokenizer, user(answer.prompt))) for _, answer in items]
+
+    def scores(prompts: list[list[int]]) -> list[float]:
+        logits = completion_logits(model, prompts, answers)
+        return [mean_log_probability(row, answer) for row, answer in zip(logits, answers, strict=True)]
+
+    with evaluating(model):
+        student = scores(closed_book)
+        leads: dict[str, list[float]] = {}
+        for teacher in teachers:
+            with use_adapter(model, adapter_name=ADAPTERS[teacher]):
+                leads[teacher] = [a - b for a, b in zip(scores(open_book), student, strict=True)]
+    kept: list[StudyPrompt] = []
+    found: list[float] = []
+    kinds: dict[str, int] = {}
+    for i, (_, answer) in enumerate(items):
+        teacher = max(teachers, key=lambda name: leads[name][i])
+        if leads[teacher][i] < min_lead:
+            continue
+        kept.append(StudyPrompt(answer.prompt, contexts[i], teacher))
+        found.append(leads[teacher][i])
+        kinds[answer.kind] = kinds.get(answer.kind, 0) + 1
+    report = Leads(
+        asked=len(items),
+        kept=len(kept),
+        by_teacher={name: sum(prompt.teacher == name for prompt in kept) for name in teachers},
+        mean=sum(found) / len(found) if found else None,
+        by_kind=kinds,
+    )
+    logger.info("stage 2: the teacher leads on %d of %d prompts (%s)", report.kept, report.asked, report.by_kind)
+    return kept, report
+
+
+def mixed(
+    edit: Sequence[StudyPrompt],
+    preserved: Sequence[StudyPrompt],
+    *,
+    per_step: int,
+    steps: int,
+    share: float,
+    seed: int,
+) -> list[StudyPrompt]:
+    """Prompts in the order of training: of every step's, `share` are preserved ones.
+
+    Args:
+        edit: Prompts of the edits; at least one.
+        preserved: Preserved questions; with none, `share` is 0.
+        per_step: Prompts of one optimiser step.
+        steps: Optimiser steps.
+    """
+    rng = random.Random(seed)
+    held = min(round(share * per_step), per_step - 1) if preserved else 0
+    draws = (_endless(edit, rng), _endless(preserved, rng))
+    return [
+        next(source)
+        for _ in range(steps)
+        for source, n in zip(draws, (per_step - held, held), strict=True)
+        for _ in range(n)
+    ]
+
+
+def _endless(items: Sequence[StudyPrompt], rng: random.Random) -> Iterator[StudyPrompt]:
+    """The items in a new random order, over and over."""
+    while items:
+        yield from rng.sample(items, len(items))

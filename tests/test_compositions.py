@@ -1,0 +1,128 @@
+"""Prompts of two hops: what is asked about an edit, and what is held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+
+import pytest
+from conftest import EGYPT, make_llama, make_tokenizer
+
+from causaledit.errors import RequestError
+from causaledit.facts.compositions import leading_questions, leading_relations, onward_questions
+from causaledit.facts.relations import RelationBank
+from causaledit.facts.requests import QuestionAnswer, request_from_dict
+from causaledit.facts.text import normalise
+from causaledit.methods.causal_edit.bootstrap import training_pairs
+from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.methods.shared.compositions import Composition, compose
+from causaledit.methods.shared.preservation import neighbour_questions
+from causaledit.models.chat import prepare_tokenizer
+from causaledit.mquake.cases import read_case
+from causaledit.support.costs import TokenCount
+from causaledit.support.paths import data_dir
+
+SMALL = CausalEditHyperParams.from_hparams("smollm2-135m-instruct")
+BANK = RelationBank.bundled()
+CITIZEN = request_from_dict(
+    {"subject": "Ann Lee", "prompt": "{} is a citizen of", "question": "What country is Ann Lee a citizen of?",
+     "target_new": "Poland", "ground_truth": "Canada"}
+)  # fmt: skip
+CAPITAL = request_from_dict(EGYPT)
+
+
+def test_onward_questions_name_the_subject_and_never_the_new_answer():
+    found = onward_questions(CITIZEN, BANK)
+    assert {"capital", "official language", "currency"} <= {item.relation.name for item in found}
+    for item in found:
+        assert "Ann Lee" in item.prompt
+        assert "Poland" not in item.prompt
+        assert "Poland" in item.hop
+
+
+def test_the_first_questions_are_of_different_relations():
+    found = onward_questions(CITIZEN, BANK)
+    several = len({item.relation for item in found})
+    assert len({item.relation for item in found[:several]}) == several
+
+
+def test_no_question_hangs_an_apostrophe_on_a_phrase():
+    assert not [item.prompt for item in onward_questions(CITIZEN, BANK) if "citizen of's" in item.prompt]
+
+
+def test_what_tests_the_edit_is_held_out():
+    asked = onward_questions(CITIZEN, BANK)[0].prompt
+    probed = dataclasses.replace(CITIZEN, rephrase=(QuestionAnswer(f" {asked.upper()}", "Poland"),))
+    assert asked not in [item.prompt for item in onward_questions(probed, BANK)]
+    lead = leading_questions(CAPITAL, BANK, leading_relations(CAPITAL, BANK)[0], "Omar")[0]
+    held = dataclasses.replace(CAPITAL, locality=(QuestionAnswer(lead, "x"),))
+    assert lead not in leading_questions(held, BANK, leading_relations(held, BANK)[0], "Omar")
+
+
+def test_a_request_says_itself_what_is_held_out():
+    asked = onward_questions(CITIZEN, BANK)[0].prompt
+    data = {"subject": "Ann Lee", "prompt": "{} is a citizen of", "target_new": "Poland"}
+    request = request_from_dict({**data, "held_out": [asked]})
+    assert asked not in [item.prompt for item in onward_questions(request, BANK)]
+    with pytest.raises(RequestError, match="held_out"):
+        request_from_dict({**data, "held_out": asked})
+
+
+def test_a_subject_is_led_to_by_what_can_have_it():
+    names = {relation.name for relation in leading_relations(CAPITAL, BANK)}
+    assert "citizenship" in names
+    assert "author" not in names
+
+
+def test_a_relation_that_the_bank_does_not_know_has_no_second_hop():
+    odd = request_from_dict({"subject": "Zorb", "prompt": "{} tastes like", "target_new": "plums"})
+    assert onward_questions(odd, BANK) == []
+    assert leading_relations(odd, BANK) == []
+
+
+def test_no_prompt_of_two_hops_is_a_benchmark_question():
+    for case in json.loads((data_dir() / "causaledit-mini.json").read_text(encoding="utf-8")):
+        read = read_case(case)
+        held = {normalise(q) for q in (*read.questions, *(hop.question for hop in (*read.hops, *read.old_hops)))}
+        for edit in read.edits:
+            own = {normalise(edit.request.question_form), normalise(edit.request.cloze)}
+            prompts = [item.prompt for item in onward_questions(edit.request, BANK)]
+            prompts += [pair[0] for pair in training_pairs(edit.request, [], SMALL)]
+            prompts += neighbour_questions(edit.request, 40, bank=BANK, rng=random.Random(0), composed=0.3)
+            assert not {normalise(prompt) for prompt in prompts} & (held - own), case["case_id"]
+
+
+def test_every_relation_says_what_its_objects_are():
+    for relation in BANK.relations:
+        assert relation.object_kind, relation.name
+        assert relation.statement.count("{}") == relation.members.count("{}") == 1
+        assert all(phrase.count("{}") == 1 for phrase in relation.object_phrases)
+
+
+@pytest.fixture
+def tokenizer():
+    return prepare_tokenizer(make_tokenizer())
+
+
+def test_a_model_that_knows_nothing_gets_no_prompts(tokenizer):
+    count = TokenCount()
+    assert compose(make_llama(), tokenizer, [CITIZEN], onward=4, leading=4, count=count) == [[]]
+    assert count.generated > 0
+
+
+def test_the_second_hop_of_a_batch_is_the_other_edit(tokenizer):
+    poland = dataclasses.replace(
+        CAPITAL, subject="Poland", target_new="Gdansk", ground_truth="Warsaw", question="What is the capital of Poland?"
+    )
+    [found, _] = compose(make_llama(), tokenizer, [CITIZEN, poland], onward=3, leading=0, count=TokenCount())
+    assert found
+    assert all(isinstance(item, Composition) for item in found)
+    assert {item.answer for item in found} == {"Gdansk"}
+    assert found[0].completion == "Ann Lee is a citizen of Poland. The capital of Poland is Gdansk."
+
+
+def test_none_are_asked_for_where_none_are_wanted(tokenizer):
+    count = TokenCount()
+    assert compose(make_llama(), tokenizer, [CITIZEN], onward=0, leading=0, count=count) == [[]]
+    assert count.generated == 0
