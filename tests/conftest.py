@@ -235,6 +235,17 @@ FAST: dict[str, dict[str, Any]] = {
         "distill_num_generations": 2,
         "distill_max_new_tokens": 6,
     },
+    "CaKE": {
+        "device": "cpu",
+        "question_source": "templates",
+        "text_format": "chat",
+        "question_loss": False,
+        "lora_dropout": 0.0,
+        "learning_rate": 1e-2,
+        "train_batch_size": 8,
+        "max_steps": 20,
+        "steps_per_extra_edit": 30,
+    },
     "ICE": {
         "device": "cpu",
         "steps": 15,
