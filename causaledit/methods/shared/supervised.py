@@ -130,14 +130,26 @@ class CompletionTrainer(StageMixin, SFTTrainer):
         logits = logits_in_one_pass(model, contexts, completions, share=self.shares_prefix)
         losses = torch.stack(
             [
-                torch.nn.functional.cross_entropy(row, torch.tensor(tokens, device=row.device), reduction="sum")
-                for row, tokens in zip(logits, completions, strict=True)
+                self.completion_loss(row, context, tokens)
+                for row, context, tokens in zip(logits, contexts, completions, strict=True)
             ]
         )
         counts = torch.tensor([len(tokens) for tokens in completions], device=losses.device)
         if self._mean_by_sequence:
             return (losses / counts).mean() * share / self.current_gradient_accumulation_steps
         return losses.sum() / (num_items_in_batch if num_items_in_batch is not None else counts.sum())
+
+    def completion_loss(self, logits: torch.Tensor, context: Sequence[int], completion: Sequence[int]) -> torch.Tensor:
+        """The loss of one row, summed over the tokens of its completion.
+
+        Args:
+            logits: `(len(completion), vocabulary)`, with gradients.
+            context: The tokens before it.
+            completion: Its tokens.
+        """
+        return torch.nn.functional.cross_entropy(
+            logits, torch.tensor(list(completion), device=logits.device), reduction="sum"
+        )
 
 
 class SupervisedTrainer(PreservingMixin, CompletionTrainer):
