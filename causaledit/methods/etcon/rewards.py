@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from causaledit.methods.etcon.hparams import EtConHyperParams
 
 MAX_CHARACTERS = 2000
-_NEGATIONS = re.compile(r"\b(?:not|no)\b", re.IGNORECASE)
+_NEGATIONS = ("not", "no")
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def correctness(response: str, request: EditRequest, answer_format: str, *, rule
 
 
 def _match(answer: str, name: str) -> float:
-    given, wanted = normalise(answer), normalise(name)
+    given, wanted = (re.findall(r"\w+", normalise(text)) for text in (answer, name))
     if given == wanted:
         return 1.0
-    added = len(_NEGATIONS.findall(given)) > len(_NEGATIONS.findall(wanted))
-    return 0.75 if set(wanted.split()) <= set(given.split()) and not added else 0.0
+    added = any(given.count(word) > wanted.count(word) for word in _NEGATIONS)
+    return 0.75 if set(wanted) <= set(given) and not added else 0.0
 
 
 def format_score(response: str, answer_format: str) -> float:
