@@ -269,7 +269,8 @@ def test_stage_2_alone_consolidates_another_methods_edit(own_files):
     )
     between, report = weights_of(model), EtConReport()
     second = edit_in_place(
-        METHODS["EtCon"], first.keep(), tokenizer, [EGYPT], hparams(stages=[2], preserve_weight=1.0, preserve_prompts=8),
+        METHODS["EtCon"], first.keep(), tokenizer, [EGYPT],
+        hparams(stages=[2], preserve_weight=1.0, preserve_prompts=8),
         progress=SilentProgress(), sequence=sequence, report=report,
     )  # fmt: skip
     assert "proximal" not in report.losses and report.labels == []
@@ -354,7 +355,7 @@ def test_a_missing_reference_of_the_kl_is_refused():
 
     config = LoraConfig(target_modules=["down_proj"], task_type="CAUSAL_LM")
     peft_model = get_peft_model(make_llama(), config, adapter_name="mine")
-    with pytest.raises(ModelError, match="`reference_kl`.*'default'.*'mine'"):
+    with pytest.raises(ModelError, match=r"`reference_kl`.*'default'.*'mine'"):
         consolidate(peft_model=peft_model)
 
 
