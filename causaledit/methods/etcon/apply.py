@@ -79,7 +79,8 @@ def edit(
 ) -> Edited:
     """Edit, then consolidate (EtCon, arXiv 2512.04753) on an adapter, which is then merged.
 
-    With `stages: [2]` the model is taken to hold the edit already.
+    With `stages: [2]` the model is taken to hold the edit already. A callable `after_stage_1` in the call's further
+    arguments gets the adapted model between the stages, to inspect the result of stage 1.
     """
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     _check_before_compute(model, tokenizer, edits, hparams, merged=hparams.merge_adapter or call.sequence is not None)
@@ -103,7 +104,7 @@ def edit(
         with tally.timed("proximal"):
             losses, curves = run_proximal(peft_model, tokenizer, pairs, len(edits), hparams, **shared)
         report.add("proximal", losses, {f"proximal_{name}": values for name, values in curves.items()})
-        if (look := call.extra.get("after_proximal")) is not None:
+        if (look := call.extra.get("after_stage_1")) is not None:
             look(peft_model)
     if 2 in hparams.stages:
         with tally.timed("consolidate"):

@@ -104,7 +104,6 @@ class ProximalTrainer(SupervisedTrainer):
             (tuple(head), tuple(tail)): token_log_probabilities(row, tail)
             for (head, tail), row in zip(rows, logits, strict=True)
         }
-        self.count.trained += sum(len(head) + len(tail) for head, tail in rows)
 
     def completion_loss(self, logits: torch.Tensor, context: Sequence[int], completion: Sequence[int]) -> torch.Tensor:
         """Sum of `proximal_loss` over a label's tokens."""
