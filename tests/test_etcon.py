@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import EGYPT, FAST, NORWAY, make_gpt2, make_llama, make_tokenizer, same_weights, weights_of
 from locate import hparams_for as locate_hparams
+from stages import Engine
 from transformers import TrainerCallback
 
 from causaledit.errors import EditFailedError, HparamsError, ModelError, RequestError
@@ -22,6 +23,7 @@ from causaledit.methods.etcon.labels import fact, rewritten, stated_labels, trai
 from causaledit.methods.etcon.proximal import proximal_loss, run_proximal
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
+from causaledit.methods.shared.rollouts import longest_prompt
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.support.costs import TokenCount
@@ -372,3 +374,24 @@ def test_the_defaults_are_the_published_figures_where_there_are_any():
     assert (found.rollout_temperature, found.rollout_top_p, found.reference_kl) == (1.0, 0.99, 0.01)
     assert (found.consolidate_clip_low, found.consolidate_clip_high) == (0.2, 0.3)
     assert (found.ratio_low, found.ratio_high, found.updates_per_snapshot) == (0.2, 0.28, 8)  # PSFT's
+
+
+class ScoringEngine(Engine):
+    """The stand-in for vLLM, which here also says how likely it found each token."""
+
+    def generate(self, *, prompts, **kwargs):
+        prompts, tokens, _, _ = super().generate(prompts=prompts)
+        return prompts, tokens, [[[-1.0] for _ in row] for row in tokens], None
+
+
+def test_rollouts_through_vllm(monkeypatch):
+    monkeypatch.setattr("trl.trainer.grpo_trainer.VLLMGeneration", ScoringEngine)  # the rest needs a GPU
+    peft_model = add_adapter(make_llama(), hparams())
+    before = {name: value for name, value in weights_of(peft_model).items() if "lora_" not in name}
+    consolidate(peft_model=peft_model, rollout_use_vllm=True, rollout_vllm_memory=0.5, consolidate_steps=3)
+    after = weights_of(peft_model)
+    assert [name for name, value in before.items() if not torch.equal(value, after[name])] == []
+    made = Engine.made
+    assert (made["mode"], made["gpu_memory_utilization"], made["syncs"]) == ("colocate", 0.5, 3)
+    longest = longest_prompt(prepare_tokenizer(make_tokenizer()), P.reasoning_prompts(REQUEST, hparams()))
+    assert made["max_model_length"] == longest + hparams().rollout_max_new_tokens
