@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from causaledit.errors import EditFailedError
 from causaledit.facts.text import word_count
 from causaledit.methods.etcon import prompts as P
-from causaledit.methods.shared.claims import commits
+from causaledit.methods.shared.claims import commits, ends_on_old_answer
 from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
 
@@ -166,7 +166,6 @@ def rewritten(response: str, request: EditRequest, answer_format: str) -> tuple[
     reasoning = reasoning.strip()
     if word_count(reasoning) < MIN_WORDS:
         return None, "no reasoning"
-    label = f"{reasoning}\n{P.closing(request.target_new, answer_format)}"
-    if not commits(f"{reasoning}\nAnswer: {request.target_new}", request):
+    if ends_on_old_answer(reasoning, request) or not commits(f"{reasoning}\nAnswer: {request.target_new}", request):
         return None, "another conclusion"
-    return label, ""
+    return f"{reasoning}\n{P.closing(request.target_new, answer_format)}", ""
