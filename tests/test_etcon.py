@@ -105,6 +105,17 @@ def test_snapshots_are_taken_every_few_steps():
     assert curves["clipped"][0] == curves["clipped"][3] == 0 < max(curves["clipped"])
 
 
+def test_a_models_own_dropout_does_not_enter_the_ratio():
+    _, (losses, _) = proximal(
+        model=make_gpt2(),
+        proximal_steps=3,
+        updates_per_snapshot=2,
+        lora_target_modules=["all-linear"],
+        lora_dropout=0.5,
+    )
+    assert losses.own[0] == losses.own[2] == pytest.approx(-1, abs=1e-5)
+
+
 def test_the_first_step_is_that_of_sft():
     clipped, plain = Watching(), Watching()
     proximal(clipped, proximal_steps=1, updates_per_snapshot=2)
@@ -224,13 +235,13 @@ def test_what_is_said_of_rewards_without_spread(caplog, curves, words):
     assert words in caplog.text if words else not caplog.text
 
 
-@pytest.mark.parametrize("make", [make_llama, make_gpt2], ids=["llama", "gpt2"])
-def test_a_learnt_edit_is_consolidated(make):
+def test_a_learnt_edit_is_consolidated():
     """Rewards vary, every part has its curve, and the reference adapter is gone."""
     report = EtConReport()
     edited, _ = edit(
-        EGYPT, model=make(), report=report, lora_target_modules=["all-linear"], proximal_steps=100, ratio_high=1.0,
-        consolidate_steps=3, rollouts=4, rollout_max_new_tokens=90, merge_adapter=False,
+        EGYPT, report=report, lora_target_modules=["all-linear"], proximal_steps=80, ratio_high=1.0,
+        consolidate_steps=3, rollouts=4, rollout_max_new_tokens=60, merge_adapter=False,
+        rollout_temperature=0.25,  # a model of this size is never surer of itself
     )  # fmt: skip
     assert list(edited.peft_config) == ["default"]
     assert {*CURVES.values(), "proximal", "proximal_clipped", "consolidate"} <= set(report.losses)

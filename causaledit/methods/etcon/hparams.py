@@ -31,7 +31,7 @@ class EtConHyperParams(TrainedAdapterHyperParams):
         "holds (another method's, earlier in a sequence).",
     )
     lora_dropout: float = setting(
-        0.0, "LoRA dropout; above 0 the first ratio after a snapshot is not quite 1.", fraction=True
+        0.0, "LoRA dropout with `proximal: false`; what compares policies (the ratio, stage 2) has none.", fraction=True
     )
     lora_target_modules: list[str] = setting(
         ["gate_proj", "up_proj", "down_proj"], "Names of the FFN projections that get an adapter, or ['all-linear']."

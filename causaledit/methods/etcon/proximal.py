@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from trl.trainer.utils import disable_dropout_in_model
 
 from causaledit.methods.etcon.curves import Curves
 from causaledit.methods.shared.supervised import Schedule, SupervisedTrainer, completion_rows, run_supervised
@@ -57,6 +58,8 @@ def token_log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> torc
 class ProximalTrainer(SupervisedTrainer):
     """SFT whose loss is the clipped ratio to a snapshot of the policy, which is taken anew every few steps.
 
+    The policy is trained without any dropout, its own or the adapter's, as GRPO's is.
+
     Args:
         labels: The training set, as from `completion_rows`.
         ratio_low, ratio_high: As in `proximal_loss`.
@@ -74,6 +77,7 @@ class ProximalTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        disable_dropout_in_model(kwargs["model"])  # a ratio compares policies, not draws; the call puts it back
         begins = [row["completion_mask"].index(1) for row in labels]
         self._rows = [
             (row["input_ids"][:begin], row["input_ids"][begin:]) for row, begin in zip(labels, begins, strict=True)
@@ -91,15 +95,10 @@ class ProximalTrainer(SupervisedTrainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
     def _take_snapshot(self, model: Any) -> None:
-        """The log-probabilities of every label's tokens under the policy as it is, dropout off."""
+        """The log-probabilities of every label's tokens under the policy as it is."""
         rows = self._rows
-        training = model.training
-        model.eval()
-        try:
-            with checkpointing_paused(model):
-                logits = completion_logits(model, [head for head, _ in rows], [tail for _, tail in rows])
-        finally:
-            model.train(training)
+        with checkpointing_paused(model):
+            logits = completion_logits(model, [head for head, _ in rows], [tail for _, tail in rows])
         self._old = {
             (tuple(head), tuple(tail)): token_log_probabilities(row, tail)
             for (head, tail), row in zip(rows, logits, strict=True)
