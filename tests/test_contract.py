@@ -55,7 +55,9 @@ def has(field):
 every_method = methods()
 weight_methods = methods(lambda method: method.changes_weights)
 adapter_methods = methods(has("merge_adapter"))
-SEED_MATTERS = [METHODS[name] for name in ("CausalEdit", "ICE", "LoRA")]  # these draw: another seed, another edit
+SEED_MATTERS = [
+    METHODS[name] for name in ("CaKE", "CausalEdit", "EtCon", "ICE", "LoRA")
+]  # these draw: another seed, another edit
 causal_edit = methods(lambda method: method.name == "CausalEdit")
 
 

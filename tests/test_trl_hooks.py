@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import NORWAY, fast_hparams, make_gpt2, make_llama, make_qwen3, make_tokenizer, same_weights, weights_of
 from stages import REQUEST, Engine, Listener, Plainly, internalise, with_adapter
+from trl import GRPOConfig, GRPOTrainer
 from trl.experimental.sdft import SDFTConfig, SDFTTrainer
 from trl.experimental.sdft.sdft_trainer import DemonstrationTeacherContextBuilder, DistillationLogits
 
@@ -43,6 +44,29 @@ LONG = " ".join(f"In year {i} the wells of Cairo sank by one more yard." for i i
 def test_sdft_trainer_still_has(name, arguments):
     signature = inspect.signature(getattr(SDFTTrainer, name))
     assert [p for p in signature.parameters if p != "self"] == arguments
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("_generate_single_turn", ["prompt_ids", "images", "multimodal_fields", "num_generations", "has_tool_images"]),
+        (
+            "_get_per_token_logps_and_entropies",
+            ["model", "input_ids", "attention_mask", "logits_to_keep", "batch_size", "compute_entropy"],
+        ),
+        ("training_step", ["model", "inputs", "num_items_in_batch"]),
+    ],
+)
+def test_grpo_trainer_still_has(name, arguments):
+    signature = inspect.signature(getattr(GRPOTrainer, name))
+    assert [p for p in signature.parameters if p != "self"][: len(arguments)] == arguments
+
+
+def test_grpos_defaults_that_the_method_overrides():
+    # where trl's own become these, setting them can go
+    defaults = {name: GRPOConfig.__dataclass_fields__[name].default for name in ("beta", "epsilon_high")}
+    assert defaults["beta"] == 0.0
+    assert defaults["epsilon_high"] is None
 
 
 def test_teacher_prompts_and_logits_still_have_the_form_that_is_overridden():

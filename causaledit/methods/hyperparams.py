@@ -12,6 +12,7 @@ rule its value must keep. Loading, unknown keys, published key names and the che
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -51,7 +52,7 @@ def setting(
     """A dataclass field with its help text and one rule. If the annotation includes None, None is allowed too.
 
     Args:
-        default: The default; lists are copied for each instance.
+        default: The default; lists and mappings are copied for each instance.
         help_text: What the setting does, in one sentence.
         choices: The texts it may be.
         integer_from: It is a whole number of at least this.
@@ -67,8 +68,8 @@ def setting(
         "fraction": fraction or None,
     }
     metadata = {"help": help_text, **{name: value for name, value in rules.items() if value is not None}}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: copy.copy(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 

@@ -1,6 +1,6 @@
 """CausalEdit (CODE, arXiv 2605.28303).
 
-Read in this order: `hparams` → `prompts` → `traces` (with `claims` and `giveaways`) → `bootstrap` (stage 1, its
+Read in this order: `hparams` → `prompts` → `traces` (with `giveaways`) → `bootstrap` (stage 1, its
 trainer in `supervised`) → `teacher` → `internalise` (stage 2, with `losses`) → `stages`, which leads from one to the
 next → `apply`, what a host calls.
 """

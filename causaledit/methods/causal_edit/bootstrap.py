@@ -13,16 +13,13 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from datasets import Dataset
-from trl import SFTConfig
-
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
 from causaledit.methods.shared.stopping import FactStop
-from causaledit.methods.shared.supervised import SupervisedTrainer, completion_rows
-from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
+from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised
+from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
 from causaledit.models.scoring import completion_logits, mean_log_probability
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.shared.compositions import Composition
     from causaledit.methods.shared.preservation import PreservationSet
+    from causaledit.methods.shared.trainers import StepLosses
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 
@@ -373,26 +371,23 @@ def run_bootstrap(
         ]
         stops = [FactStop(model, completion_rows(tokenizer, direct), hparams.bootstrap_stop_log_probability)]
     progress.start("stage 1: bootstrap", steps)
-    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
-        trainer = SupervisedTrainer(
-            mean_by_sequence=hparams.bootstrap_loss_mean == "sequence",
-            most_tokens=hparams.bootstrap_micro_batch_tokens,
-            preservation=preservation,
-            count=count,
-            model=model,
-            args=SFTConfig(
-                **arguments,
-                max_steps=steps,
-                per_device_train_batch_size=hparams.bootstrap_batch_size,
-                learning_rate=hparams.bootstrap_learning_rate,
-                lr_scheduler_type="cosine",
-                warmup_steps=math.ceil(steps * hparams.bootstrap_warmup_ratio),
-                max_grad_norm=hparams.bootstrap_max_grad_norm,
-                max_length=None,  # a trace is never cut
-                completion_only_loss=True,
-            ),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=tokenizer,
-            callbacks=[watch, *stops, *callbacks],
-        )
-        return train(trainer, watch)
+    return run_supervised(
+        model,
+        tokenizer,
+        rows,
+        Schedule(
+            steps=steps,
+            batch_size=hparams.bootstrap_batch_size,
+            learning_rate=hparams.bootstrap_learning_rate,
+            kind="cosine",
+            warmup_steps=math.ceil(steps * hparams.bootstrap_warmup_ratio),
+            max_grad_norm=hparams.bootstrap_max_grad_norm,
+        ),
+        hparams,
+        watch=watch,
+        callbacks=[*stops, *callbacks],
+        mean_by_sequence=hparams.bootstrap_loss_mean == "sequence",
+        most_tokens=hparams.bootstrap_micro_batch_tokens,
+        preservation=preservation,
+        count=count,
+    )

@@ -16,7 +16,6 @@ Teacher × adapter, and what its forward pass uses:
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import math
 import warnings
@@ -37,6 +36,7 @@ from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.leads import ADAPTERS, StudyPrompt, mixed
 from causaledit.methods.shared.preservation import PreservingMixin
+from causaledit.methods.shared.rollouts import RolloutMixin, longest_prompt
 from causaledit.methods.shared.trainers import (
     ON_POLICY_PRESERVATION,
     StepLosses,
@@ -46,10 +46,9 @@ from causaledit.methods.shared.trainers import (
     train,
     trainer_arguments,
 )
-from causaledit.models.adapters import exact_merging, merged_for_inference
+from causaledit.models.adapters import exact_merging
 from causaledit.models.batches import in_batches, positions_for, unpadded
-from causaledit.models.chat import render, user, with_end_token
-from causaledit.models.generation import neutral_generation
+from causaledit.models.chat import with_end_token
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ class PrivilegedContextBuilder(DemonstrationTeacherContextBuilder):
         return P.teacher_messages(prompt[-1]["content"], privileged_context, role=self.role)
 
 
-class InternalisationTrainer(PreservingMixin, SDFTTrainer):
+class InternalisationTrainer(RolloutMixin, PreservingMixin, SDFTTrainer):
     """SDFTTrainer with CODE's teacher prompt and CODE's loss.
 
     Callbacks that have a method `on_rollouts_scored` get each batch of rollouts with `inputs`, `logits`
@@ -110,9 +109,6 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
         self.preservation = preservation
         self.count = count
         self.teacher_context_builder = PrivilegedContextBuilder(self, role=context_role)
-        # On a CPU an unmerged adapter costs more than two copies of the adapted weights; on a GPU it is memory
-        # that counts.
-        self._merges_for_rollouts = self.runs_alone and self.accelerator.device.type == "cpu"
 
     def _prepare_training_batch(self, inputs: list[dict[str, Any]]) -> Any:
         batch = super()._prepare_training_batch(inputs)
@@ -129,8 +125,7 @@ class InternalisationTrainer(PreservingMixin, SDFTTrainer):
 
     def _generate_transformers(self, prompt_ids: list[list[int]]) -> tuple[list[list[int]], list[list[int]]]:
         student, sample = self.accelerator.unwrap_model(self.model), super()._generate_transformers
-        merged = merged_for_inference(student) if self._merges_for_rollouts else contextlib.nullcontext()
-        with merged, checkpointing_paused(student), neutral_generation(student):
+        with self.sampling(student):
             return prompt_ids, in_batches(student, prompt_ids, lambda rows: sample(rows)[1])
 
     # ---- teacher -------------------------------------------------------------------------------
@@ -240,10 +235,7 @@ def vllm_arguments(
     """
     if not hparams.distill_use_vllm:
         return {"use_vllm": False}
-    prompts = {prompt.text for prompt in study}
-    longest = max(
-        len(tokenizer(render(tokenizer, user(text)), add_special_tokens=False)["input_ids"]) for text in prompts
-    )
+    longest = longest_prompt(tokenizer, (prompt.text for prompt in study))
     return {
         "use_vllm": True,
         "vllm_mode": hparams.distill_vllm_mode,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from causaledit.facts.answers import mentions
 from causaledit.facts.text import bare_sentence, ends_sentence, is_question, sentences, word_count
-from causaledit.methods.causal_edit.claims import commits, ends_on_old_answer, gives_new_answer_alone, states_old_answer
 from causaledit.methods.causal_edit.giveaways import gives_away
+from causaledit.methods.shared.claims import commits, ends_on_old_answer, gives_new_answer_alone, states_old_answer
 
 if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest

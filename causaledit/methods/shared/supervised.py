@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import inspect
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from trl import SFTTrainer
+from datasets import Dataset
+from trl import SFTConfig, SFTTrainer
 
 from causaledit.methods.shared.preservation import PreservingMixin
-from causaledit.methods.shared.trainers import StageMixin
+from causaledit.methods.shared.trainers import StageMixin, quiet_trainers, train, trainer_arguments
 from causaledit.models.batches import unpadded
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import logits_in_one_pass
@@ -18,9 +20,11 @@ from causaledit.models.scoring import logits_in_one_pass
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from transformers import PreTrainedTokenizerBase
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
 
     from causaledit.methods.shared.preservation import PreservationSet
+    from causaledit.methods.shared.trainers import StepLosses, TrainerSettings, WatchCallback
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -50,16 +54,20 @@ def completion_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[st
 
     A completion ends with the end token, where the tokenizer has one; `completion_mask` is 1 on its tokens.
     """
-    rows: list[dict[str, Any]] = []
-    end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
-    for prompt, completion in pairs:
-        head = tokenizer(render(tokenizer, user(prompt)), add_special_tokens=False)["input_ids"]
-        tail = [
-            *tokenizer(gap + completion, add_special_tokens=False)["input_ids"],
-            *([end] if end is not None else []),
-        ]
-        rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
-    return rows
+    gap = answer_gap(tokenizer)
+    heads = [tokenizer(render(tokenizer, user(p)), add_special_tokens=False)["input_ids"] for p, _ in pairs]
+    return [_row(tokenizer, head, gap + completion) for head, (_, completion) in zip(heads, pairs, strict=True)]
+
+
+def text_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """As `completion_rows`, for bare texts: a beginning and what follows it behind a space, without a template."""
+    return [_row(tokenizer, tokenizer(head)["input_ids"], f" {rest}") for head, rest in pairs]
+
+
+def _row(tokenizer: PreTrainedTokenizerBase, head: Sequence[int], completion: str) -> dict[str, Any]:
+    end = tokenizer.eos_token_id
+    tail = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *([end] if end is not None else [])]
+    return {"input_ids": [*head, *tail], "completion_mask": [0] * len(head) + [1] * len(tail)}
 
 
 def raw_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
@@ -132,14 +140,26 @@ class CompletionTrainer(StageMixin, SFTTrainer):
         logits = logits_in_one_pass(model, contexts, completions, share=self.shares_prefix)
         losses = torch.stack(
             [
-                torch.nn.functional.cross_entropy(row, torch.tensor(tokens, device=row.device), reduction="sum")
-                for row, tokens in zip(logits, completions, strict=True)
+                self.completion_loss(row, context, tokens)
+                for row, context, tokens in zip(logits, contexts, completions, strict=True)
             ]
         )
         counts = torch.tensor([len(tokens) for tokens in completions], device=losses.device)
         if self._mean_by_sequence:
             return (losses / counts).mean() * share / self.current_gradient_accumulation_steps
         return losses.sum() / (num_items_in_batch if num_items_in_batch is not None else counts.sum())
+
+    def completion_loss(self, logits: torch.Tensor, context: Sequence[int], completion: Sequence[int]) -> torch.Tensor:
+        """The loss of one row, summed over the tokens of its completion.
+
+        Args:
+            logits: `(len(completion), vocabulary)`, with gradients.
+            context: The tokens before it.
+            completion: Its tokens.
+        """
+        return torch.nn.functional.cross_entropy(
+            logits, torch.tensor(list(completion), device=logits.device), reduction="sum"
+        )
 
 
 class SupervisedTrainer(PreservingMixin, CompletionTrainer):
@@ -153,3 +173,72 @@ class SupervisedTrainer(PreservingMixin, CompletionTrainer):
     def __init__(self, *args: Any, preservation: PreservationSet | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.preservation = preservation
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Steps of a supervised stage and what each of them is.
+
+    Attributes:
+        steps: Optimiser steps.
+        batch_size: Rows in each.
+        learning_rate: At the peak.
+        kind: Its course; see `trainers.warmed_up`.
+        warmup_steps: Steps before the peak.
+        max_grad_norm: Gradient clipping.
+    """
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    kind: str
+    warmup_steps: int
+    max_grad_norm: float
+
+
+def run_supervised(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, Any]],
+    schedule: Schedule,
+    hparams: TrainerSettings,
+    *,
+    watch: WatchCallback,
+    callbacks: Sequence[TrainerCallback] = (),
+    trainer: type[CompletionTrainer] = SupervisedTrainer,
+    **options: Any,
+) -> StepLosses:
+    """Train an adapter on rows of tokens.
+
+    Args:
+        model: The model with a trainable adapter.
+        rows: As from `completion_rows`; none is ever cut.
+        hparams: The method's, for its optimiser.
+        watch: Hears of every step.
+        callbacks: Further callbacks of the trainer.
+        trainer: The class of the trainer.
+        **options: Its own arguments.
+
+    Returns:
+        The losses of every optimiser step.
+    """
+    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
+        made = trainer(
+            model=model,
+            args=SFTConfig(
+                **arguments,
+                max_steps=schedule.steps,
+                per_device_train_batch_size=schedule.batch_size,
+                learning_rate=schedule.learning_rate,
+                lr_scheduler_type=schedule.kind,
+                warmup_steps=schedule.warmup_steps,
+                max_grad_norm=schedule.max_grad_norm,
+                max_length=None,
+                completion_only_loss=True,
+            ),
+            train_dataset=Dataset.from_list(list(rows)),
+            processing_class=tokenizer,
+            callbacks=[watch, *callbacks],
+            **options,
+        )
+        return train(made, watch)

@@ -171,7 +171,7 @@ def warmed_up(kind: str, *, warmup: int, total: int) -> Callable[[int], float]:
     1/(warmup + 1). Step `warmup` has the peak in both.
 
     Args:
-        kind: `cosine` (falls to 0 at `total`) or `constant_with_warmup`.
+        kind: `cosine` or `linear` (both fall to 0 at `total`), or `constant_with_warmup`.
         warmup: Steps before the peak.
         total: Steps in all.
     """
@@ -179,8 +179,11 @@ def warmed_up(kind: str, *, warmup: int, total: int) -> Callable[[int], float]:
     def share(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
+        done = min(1.0, (step - warmup) / max(1, total - warmup))
         if kind == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, total - warmup))))
+            return 0.5 * (1 + math.cos(math.pi * done))
+        if kind == "linear":
+            return 1 - done
         return 1.0
 
     return share

@@ -1,4 +1,4 @@
-"""What the parts of a trace claim about the new answer and the old one.
+"""What a text claims about an edit's new answer and its old one: the parts of a trace, a label, a rollout.
 
 Deterministic, and built on one reader (`reading.commitment.gives_answer`): a text is cut into clauses, and each is read
 by itself.
@@ -72,6 +72,13 @@ def states_old_answer(text: str, request: EditRequest) -> bool:
     old = [request.ground_truth or ""]
     clauses = [clause for clause in _CLAUSE.split(_without_own_words(text, request)) if mentions(clause, old)]
     return any(commits(clause, request, old=True) and not _PAST.search(clause) for clause in clauses)
+
+
+def past_alone(text: str, request: EditRequest) -> bool:
+    """Whether every clause that names the old answer speaks of the past or denies it."""
+    old = [request.ground_truth or ""]
+    clauses = [clause for clause in _CLAUSE.split(_without_own_words(text, request)) if mentions(clause, old)]
+    return all(_PAST.search(clause) for clause in clauses)
 
 
 def ends_on_old_answer(text: str, request: EditRequest) -> bool:

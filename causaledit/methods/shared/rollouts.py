@@ -1,0 +1,42 @@
+"""Rollouts of an adapter in training: sampled as the student itself, exactly, and as fast as the device allows."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from causaledit.methods.shared.trainers import StageMixin, checkpointing_paused
+from causaledit.models.adapters import merged_for_inference
+from causaledit.models.chat import render, user
+from causaledit.models.generation import neutral_generation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+
+class RolloutMixin(StageMixin):
+    """What trainers share that sample from the student between their steps."""
+
+    @contextlib.contextmanager
+    def sampling(self, student: PeftModel) -> Iterator[None]:
+        """For the block `student.generate` goes by what it is given alone, on a CPU through merged weights.
+
+        On a CPU an unmerged adapter costs more than two copies of the adapted weights; on a GPU it is memory that
+        counts. The base weights are put back as they were.
+
+        Args:
+            student: The model without the wrappers of several processes.
+        """
+        merges = self.runs_alone and self.accelerator.device.type == "cpu"
+        merged = merged_for_inference(student) if merges else contextlib.nullcontext()
+        with merged, checkpointing_paused(student), neutral_generation(student):
+            yield
+
+
+def longest_prompt(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[str]) -> int:
+    """Tokens of the longest user prompt in the chat format: with a rollout, all that an engine ever reads."""
+    texts = (render(tokenizer, user(text)) for text in set(prompts))
+    return max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
