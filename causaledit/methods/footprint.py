@@ -115,7 +115,9 @@ class Planner:
             return total
         blocks: dict[str, int] = {}
         for name, parameter in network.named_parameters():
-            block = next((".".join(name.split(".")[: i + 1]) for i, p in enumerate(name.split(".")) if p.isdigit()), name)
+            block = next(
+                (".".join(name.split(".")[: i + 1]) for i, p in enumerate(name.split(".")) if p.isdigit()), name
+            )
             blocks[block] = blocks.get(block, 0) + parameter.numel() * parameter.element_size()
         # FSDP gathers a block before it is read, and the next one meanwhile
         return total // self.gpus + 2 * max(blocks.values())
@@ -179,4 +181,6 @@ def adapter_stages(adapted: PlannedModel, planner: Planner) -> list[StageFootpri
     largest = max((layer.weight.numel() for layer in layers), default=0)
     copies = 0 if planner.gpu else planner.adapted_bytes(adapted)
     delta = 4 * largest + largest * planner.dtype.itemsize
-    return [StageFootprint("merge", Peak(delta, {"activations": delta}), adapter=bytes_of(adapted.trainable), copies=copies)]
+    return [
+        StageFootprint("merge", Peak(delta, {"activations": delta}), adapter=bytes_of(adapted.trainable), copies=copies)
+    ]
