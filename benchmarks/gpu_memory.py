@@ -1,3 +1,4 @@
+# ruff: noqa: E402  (the checkout is importable from the third line on)
 """Time and memory of one CausalEdit edit, stage by stage, beside what `causaledit plan` predicts.
 
     python benchmarks/gpu_memory.py                                   # random Llama-3.1-8B on a GPU, bfloat16
@@ -186,7 +187,7 @@ class Rollouts:
 # ---- the edit --------------------------------------------------------------------------------------
 def padded_text(tokenizer: Any, tokens: int) -> str:
     """A text of so many tokens."""
-    words = "the wells ran dry and parliament moved every ministry to the coast before winter came again ".split()
+    words = ["the", "wells", "ran", "dry", "and", "parliament", "moved", "every", "ministry", "to", "the", "coast"]
     ids: list[int] = []
     text = ""
     while len(ids) < tokens:
@@ -324,6 +325,8 @@ def main() -> None:
     request = dataclasses.replace(request, ground_truth=request.ground_truth or "it")
     model, tokenizer, config = load(args, json.dumps(case))
     model.requires_grad_(False)
+    with torch.no_grad():  # weights of a file are in memory once they have been read
+        model(torch.zeros(1, 8, dtype=torch.long, device=model.device))
     for variant in args.variants.split(","):
         with seeded(42):
             measure(args, model, tokenizer, config, request, variant)

@@ -36,8 +36,8 @@ class Lengths:
     )
     answer: int = option(8, "Tokens of an answer.", flag="--answer-tokens", min=1)
     trace: int | None = option(
-        None, "Tokens of a trace that stage 1 trains on; the most that may be sampled by default.", flag="--trace-tokens",
-        min=1,
+        None, "Tokens of a trace that stage 1 trains on; the most that may be sampled by default.",
+        flag="--trace-tokens", min=1,
     )  # fmt: skip
 
 
