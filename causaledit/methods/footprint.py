@@ -7,6 +7,7 @@ without weights (`models/footprint.py`), and the method runs the heaviest passes
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -17,28 +18,13 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from causaledit.methods.shared.trainers import optimizer_name
 from causaledit.models.adapters import lora_config
 from causaledit.models.footprint import Peak, PlannedModel, empty_model, with_storages
-from causaledit.support.options import option
+from causaledit.support.lengths import Lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 # bytes of a weight whose matrix is quantised, with the scales of its blocks of 64
 _QUANTIZED = {"8bit": 1.0, "4bit": 0.5 + 4 / 64}
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """How long the texts of an edit are, in tokens."""
-
-    prompt: int = option(64, "Tokens of a closed-book prompt, chat template included.", flag="--prompt-tokens", min=1)
-    context: int = option(
-        448, "Tokens of the teacher's prompt: narrative, both answers and question.", flag="--context-tokens", min=1
-    )
-    answer: int = option(8, "Tokens of an answer.", flag="--answer-tokens", min=1)
-    trace: int | None = option(
-        None, "Tokens of a trace that stage 1 trains on; the most that may be sampled by default.",
-        flag="--trace-tokens", min=1,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,6 +88,10 @@ class Planner:
         with with_storages(network, autocast=self.gpu and self.dtype == torch.bfloat16) as planned:
             yield planned
 
+    def weights(self) -> int:
+        """Number of the model's parameters."""
+        return sum(parameter.numel() for parameter in empty_model(self.config, self.dtype).parameters())
+
     def parameters(self) -> int:
         """Bytes of the model's parameters on each device."""
         network = empty_model(self.config, self.dtype)
@@ -159,8 +149,10 @@ def with_adapter(network: Any, hparams: Any) -> Any:
             parameter.data = parameter.data.float()
     adapted.train()
     if getattr(hparams, "gradient_checkpointing", False):
-        # fake tensors have no random state to preserve
-        adapted.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
+        with warnings.catch_warnings():  # the new name is not in all versions that we take
+            warnings.simplefilter("ignore", FutureWarning)
+            # fake tensors have no random state to preserve
+            adapted.gradient_checkpointing_enable({"use_reentrant": False, "preserve_rng_state": False})
     return adapted
 
 

@@ -230,8 +230,8 @@ class AdapterHyperParams(BaseHyperParams):
     merge_adapter: bool = setting(True, "Merge the adapter into the weights; False returns a PeftModel.")
     quantization: str = setting(
         "none",
-        "Load the base model's matrices in 8 or 4 bits (bitsandbytes, a GPU), and train the adapter on them, which is then "
-        "kept apart: set `merge_adapter: false`.",
+        "Load the base model's matrices in 8 or 4 bits (bitsandbytes, a GPU). The adapter is trained on them and kept "
+        "apart: set `merge_adapter: false`.",
         choices=("none", "8bit", "4bit"),
     )
 

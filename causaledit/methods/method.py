@@ -30,6 +30,9 @@ class Method:
         needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
         check: `"module:attribute"` of `check(requests)`, which refuses requests (as given) that only this method cannot
             take; a host calls it for every request before the first edit.
+        footprint: `"module:attribute"` of `footprint(planner) -> [StageFootprint]` (see `methods.footprint`), for
+            `causaledit plan`.
+        remedies: `"module:attribute"` of `remedies(hparams) -> [Remedy]`, what makes an edit smaller, mildest first.
     """
 
     host: ClassVar[str] = "embedded"  # whose method it is: ours, or a host's own
@@ -42,6 +45,8 @@ class Method:
     changes_weights: bool = True
     needs_subject: bool = True
     check: str | None = None
+    footprint: str | None = None
+    remedies: str | None = None
 
     def load_hparams(self) -> type[Any]:
         """The hyper-parameter class."""
@@ -67,6 +72,14 @@ class Method:
     def load_check(self) -> Callable[..., Any] | None:
         """`check(requests)`, where the method has one."""
         return load_reference(self.check) if self.check else None
+
+    def load_footprint(self) -> Callable[..., Any]:
+        """`footprint(planner)`; no stages where the method has none."""
+        return load_reference(self.footprint) if self.footprint else lambda planner: []
+
+    def load_remedies(self) -> Callable[..., Any]:
+        """`remedies(hparams)`; none where the method has none."""
+        return load_reference(self.remedies) if self.remedies else lambda hparams: []
 
 
 def load_reference(reference: str) -> Any:

@@ -12,4 +12,6 @@ METHOD = Method(
     hparams="causaledit.methods.causal_edit.hparams:CausalEditHyperParams",
     edit="causaledit.methods.causal_edit.apply:edit",
     report="causaledit.methods.causal_edit.apply:EditReport",
+    footprint="causaledit.methods.causal_edit.footprint:footprint",
+    remedies="causaledit.methods.causal_edit.footprint:remedies",
 )

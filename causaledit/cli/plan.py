@@ -1,0 +1,119 @@
+"""`causaledit plan`: what an edit needs, from the model's configuration alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from causaledit.cli.options import takes
+from causaledit.support.lengths import Lengths
+
+if TYPE_CHECKING:
+    from causaledit.methods.memory_plan import MemoryPlan, Way
+
+
+@takes(lengths=Lengths)
+def plan(
+    hparams: Annotated[str, typer.Option("--hparams", help="YAML file or bundled name.")],
+    lengths: Lengths,
+    model: Annotated[str, typer.Option(help="Folder (a config.json is enough), hub name or embedded name.")] = "",
+    method: Annotated[str, typer.Option(help="Name of the method.")] = "CausalEdit",
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs that one edit is spread over (FSDP).")] = 1,
+    gpu_memory: Annotated[
+        float | None, typer.Option("--gpu-memory", min=0.1, help="Memory of each GPU, in GiB.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cuda, or cpu.")] = "cuda",
+    generate_rate: Annotated[
+        float | None, typer.Option("--generate-rate", min=0.1, help="Tokens per second generated, all rows together.")
+    ] = None,
+    train_rate: Annotated[
+        float | None, typer.Option("--train-rate", min=0.1, help="Tokens per second trained on.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Tell memory, tokens and time of one edit without loading the model, and what to switch on if it does not fit."""
+    console = Console(stderr=True)
+    with console.status("planning") as status:
+        from causaledit.errors import ModelError
+        from causaledit.methods.memory_plan import as_data, plan_edit, way_to_fit
+        from causaledit.methods.registry import get_method
+
+        if device not in ("cuda", "cpu"):
+            raise ModelError(f"--device must be cuda or cpu, got {device!r}.")
+        config = get_method(method).load_hparams().from_hparams(hparams)
+        memory = round(gpu_memory * 2**30) if gpu_memory is not None else None
+        found = plan_edit(
+            method, config, model=model or None, lengths=lengths, gpu=device == "cuda", gpus=gpus, memory=memory
+        )
+        way = None
+        if found.fits is False:
+            status.update("looking for settings that fit")
+            way = way_to_fit(method, found)
+    out = Console(soft_wrap=True)
+    if json:
+        import json as texts
+
+        print_data = {**as_data(found), "switch_on": [r.changes for r in way.remedies] if way else []}
+        out.print(texts.dumps(print_data, indent=1), highlight=False, markup=False)
+        return
+    _show(found, out)
+    if way is not None:
+        _show_way(way, out)
+    if generate_rate and train_rate:
+        minutes = found.seconds(generate_rate, train_rate) / 60
+        out.print(f"at most {minutes:.1f} minutes an edit at these rates", highlight=False)
+
+
+def _show(found: MemoryPlan, out: Console) -> None:
+    from rich.table import Table
+
+    where = "each GPU" if found.planner.gpu else "the CPU"
+    out.print(
+        f"{found.weights / 1e9:.2f} billion parameters, {_gib(found.parameters)} GiB of weights on {where}",
+        highlight=False,
+    )
+    table = Table(title="GiB at the highest moment of each stage", title_justify="left")
+    columns = (
+        "stage",
+        "logits",
+        "cache",
+        "activations",
+        "adapter",
+        "optimiser",
+        "copies",
+        "with the weights",
+        "tokens",
+    )
+    for name in columns:
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    for stage in found.stages:
+        tokens = f"{stage.generated:,} generated" if stage.generated else f"{stage.trained:,} trained"
+        parts = [stage.peak.parts.get(kind, 0) for kind in ("logits", "cache", "activations")]
+        parts += [stage.adapter, stage.optimizer, stage.copies, stage.total(found.parameters)]
+        table.add_row(stage.stage, *map(_gib, parts), tokens if stage.generated or stage.trained else "")
+    out.print(table)
+    out.print(
+        f"peak {_gib(found.peak)} GiB ({found.highest.stage}); a GPU needs {_gib(found.needed)} GiB with CUDA's own; "
+        f"at most {found.generated:,} tokens generated and {found.trained:,} trained on for one edit",
+        highlight=False,
+    )
+    if found.memory is not None:
+        out.print(f"{'fits' if found.fits else 'does not fit'} in {_gib(found.memory)} GiB", highlight=False)
+
+
+def _show_way(way: Way, out: Console) -> None:
+    for remedy in way.remedies:
+        values = ", ".join(f"{name}: {_value(value)}" for name, value in remedy.changes.items())
+        out.print(f"  set {values}  ({remedy.effect})", highlight=False, markup=False)
+    ending = "it then fits" if way.plan.fits else "that is not enough: take larger or more GPUs (--gpus)"
+    out.print(f"  {ending}: {_gib(way.plan.needed)} GiB", highlight=False)
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f}"
