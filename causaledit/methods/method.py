@@ -28,6 +28,7 @@ class Method:
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
         needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
+        distributed: Whether one edit can be trained by several processes (`accelerate launch`).
         check: `"module:attribute"` of `check(requests)`, which refuses requests (as given) that only this method cannot
             take; a host calls it for every request before the first edit.
         footprint: `"module:attribute"` of `footprint(planner) -> [StageFootprint]` (see `methods.footprint`), for
@@ -44,6 +45,7 @@ class Method:
     batched: bool = True
     changes_weights: bool = True
     needs_subject: bool = True
+    distributed: bool = False
     check: str | None = None
     footprint: str | None = None
     remedies: str | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,7 +41,12 @@ def resolve_device(device: Any) -> torch.device:
     import torch
 
     if device is None or device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # one of several processes that were launched together has a GPU of its own
+        return (
+            torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
+        )
     if isinstance(device, int) or (isinstance(device, str) and device.strip().isdigit()):
         device = f"cuda:{int(device)}"
     try:
@@ -158,9 +164,7 @@ def _check_quantization(name: Any, quantization: str, device: torch.device) -> N
         raise ModelError(f"`quantization` must be one of {', '.join(QUANTIZATIONS)}, got {quantization!r}.")
     require_extra("gpu", f"`quantization: {quantization}`")
     if device.type != "cuda":
-        raise ModelError(
-            f"`quantization: {quantization}` needs a GPU, not {str(device)!r}: set it to none."
-        )
+        raise ModelError(f"`quantization: {quantization}` needs a GPU, not {str(device)!r}: set it to none.")
     if not isinstance(name, str | Path) or str(name).endswith(".gguf"):
         raise ModelError(f"`quantization: {quantization}` needs a model's folder or hub name: set it to none.")
 

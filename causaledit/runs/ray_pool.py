@@ -188,12 +188,11 @@ class _Run:
 
     def _loaded(self, actor: Any, result: Mapping[str, Any]) -> None:
         _raise_if_failed(result)
-        mine = versions()
-        for package, theirs in result["versions"].items():
-            if theirs != mine[package]:
+        for package, mine in versions().items():
+            if (theirs := result["versions"].get(package)) != mine:
                 raise RunError(
-                    f"--workers: a worker has {package} {theirs}, this process {mine[package]}: install the same "
-                    "versions on all nodes (constraints.txt), as results may differ."
+                    f"--workers: a worker has {package} {theirs}, this process {mine}: install the same versions on "
+                    "all nodes (constraints.txt), as results may differ."
                 )
         self.lost_loading = 0
         self.active.add(actor)

@@ -18,6 +18,7 @@ from causaledit.methods.causal_edit.bootstrap import (
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.preservation import build_preservation
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
+from causaledit.methods.shared.processes import agreed
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import supports_system_role
 from causaledit.narratives.resolve import resolve_edits
@@ -121,6 +122,7 @@ def train_adapter(
             max_new_tokens=hparams.narrative_max_new_tokens,
             count=tally.tokens,
         )
+    resolved = agreed(resolved, model.device)
     requests = [item.request for item in resolved]
     with tally.timed("preserve"):
         preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens)
@@ -128,7 +130,8 @@ def train_adapter(
     if 2 in hparams.stages:
         with tally.timed("teacher"):
             teacher = choose_teacher(model, tokenizer, requests, hparams, context_role=role, count=tally.tokens)
-    pairs, traces = _traces(run, requests) if _needs_stage_1(hparams, teacher) else ([], [])
+        teacher = agreed(teacher, model.device)
+    pairs, traces = agreed(_traces(run, requests), model.device) if _needs_stage_1(hparams, teacher) else ([], [])
 
     peft_model = add_adapter(model, hparams)
     trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, traces)
