@@ -36,9 +36,9 @@ if TYPE_CHECKING:
         },
     ),
     judging=Group(JudgeOptions, without=("device",)),
-    workers=Group(WorkerOptions, renamed={"workers": "--ray-workers"}),
+    editing=Group(WorkerOptions, renamed={"workers": "--ray-workers"}),
 )
-def pilot(arguments: RunArguments, judging: JudgeOptions, workers: WorkerOptions) -> None:
+def pilot(arguments: RunArguments, judging: JudgeOptions, editing: WorkerOptions) -> None:
     """Force the new answer on the unedited model, closed-book and with the narrative, and compare self-refutation."""
     console = Console(stderr=True)
     options = dataclasses.replace(judging, device=arguments.device or judging.device)
@@ -52,7 +52,7 @@ def pilot(arguments: RunArguments, judging: JudgeOptions, workers: WorkerOptions
         chosen = None if judging.judge == "hf" else options.load()
         plan = make_plan(arguments)
     try:
-        with worker_pool(workers) as pool, RunBars(console) as bars:
+        with worker_pool(editing) as pool, RunBars(console) as bars:
             execute(plan, bars, pool=pool)
     except KeyboardInterrupt:
         raise CausalEditError(

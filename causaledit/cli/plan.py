@@ -13,6 +13,8 @@ from causaledit.support.lengths import Lengths
 if TYPE_CHECKING:
     from causaledit.methods.memory_plan import MemoryPlan, Way
 
+_NARROWEST = 110  # width of the table where there is no terminal
+
 
 @takes(lengths=Lengths)
 def plan(
@@ -37,21 +39,24 @@ def plan(
     console = Console(stderr=True)
     with console.status("planning") as status:
         from causaledit.errors import ModelError
+        from causaledit.hosts.lookup import get_method
         from causaledit.methods.memory_plan import as_data, plan_edit, way_to_fit
-        from causaledit.methods.registry import get_method
 
         if device not in ("cuda", "cpu"):
             raise ModelError(f"--device must be cuda or cpu, got {device!r}.")
-        config = get_method(method).load_hparams().from_hparams(hparams)
+        chosen = get_method(method, host="embedded")
+        config = chosen.load_hparams().from_hparams(hparams)
         memory = round(gpu_memory * 2**30) if gpu_memory is not None else None
         found = plan_edit(
-            method, config, model=model or None, lengths=lengths, gpu=device == "cuda", gpus=gpus, memory=memory
+            chosen, config, model=model or None, lengths=lengths, gpu=device == "cuda", gpus=gpus, memory=memory
         )
         way = None
         if found.fits is False:
             status.update("looking for settings that fit")
-            way = way_to_fit(method, found)
+            way = way_to_fit(chosen, found)
     out = Console(soft_wrap=True)
+    if not out.is_terminal:
+        out = Console(soft_wrap=True, width=max(out.width, _NARROWEST))
     if json:
         import json as texts
 
@@ -87,7 +92,7 @@ def _show(found: MemoryPlan, out: Console) -> None:
         "tokens",
     )
     for name in columns:
-        table.add_column(name, justify="left" if name == "stage" else "right")
+        table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for stage in found.stages:
         tokens = f"{stage.generated:,} generated" if stage.generated else f"{stage.trained:,} trained"
         parts = [stage.peak.parts.get(kind, 0) for kind in ("logits", "cache", "activations")]

@@ -13,8 +13,8 @@ from causaledit.runs.arguments import RunArguments
 from causaledit.runs.worker_options import WorkerOptions
 
 
-@takes(arguments=RunArguments, workers=WorkerOptions)
-def run(arguments: RunArguments, workers: WorkerOptions) -> None:
+@takes(arguments=RunArguments, editing=WorkerOptions)
+def run(arguments: RunArguments, editing: WorkerOptions) -> None:
     """Edit cases, probe them, undo the edits exactly, and write metrics.json. The same --run_id resumes."""
     console = Console(stderr=True)
     with console.status("checking"):
@@ -25,7 +25,7 @@ def run(arguments: RunArguments, workers: WorkerOptions) -> None:
         plan = make_plan(arguments)
     again = f"the same command with --run_id {plan.arguments.run_id} resumes the run"
     try:
-        with worker_pool(workers) as pool, RunBars(console) as bars:
+        with worker_pool(editing) as pool, RunBars(console) as bars:
             summary = execute(plan, bars, pool=pool)
     except KeyboardInterrupt:
         raise CausalEditError(f"interrupted; finished cases are kept in {str(plan.folder)!r}, and {again}.") from None

@@ -11,7 +11,6 @@ import torch
 
 from causaledit.errors import ModelError
 from causaledit.methods.footprint import Lengths, Planner
-from causaledit.methods.registry import get_method
 from causaledit.models.loading import load_config, resolve_dtype
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ class MemoryPlan:
 
 
 def plan_edit(
-    method: str,
+    method: Method,
     hparams: Any,
     *,
     model: str | None = None,
@@ -90,7 +89,7 @@ def plan_edit(
     """Plan one edit from the model's configuration; no weights are read.
 
     Args:
-        method: Its name.
+        method: From the registry.
         hparams: Its hyper-parameters.
         model: Folder, hub name or embedded name, instead of the one that the hyper-parameters name.
         lengths: How long the edit's texts are.
@@ -101,16 +100,17 @@ def plan_edit(
     Raises:
         ModelError: The configuration cannot be read, or the method does not say what it needs.
     """
-    entry = get_method(method)
-    if entry.footprint is None:
-        raise ModelError(f"{method} does not say what its stages need: plan CausalEdit or another method that does.")
+    if method.footprint is None:
+        raise ModelError(
+            f"{method.name} does not say what its stages need: plan CausalEdit or another method that does."
+        )
     config = load_config(model or hparams.model_name)
     device = torch.device("cuda" if gpu else "cpu")
     dtype = resolve_dtype(getattr(hparams, "dtype", "auto"), device, fp16=getattr(hparams, "fp16", False))
     if not isinstance(dtype, torch.dtype):
         dtype = getattr(config, "dtype", None) or torch.float32
     planner = Planner(config, hparams, lengths or Lengths(), gpu=gpu, dtype=dtype, gpus=gpus)
-    return _planned(entry, planner, memory)
+    return _planned(method, planner, memory)
 
 
 def _planned(method: Method, planner: Planner, memory: int | None) -> MemoryPlan:
@@ -130,17 +130,16 @@ class Way:
     remedies: list[Remedy] = field(default_factory=list)
 
 
-def way_to_fit(method: str, plan: MemoryPlan) -> Way:
+def way_to_fit(method: Method, plan: MemoryPlan) -> Way:
     """Switch on what makes the edit smaller, mildest first, until it fits or nothing is left.
 
     A remedy that does not lower the peak by a percent is left out.
     """
-    entry = get_method(method)
     way = Way(plan)
-    for remedy in entry.load_remedies()(plan.planner.hparams):
+    for remedy in method.load_remedies()(plan.planner.hparams):
         if way.plan.fits:
             break
-        tried = _planned(entry, way.plan.planner.with_settings(**remedy.changes), plan.memory)
+        tried = _planned(method, way.plan.planner.with_settings(**remedy.changes), plan.memory)
         if tried.peak < 0.99 * way.plan.peak:
             way.remedies = [r for r in way.remedies if set(r.changes) - set(remedy.changes)]  # a stronger one replaces
             way.remedies.append(remedy)
