@@ -118,6 +118,23 @@ def test_a_way_to_fit_changes_no_more_than_it_must():
     assert never.plan.fits is False
 
 
+def test_lora_says_what_it_needs():
+    method = METHODS["LoRA"]
+    found = {}
+    for rank in (4, 8):
+        settings = method.load_hparams()(model_name=(make_llama(), None), **FAST["LoRA"], lora_rank=rank)
+        found[rank] = plan_edit(method, settings, lengths=SHORT)
+    assert [stage.stage for stage in found[4].stages] == ["train", "merge"]
+    assert found[8].stages[0].adapter == 2 * found[4].stages[0].adapter
+    assert found[8].trained == 20 * SHORT.answer
+
+
+def test_a_method_that_does_not_say_is_refused():
+    method = METHODS["IKE"]
+    with pytest.raises(ModelError, match="IKE does not say what its stages need"):
+        plan_edit(method, method.load_hparams()(model_name=(make_llama(), None)))
+
+
 def test_the_command_says_what_fits_and_how(tmp_path):
     make_llama().config.save_pretrained(tmp_path)  # a configuration is enough
     file = tmp_path / "tiny.yaml"

@@ -141,9 +141,15 @@ def bytes_of(parameters: Iterable[torch.Tensor]) -> int:
 
 
 # ---- adapters --------------------------------------------------------------------------------------
-def with_adapter(network: Any, hparams: Any) -> Any:
-    """Put the adapter of a method's hyper-parameters on a model on the meta device, ready for training."""
-    adapted = get_peft_model(network, lora_config(network, hparams), low_cpu_mem_usage=True)
+def with_adapter(network: Any, hparams: Any, config: Any = None) -> Any:
+    """Put an adapter on a model on the meta device, ready for training.
+
+    Args:
+        network: From `empty_model`.
+        hparams: The method's.
+        config: Of peft; by default the one that `models.adapters` makes of the hyper-parameters.
+    """
+    adapted = get_peft_model(network, config or lora_config(network, hparams), low_cpu_mem_usage=True)
     for parameter in adapted.parameters():
         if parameter.requires_grad and parameter.dtype in (torch.float16, torch.bfloat16):  # as peft does for others
             parameter.data = parameter.data.float()
