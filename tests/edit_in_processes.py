@@ -23,12 +23,13 @@ if __name__ == "__main__":
     hparams = fast_hparams(
         model, tokenizer,
         bootstrap_batch_size=batch,
-        bootstrap_max_steps=4,
+        bootstrap_max_steps=3,  # of 14 rows: a fourth batch would be short, and two processes fill it up with others
         bootstrap_micro_batch_tokens=160,
         distill_batch_size=4,
         distill_gradient_accumulation_steps=accumulation,
         distill_steps_base=2,
         distill_top_p=1e-6,  # rollouts are the likeliest tokens, so that they do not hang on a process's generator
+        distill_repetition_threshold=1.0,  # … and likeliest tokens repeat themselves
         preserve_weight=0.5,
         preserve_prompts=4,
         preserve_batch_size=2,

@@ -129,10 +129,12 @@ class Remedy:
     Attributes:
         changes: Hyper-parameters and their values.
         effect: What else they do, in a few words.
+        stages: Those that they make smaller; empty: all.
     """
 
     changes: dict[str, Any]
     effect: str
+    stages: tuple[str, ...] = ()
 
 
 def bytes_of(parameters: Iterable[torch.Tensor]) -> int:

@@ -131,19 +131,26 @@ class Way:
 
 
 def way_to_fit(method: Method, plan: MemoryPlan) -> Way:
-    """Switch on what makes the edit smaller, mildest first, until it fits or nothing is left.
+    """Switch on what makes the highest stage smaller, mildest first, until the edit fits or nothing is left.
 
     A remedy that does not lower the peak by a percent is left out.
     """
-    way = Way(plan)
-    for remedy in method.load_remedies()(plan.planner.hparams):
-        if way.plan.fits:
+    way, useless = Way(plan), set()
+    while not way.plan.fits:
+        stage = way.plan.highest.stage
+        for remedy in method.load_remedies()(way.plan.planner.hparams):
+            changes = tuple(remedy.changes.items())
+            if (remedy.stages and stage not in remedy.stages) or (stage, changes) in useless:
+                continue
+            tried = _planned(method, way.plan.planner.with_settings(**remedy.changes), plan.memory)
+            if tried.peak < 0.99 * way.plan.peak:
+                # a stronger one of the same settings takes the place of a weaker one
+                way.remedies = [r for r in way.remedies if set(r.changes) - set(remedy.changes)] + [remedy]
+                way.plan = tried
+                break
+            useless.add((stage, changes))
+        else:
             break
-        tried = _planned(method, way.plan.planner.with_settings(**remedy.changes), plan.memory)
-        if tried.peak < 0.99 * way.plan.peak:
-            way.remedies = [r for r in way.remedies if set(r.changes) - set(remedy.changes)]  # a stronger one replaces
-            way.remedies.append(remedy)
-            way.plan = tried
     return way
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10.0  # an address that is silent for so long has no cluster
+PATIENCE_SECONDS = 60.0  # without news, before it is said what is waited for
 
 Records = list[tuple[int | str, dict[str, Any], dict[str, Any]]]
 
@@ -164,7 +165,11 @@ class _Run:
             actor = self.pool._actors[n] if n < len(self.pool._actors) else self.pool._new()
             self._load(actor, measure_rate=measure_rate and n == 0)
         while self.running:
-            (reference,), _ = ray.wait(list(self.running), num_returns=1)
+            finished, _ = ray.wait(list(self.running), num_returns=1, timeout=PATIENCE_SECONDS)
+            if not finished:
+                self._say_what_is_waited_for()
+                continue
+            (reference,) = finished
             actor, group = self.running.pop(reference)
             try:
                 result = ray.get(reference)
@@ -178,6 +183,15 @@ class _Run:
                 _raise_if_failed(result)
             if self.waiting:
                 self._give(actor)
+
+    def _say_what_is_waited_for(self) -> None:
+        import ray
+
+        if not self.active:
+            free = {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
+            logger.warning(
+                "no worker has loaded the model yet; free on the cluster: %g CPUs, %g GPUs", free["CPU"], free["GPU"]
+            )
 
     def _load(self, actor: Any, *, measure_rate: bool = False) -> None:
         self.running[actor.prepare.remote(self.plan, list(self.cases), measure_rate)] = (actor, None)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SCORED_TOGETHER = 16  # `score_traces`
 GREEDY_TOGETHER = 64  # `greedy_answers`
 TEXTS_TOGETHER = 32  # `generate_texts`
+_TRAINED = ("bootstrap", "internalise")
 
 
 def footprint(planner: Planner) -> list[StageFootprint]:
@@ -62,7 +63,7 @@ def footprint(planner: Planner) -> list[StageFootprint]:
 def remedies(hparams: CausalEditHyperParams) -> Iterator[Remedy]:
     """What makes an edit smaller, mildest first: settings that leave the edit as it is come before others."""
     if not hparams.gradient_checkpointing:
-        yield Remedy({"gradient_checkpointing": True}, "the same losses, one more forward pass")
+        yield Remedy({"gradient_checkpointing": True}, "the same losses, one more forward pass", _TRAINED)
     group, rows = hparams.distill_num_generations, hparams.distill_batch_size
     if rows > group:
         parts = rows // group
@@ -72,15 +73,20 @@ def remedies(hparams: CausalEditHyperParams) -> Iterator[Remedy]:
                 "distill_gradient_accumulation_steps": hparams.distill_gradient_accumulation_steps * parts,
             },
             "as many rollouts a step, fewer at a time",
+            ("internalise",),
         )
     for batch in (24, 12, 6):
         if batch < hparams.bootstrap_sample_batch_size:
-            yield Remedy({"bootstrap_sample_batch_size": batch}, "as many candidates, fewer at a time")
+            yield Remedy({"bootstrap_sample_batch_size": batch}, "as many candidates, fewer at a time", ("traces",))
     if hparams.bootstrap_max_new_tokens > 512:
-        yield Remedy({"bootstrap_max_new_tokens": 512}, "shorter traces; those of 7–8B models are below 400 tokens")
+        yield Remedy(
+            {"bootstrap_max_new_tokens": 512}, "longer traces are cut off and rejected", ("traces", "bootstrap")
+        )
     for tokens in (2048, 1024):
         if tokens < hparams.bootstrap_micro_batch_tokens:
-            yield Remedy({"bootstrap_micro_batch_tokens": tokens}, "the same losses, fewer rows at a time")
+            yield Remedy(
+                {"bootstrap_micro_batch_tokens": tokens}, "the same losses, fewer rows at a time", ("bootstrap",)
+            )
     if hparams.quantization == "none":
         for kind in ("8bit", "4bit"):
             yield Remedy({"quantization": kind, "merge_adapter": False}, "a quantised base: the adapter is kept apart")
