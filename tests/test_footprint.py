@@ -82,9 +82,12 @@ def test_what_settings_change():
     fewer, _ = stages(distill_batch_size=4, distill_gradient_accumulation_steps=2)
     assert fewer["internalise"].peak.parts["logits"] < 0.7 * plain["internalise"].peak.parts["logits"]
     assert fewer["internalise"].trained == plain["internalise"].trained
-    longer, _ = stages(bootstrap_max_new_tokens=60)
-    assert longer["traces"].peak.total > plain["traces"].peak.total
-    assert longer["traces"].generated == 3 * plain["traces"].generated
+    open_end = dataclasses.replace(SHORT, trace=None)
+    longer, shorter = (
+        plan_edit(METHODS["CausalEdit"], hparams(bootstrap_max_new_tokens=n), lengths=open_end).stages[0]
+        for n in (60, 20)
+    )
+    assert longer.peak.total > shorter.peak.total and longer.generated == 3 * shorter.generated
     kept, _ = stages(merge_adapter=False)
     assert "merge" not in kept
     twice = stages(lora_rank=16)[0]
@@ -107,7 +110,8 @@ def test_several_gpus_and_quantised_weights_hold_less():
 
 
 def test_a_way_to_fit_changes_no_more_than_it_must():
-    plan = plan_edit(METHODS["CausalEdit"], hparams(), lengths=SHORT)
+    plan = plan_edit(METHODS["CausalEdit"], hparams(), lengths=dataclasses.replace(SHORT, trace=4))
+    assert plan.highest.stage == "internalise"
     roomy = dataclasses.replace(plan, memory=plan.needed)
     assert roomy.fits and way_to_fit(METHODS["CausalEdit"], roomy).remedies == []
     tight = dataclasses.replace(plan, memory=round(plan.needed - 0.1 * plan.peak))
