@@ -22,7 +22,7 @@ def plan(
     lengths: Lengths,
     model: Annotated[str, typer.Option(help="Folder (a config.json is enough), hub name or embedded name.")] = "",
     method: Annotated[str, typer.Option(help="Name of the method.")] = "CausalEdit",
-    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs that one edit is spread over (FSDP).")] = 1,
+    gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs that the base weights are spread over.")] = 1,
     gpu_memory: Annotated[
         float | None, typer.Option("--gpu-memory", min=0.1, help="Memory of each GPU, in GiB.")
     ] = None,
@@ -54,14 +54,14 @@ def plan(
         if found.fits is False:
             status.update("looking for settings that fit")
             way = way_to_fit(chosen, found)
-    out = Console(soft_wrap=True)
+    out = Console()
     if not out.is_terminal:
-        out = Console(soft_wrap=True, width=max(out.width, _NARROWEST))
+        out = Console(width=max(out.width, _NARROWEST))
     if json:
         import json as texts
 
         print_data = {**as_data(found), "switch_on": [r.changes for r in way.remedies] if way else []}
-        out.print(texts.dumps(print_data, indent=1), highlight=False, markup=False)
+        out.print(texts.dumps(print_data, indent=1), highlight=False, markup=False, soft_wrap=True)
         return
     _show(found, out)
     if way is not None:
@@ -78,42 +78,36 @@ def _show(found: MemoryPlan, out: Console) -> None:
     out.print(
         f"{found.weights / 1e9:.2f} billion parameters, {_gib(found.parameters)} GiB of weights on {where}",
         highlight=False,
+        soft_wrap=True,
     )
-    table = Table(title="GiB at the highest moment of each stage", title_justify="left")
-    columns = (
-        "stage",
-        "logits",
-        "cache",
-        "activations",
-        "adapter",
-        "optimiser",
-        "copies",
-        "with the weights",
-        "tokens",
-    )
-    for name in columns:
+    table = Table(title="GiB at the highest moment of each stage, and tokens at most", title_justify="left")
+    numbers = ("logits", "cache", "activations", "adapter", "optimiser", "copies", "in all", "generated", "trained")
+    for name in ("stage", *numbers):
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for stage in found.stages:
-        tokens = f"{stage.generated:,} generated" if stage.generated else f"{stage.trained:,} trained"
         parts = [stage.peak.parts.get(kind, 0) for kind in ("logits", "cache", "activations")]
         parts += [stage.adapter, stage.optimizer, stage.copies, stage.total(found.parameters)]
-        table.add_row(stage.stage, *map(_gib, parts), tokens if stage.generated or stage.trained else "")
+        tokens = [f"{count:,}" if count else "" for count in (stage.generated, stage.trained)]
+        table.add_row(stage.stage, *map(_gib, parts), *tokens)
     out.print(table)
     out.print(
         f"peak {_gib(found.peak)} GiB ({found.highest.stage}); a GPU needs {_gib(found.needed)} GiB with CUDA's own; "
         f"at most {found.generated:,} tokens generated and {found.trained:,} trained on for one edit",
         highlight=False,
+        soft_wrap=True,
     )
     if found.memory is not None:
-        out.print(f"{'fits' if found.fits else 'does not fit'} in {_gib(found.memory)} GiB", highlight=False)
+        out.print(
+            f"{'fits' if found.fits else 'does not fit'} in {_gib(found.memory)} GiB", highlight=False, soft_wrap=True
+        )
 
 
 def _show_way(way: Way, out: Console) -> None:
     for remedy in way.remedies:
         values = ", ".join(f"{name}: {_value(value)}" for name, value in remedy.changes.items())
-        out.print(f"  set {values}  ({remedy.effect})", highlight=False, markup=False)
+        out.print(f"  set {values}  ({remedy.effect})", highlight=False, markup=False, soft_wrap=True)
     ending = "it then fits" if way.plan.fits else "that is not enough: take larger or more GPUs (--gpus)"
-    out.print(f"  {ending}: {_gib(way.plan.needed)} GiB", highlight=False)
+    out.print(f"  {ending}: {_gib(way.plan.needed)} GiB", highlight=False, soft_wrap=True)
 
 
 def _value(value: Any) -> str:
