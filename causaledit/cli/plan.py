@@ -103,11 +103,13 @@ def _show(found: MemoryPlan, out: Console) -> None:
 
 
 def _show_way(way: Way, out: Console) -> None:
+    lines = []
     for remedy in way.remedies:
         values = ", ".join(f"{name}: {_value(value)}" for name, value in remedy.changes.items())
-        out.print(f"  set {values}  ({remedy.effect})", highlight=False, markup=False, soft_wrap=True)
+        lines.append(f"  set {values}  ({remedy.effect})")
     ending = "it then fits" if way.plan.fits else "that is not enough: take larger or more GPUs (--gpus)"
-    out.print(f"  {ending}: {_gib(way.plan.needed)} GiB", highlight=False, soft_wrap=True)
+    lines.append(f"  {ending}: {_gib(way.plan.needed)} GiB")
+    out.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def _value(value: Any) -> str:

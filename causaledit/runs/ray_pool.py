@@ -271,7 +271,7 @@ def _connect(address: str | None, workers: int) -> None:
         _answers(str(address))
     try:
         ray.init(**place, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+    except (ConnectionError, ImportError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"--ray-address {address!r}" if address else "--workers"
         raise RunError(f"{where}: Ray cannot be reached: {one_line(error)}") from None
 
