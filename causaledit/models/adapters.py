@@ -98,8 +98,8 @@ def check_adapter(
     """
     if merged and getattr(model, "is_quantized", False):
         raise ModelError(
-            "An adapter cannot be merged into quantised weights: set `merge_adapter: false` for single edits, or load the "
-            "model with `quantization: none`."
+            "An adapter cannot be merged into quantised weights: set `merge_adapter: false` for single edits, or "
+            "`quantization: none`."
         )
     config = config or lora_config(model, hparams)
     homes: dict[int, list[str]] = {}
