@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from causaledit.models.loading import LoadedModel
     from causaledit.mquake.cases import Case
     from causaledit.runs.plan import Plan
-    from causaledit.runs.ray_pool import RayPool
+    from causaledit.runs.ray_pool import RayPool, Records
 
 
 logger = logging.getLogger(__name__)
@@ -164,8 +164,8 @@ class _Execution:
                 self._begin(todo)
             self.sink.workers(count, pool.options.workers)
 
-        def done(records: Sequence[tuple[int | str, dict[str, Any], dict[str, Any]]], peak_rss_mb: float) -> None:
-            self.info.take_peak(peak_rss_mb)
+        def done(records: Records, peak_rss_mb: float, peak_gpu_mb: float) -> None:
+            self.info.take_peaks(peak_rss_mb, peak_gpu_mb)
             for case_id, item, cost in records:
                 self.record(cases[case_id], item, cost)
 

@@ -139,7 +139,7 @@ class RunInfo:
         self.plain_tokens_per_second = self.before.get("costs", {}).get("plain_tokens_per_second")
         self.ran = False
         self.peak_rss_of: str | None = None
-        self.workers_peak_mb = 0.0
+        self.workers_rss_mb = self.workers_gpu_mb = 0.0
 
     def measure_memory(self) -> None:
         """Count the process's peak memory from now on: the model and what the run does with it."""
@@ -159,13 +159,16 @@ class RunInfo:
         if self.plain_tokens_per_second is None:
             self.plain_tokens_per_second = plain_tokens_per_second
 
-    def take_peak(self, peak_mb: float) -> None:
+    def take_peaks(self, peak_rss_mb: float, peak_gpu_mb: float) -> None:
         """Note a worker's peak memory; the run's is that of the process that needed most."""
-        self.workers_peak_mb = max(self.workers_peak_mb, peak_mb)
+        self.workers_rss_mb = max(self.workers_rss_mb, peak_rss_mb)
+        self.workers_gpu_mb = max(self.workers_gpu_mb, peak_gpu_mb)
 
     def costs(self, folder: RunFolder) -> dict[str, Any]:
         """Sums over finished cases; a batch's edit counts once. Weights changed: the mean of what each edit left."""
         gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        if self.workers_gpu_mb:
+            gpu = max(self.workers_gpu_mb, gpu or 0.0)
         per_group = {cost["group"]: cost for cost in folder.costs if "edit_seconds" in cost}
         timed = list(per_group.values())
         seconds, edits = sum(cost["edit_seconds"] for cost in timed), sum(cost["edits"] for cost in timed)
@@ -184,7 +187,7 @@ class RunInfo:
             "weights_changed": mean(changed),
             "weights_changed_share": sum(changed) / len(changed) / total if changed and total else None,
             "peak_rss_mb": max(
-                peak_rss_mb() if self.ran else 0.0, self.workers_peak_mb, before.get("peak_rss_mb") or 0.0
+                peak_rss_mb() if self.ran else 0.0, self.workers_rss_mb, before.get("peak_rss_mb") or 0.0
             ),
             "peak_rss_of": self.peak_rss_of if self.ran else before.get("peak_rss_of"),
             "peak_gpu_mb": None if gpu is None else max(gpu if self.ran else 0.0, before.get("peak_gpu_mb") or 0.0),

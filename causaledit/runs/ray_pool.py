@@ -112,7 +112,7 @@ class RayPool:
         todo: Sequence[Case],
         *,
         ready: Callable[[Mapping[str, Any], int], None],
-        done: Callable[[Records, float], None],
+        done: Callable[[Records, float, float], None],
         measure_rate: bool,
     ) -> None:
         """Do all groups with a case to do.
@@ -121,7 +121,7 @@ class RayPool:
             plan: The run's.
             todo: The cases to do.
             ready: Called when a worker has loaded the model, with what it says of itself and how many are ready.
-            done: Called with the records of cases that are done, and the worker's peak memory.
+            done: Called with the records of cases that are done, and the worker's peak memory and GPU memory, in MB.
             measure_rate: Let the first worker measure the speed of plain generation.
 
         Raises:
@@ -179,7 +179,7 @@ class _Run:
             if group is None:
                 self._loaded(actor, result)
             else:
-                self.done(result["records"], result["peak_rss_mb"])
+                self.done(result["records"], result["peak_rss_mb"], result["peak_gpu_mb"])
                 _raise_if_failed(result)
             if self.waiting:
                 self._give(actor)
@@ -230,7 +230,7 @@ class _Run:
             self.tries[number] += 1
             if self.tries[number] > retries:
                 reason = WorkerDiedError(f"its worker died {self.tries[number]} times: {_why(error)}")
-                self.done([(i, failed_item(self.cases[i], reason), {"group": number}) for i in ids], 0.0)
+                self.done([(i, failed_item(self.cases[i], reason), {"group": number}) for i in ids], 0.0, 0.0)
             else:
                 logger.warning("a worker died at case %s: it is done again (%s)", ids[0], _why(error))
                 self.waiting.appendleft(group)

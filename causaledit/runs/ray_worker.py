@@ -77,18 +77,26 @@ class CaseWorker:
         """Edit one group and ask the probes of these cases of it.
 
         Returns:
-            `records` (case id, entry of metrics.json, cost) and `peak_rss_mb`; or `error`, as `prepare`.
+            `records` (case id, entry of metrics.json, cost) and `peak_rss_mb`, `peak_gpu_mb` (0 without a GPU); where
+            it fails also `error`, as `prepare`.
         """
-        from causaledit.support.costs import peak_rss_mb
-
         assert self._runner is not None and self._plan is not None  # prepared first
         wanted = set(cases)
         self._records = []
         try:
             self._runner.run(number, [c for c in self._plan.groups[number].cases if c.case_id in wanted])
         except Exception as error:
-            return {**_as_data(error), "records": self._records, "peak_rss_mb": peak_rss_mb()}
-        return {"records": self._records, "peak_rss_mb": peak_rss_mb()}
+            return {**_as_data(error), "records": self._records, **_peaks()}
+        return {"records": self._records, **_peaks()}
+
+
+def _peaks() -> dict[str, float]:
+    import torch
+
+    from causaledit.support.costs import peak_rss_mb
+
+    gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
+    return {"peak_rss_mb": peak_rss_mb(), "peak_gpu_mb": gpu}
 
 
 def _as_data(error: Exception) -> dict[str, Any]:
