@@ -32,7 +32,7 @@ if __name__ == "__main__":
         distill_repetition_threshold=1.0,  # … and likeliest tokens repeat themselves
         preserve_weight=0.5,
         preserve_prompts=4,
-        preserve_batch_size=2,
+        preserve_batch_size=8,  # all of them: with accumulation one process would go on to the next ones
         preserve_max_new_tokens=2,
     )  # fmt: skip
     report = EditReport()
