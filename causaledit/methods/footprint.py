@@ -177,7 +177,7 @@ def adapter_stages(adapted: PlannedModel, planner: Planner) -> list[StageFootpri
     """Merging: the originals are copied to host memory, and one matrix's update is there at a time."""
     if not planner.hparams.merge_adapter:
         return []
-    layers = [m.get_base_layer() for m in adapted.model.modules() if isinstance(m, BaseTunerLayer)]
+    layers: list[Any] = [m.get_base_layer() for m in adapted.model.modules() if isinstance(m, BaseTunerLayer)]
     largest = max((layer.weight.numel() for layer in layers), default=0)
     copies = 0 if planner.gpu else planner.adapted_bytes(adapted)
     delta = 4 * largest + largest * planner.dtype.itemsize

@@ -200,8 +200,8 @@ def generation_peak(
         planned.model(input_ids=tokens, past_key_values=cache, use_cache=True, **fewer)
         if cache is None:
             return tracker.peak
-        layer: Any
-        for layer in cache.layers:
+        reading, layers = tracker.peak, list[Any](cache.layers)
+        for layer in layers:
             for name in ("keys", "values"):
                 states = getattr(layer, name)
                 length = min(prompt + new - 1, getattr(layer, "sliding_window", prompt + new))
@@ -220,9 +220,10 @@ def generation_peak(
             _sample(scores)
         if before:
             scores.log_softmax(-1)
-        held = sum(states.untyped_storage().nbytes() for layer in cache.layers for states in (layer.keys, layer.values))
-        tracker.peak.parts["activations"] -= held
-        tracker.peak.parts["cache"] = held
+        if tracker.peak is not reading:  # else the prompts' pass is the highest moment, before the cache is long
+            held = sum(states.untyped_storage().nbytes() for layer in layers for states in (layer.keys, layer.values))
+            tracker.peak.parts["activations"] -= held
+            tracker.peak.parts["cache"] = held
     return tracker.peak
 
 
