@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class RunBars:
         )
         self._cases: Any = None
         self._stage: Any = None
+        self._workers = ""
+        self._rate = CaseRate()
         self.stages: ProgressSink = self
 
     def __enter__(self) -> RunBars:
@@ -45,13 +48,21 @@ class RunBars:
     # ---- the run ---------------------------------------------------------------------------------
     def begin(self, plan: Any, done: int) -> None:
         """See `RunSink.begin`."""
+        self._rate = CaseRate()
         self._progress.reset(self._cases, description="cases", total=len(plan.cases), completed=done, note="")
+
+    def workers(self, ready: int, wanted: int) -> None:
+        """See `RunSink.workers`."""
+        self._workers = f"{ready} of {wanted} workers" if ready < wanted else f"{ready} workers"
 
     def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
         """See `RunSink.case_done`."""
-        self._progress.update(self._cases, advance=1, note=averages_text(running))
+        self._rate.done += 1
+        far = averages_text(running)
+        if self._workers:
+            far = ", ".join(part for part in (self._workers, self._rate.text(), far) if part)
+        self._progress.update(self._cases, advance=1, note=far)
         if self._progress.disable:
-            far = averages_text(running)
             line = f"case {case_id}: so far {far}" if far else f"case {case_id} done"
             self._progress.console.print(line, highlight=False, soft_wrap=True)
 
@@ -71,6 +82,18 @@ class RunBars:
         if self._stage is not None:
             self._progress.remove_task(self._stage)
             self._stage = None
+
+
+class CaseRate:
+    """Cases per minute since it was made."""
+
+    def __init__(self) -> None:
+        self._began, self.done = time.monotonic(), 0
+
+    def text(self) -> str:
+        """The rate as a few words; empty before the second case."""
+        minutes = (time.monotonic() - self._began) / 60
+        return f"{self.done / minutes:.1f} cases/min" if self.done > 1 and minutes else ""
 
 
 _NAMES = {

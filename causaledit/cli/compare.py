@@ -11,7 +11,9 @@ from rich.console import Console
 
 from causaledit.cli.bars import CompareBars
 from causaledit.cli.options import Group, JudgeOptions, takes
+from causaledit.cli.workers import worker_pool
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
+from causaledit.runs.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,11 +40,13 @@ _NARROWEST = 150  # width of the tables where there is no terminal
         },
     ),
     judging=Group(JudgeOptions, renamed={"device": "--judge-device"}),
+    editing=Group(WorkerOptions, renamed={"workers": "--ray-workers"}),
 )
 def compare(
     methods: Annotated[str, typer.Option("--methods", help=_METHODS)],
     arguments: RunArguments,
     judging: JudgeOptions,
+    editing: WorkerOptions,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the comparison of that --run_id.")] = False,
     hparams: Annotated[list[str] | None, typer.Option("--hparams", metavar="METHOD=FILE", help=_HPARAMS)] = None,
     html: Annotated[Path | None, typer.Option("--html", help="Also write a report page to this file.")] = None,
@@ -67,8 +71,10 @@ def compare(
         plan = make_compare_plan(names, arguments, judge=chosen.identity, resume=resume, hparams=hparams or ())
     again = f"the same command with --run_id {plan.run_id} --resume continues the comparison"
     try:
-        with CompareBars(console) as bars:
-            rows = execute_comparison(plan, chosen, bars, workers=judging.workers, retry_errors=judging.retry_errors)
+        with worker_pool(editing) as pool, CompareBars(console) as bars:
+            rows = execute_comparison(
+                plan, chosen, bars, workers=judging.workers, retry_errors=judging.retry_errors, pool=pool
+            )
     except KeyboardInterrupt:
         raise CausalEditError(
             f"interrupted; finished cases are kept under {arguments.output_root!r}, and {again}."

@@ -30,6 +30,7 @@ def edit(
     from causaledit.errors import HparamsError, SaveError
     from causaledit.facts.requests import requests_from_data
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.shared.processes import is_first
     from causaledit.models.loading import resolve_device
     from causaledit.models.saving import save_result
     from causaledit.support.files import check_writable, load_json
@@ -52,8 +53,10 @@ def edit(
     if save.exists() and any(save.iterdir()):
         raise SaveError(f"--save {str(save)!r} is not empty: give a new folder, so that no model is overwritten.")
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
     edited, tokenizer, report, metrics = _run(edits, config, console)
+    if not is_first():
+        return
     save_result(save, edited, tokenizer, config, report, metrics)
     out = Console(soft_wrap=True)
     for request, item in zip(report.requests, metrics, strict=True):

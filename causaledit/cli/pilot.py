@@ -9,7 +9,9 @@ from rich.console import Console
 
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import Group, JudgeOptions, takes
+from causaledit.cli.workers import worker_pool
 from causaledit.runs.arguments import PILOT, RunArguments
+from causaledit.runs.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
         },
     ),
     judging=Group(JudgeOptions, without=("device",)),
+    editing=Group(WorkerOptions, renamed={"workers": "--ray-workers"}),
 )
-def pilot(arguments: RunArguments, judging: JudgeOptions) -> None:
+def pilot(arguments: RunArguments, judging: JudgeOptions, editing: WorkerOptions) -> None:
     """Force the new answer on the unedited model, closed-book and with the narrative, and compare self-refutation."""
     console = Console(stderr=True)
     options = dataclasses.replace(judging, device=arguments.device or judging.device)
@@ -49,8 +52,8 @@ def pilot(arguments: RunArguments, judging: JudgeOptions) -> None:
         chosen = None if judging.judge == "hf" else options.load()
         plan = make_plan(arguments)
     try:
-        with RunBars(console) as bars:
-            execute(plan, bars)
+        with worker_pool(editing) as pool, RunBars(console) as bars:
+            execute(plan, bars, pool=pool)
     except KeyboardInterrupt:
         raise CausalEditError(
             f"interrupted; finished cases are kept in {str(plan.folder)!r}, and the same command with --run_id "

@@ -8,11 +8,13 @@ from rich.console import Console
 
 from causaledit.cli.bars import RunBars, averages_text
 from causaledit.cli.options import takes
+from causaledit.cli.workers import worker_pool
 from causaledit.runs.arguments import RunArguments
+from causaledit.runs.worker_options import WorkerOptions
 
 
-@takes(arguments=RunArguments)
-def run(arguments: RunArguments) -> None:
+@takes(arguments=RunArguments, editing=WorkerOptions)
+def run(arguments: RunArguments, editing: WorkerOptions) -> None:
     """Edit cases, probe them, undo the edits exactly, and write metrics.json. The same --run_id resumes."""
     console = Console(stderr=True)
     with console.status("checking"):
@@ -23,8 +25,8 @@ def run(arguments: RunArguments) -> None:
         plan = make_plan(arguments)
     again = f"the same command with --run_id {plan.arguments.run_id} resumes the run"
     try:
-        with RunBars(console) as bars:
-            summary = execute(plan, bars)
+        with worker_pool(editing) as pool, RunBars(console) as bars:
+            summary = execute(plan, bars, pool=pool)
     except KeyboardInterrupt:
         raise CausalEditError(f"interrupted; finished cases are kept in {str(plan.folder)!r}, and {again}.") from None
     _show(summary, plan, Console())

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from causaledit.judges.base import Judge
     from causaledit.metrics.summary import RunMetrics
     from causaledit.runs.plan import Plan
+    from causaledit.runs.ray_pool import RayPool
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ def execute_comparison(
     *,
     workers: int = 1,
     retry_errors: bool = False,
+    pool: RayPool | None = None,
 ) -> list[MethodRow]:
     """Run, judge and tabulate every method, going on where an earlier call stopped.
 
@@ -136,6 +138,7 @@ def execute_comparison(
         sink: Where progress goes.
         workers: Requests at a time, for a judge that waits for an endpoint.
         retry_errors: Judge again what is kept as an error.
+        pool: Workers that edit, instead of this process.
 
     Returns:
         One row per method, in the order of the plan.
@@ -146,14 +149,16 @@ def execute_comparison(
     """
     with locked(plan.folder):
         write_json(plan.folder / "meta" / "compare_args.json", {**plan.arguments, "run_id": plan.run_id})
-        return _Comparison(plan, judge, sink or SilentCompare(), workers, retry_errors).run()
+        return _Comparison(plan, judge, sink or SilentCompare(), workers, retry_errors, pool).run()
 
 
 class _Comparison:
     """One process's part of a comparison."""
 
-    def __init__(self, plan: ComparePlan, judge: Judge, sink: CompareSink, workers: int, retry_errors: bool) -> None:
-        self.plan, self.judge, self.sink = plan, judge, sink
+    def __init__(
+        self, plan: ComparePlan, judge: Judge, sink: CompareSink, workers: int, retry_errors: bool, pool: RayPool | None
+    ) -> None:
+        self.plan, self.judge, self.sink, self.pool = plan, judge, sink, pool
         self.workers, self.retry_errors = workers, retry_errors
         self.model = SharedModel(read_object(plan.folder / "compare.json").get("model") if plan.resumed else None)
         self.reference: RunMetrics | None = None
@@ -189,7 +194,9 @@ class _Comparison:
         error = None
         try:
             # a run that is complete loads no model
-            execute(run, self.sink, load=self.model.get)
+            execute(run, self.sink, load=self.model.get, pool=self.pool)
+            if self.pool is not None and self.pool.model is not None:
+                self.model.describe(self.pool.model)
         except KeyboardInterrupt:
             row.status = "unfinished"
             raise

@@ -165,7 +165,7 @@ def _refuse_other_models(runs: Mapping[str, Plan]) -> None:
         if mine != theirs:
             raise RunError(
                 f"--methods: one table is about one model, but {first} loads it as {mine} and {name} as {theirs}: set "
-                "`dtype` (or `fp16`) alike in their files."
+                "`dtype` (or `fp16`) and `quantization` alike in their files."
             )
 
 
@@ -173,7 +173,8 @@ def dtype_of(hparams: Any) -> str:
     """The type in which a method's hyper-parameters load their model; `auto` is the checkpoint's own on a GPU."""
     device = resolve_device(hparams.device)
     dtype = resolve_dtype(getattr(hparams, "dtype", "auto"), device, fp16=bool(getattr(hparams, "fp16", False)))
-    return str(dtype).removeprefix("torch.")
+    name, held = str(dtype).removeprefix("torch."), getattr(hparams, "quantization", "none")
+    return name if held == "none" else f"{name}, {held}"
 
 
 def _run_plan(name: str, arguments: RunArguments, run_id: str, file: str | None) -> Plan:

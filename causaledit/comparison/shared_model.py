@@ -48,19 +48,24 @@ class SharedModel:
             self._drop()
             logger.info("loading %s", hparams.model_name)
             loaded = load_from_hparams(hparams)
-            self._describe(hparams, loaded)
+            self.describe(
+                {
+                    "name": model_label(hparams.model_name),
+                    "revision": revision_of(loaded.model),
+                    "dtype": str(loaded.model.dtype).removeprefix("torch."),
+                }
+            )
             self._loaded, self._key = loaded, key
             self._state = _state(loaded.model)
         return self._loaded
 
-    def _describe(self, hparams: Any, loaded: LoadedModel) -> None:
-        """Note the model: its name, a revision of its weights, their type."""
-        now = {
-            "name": model_label(hparams.model_name),
-            "revision": revision_of(loaded.model),
-            "dtype": str(loaded.model.dtype).removeprefix("torch."),
-        }
-        before = self.description or now
+    def describe(self, now: Mapping[str, Any]) -> None:
+        """Note the model that is loaded, here or by workers: `name`, `revision` of its weights, `dtype`.
+
+        Raises:
+            RunError: It is not the one with which the comparison began.
+        """
+        before = self.description or dict(now)
         if any(before.get(part) != now[part] for part in ("revision", "dtype")):
             raise RunError(
                 f"the model is now {now['name']!r} ({now['dtype']}, revision {now['revision'][:12]}); the comparison "

@@ -96,7 +96,8 @@ def edit_in_place(
         RequestError, HparamsError, ModelError, HostError: Bad input, before anything is computed or written.
         EditFailedError: The edit went wrong. After any exception the model is as it was, bit for bit.
     """
-    _refuse_several_processes()
+    if not method.distributed:
+        _refuse_several_processes(method)
     check_pair(model, tok)
     _check_hparams(method, hparams)
     if isinstance(requests, Iterable) and not isinstance(requests, str | Mapping):
@@ -191,8 +192,8 @@ def _check_hparams(method: Method, hparams: Any) -> None:
         hparams.__post_init__()
 
 
-def _refuse_several_processes() -> None:
-    """Refuse several processes: each would draw its own samples and train its own edit.
+def _refuse_several_processes(method: Method) -> None:
+    """Refuse several processes for a method that knows of one: each would draw its own samples and train its own edit.
 
     Raises:
         HostError: This process is one of several that were launched together.
@@ -203,6 +204,6 @@ def _refuse_several_processes() -> None:
         size = max(size, torch.distributed.get_world_size())
     if size > 1:
         raise HostError(
-            f"This is one of {size} processes (WORLD_SIZE), and an edit across processes is not supported: run it in "
-            "one process (plain `python` instead of `torchrun` or `accelerate launch`)."
+            f"This is one of {size} processes (WORLD_SIZE), and {method.name} edits in one process: run it with plain "
+            "`python` instead of `torchrun` or `accelerate launch`."
         )

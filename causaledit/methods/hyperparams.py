@@ -102,6 +102,9 @@ class BaseHyperParams(HostHyperParams):
     )
     fp16: bool = setting(False, "EasyEdit's switch for float16 weights.")
     model_parallel: bool = setting(False, "Spread the model over all GPUs (device_map='auto').")
+    max_memory: dict[Any, Any] | None = setting(
+        None, "With `model_parallel`: the most that each device may hold, such as {0: 20GiB, cpu: 60GiB}."
+    )
     batch_size: int = setting(1, "How many edits `batch_edit` applies together.", integer_from=1)
     max_length: int = setting(40, "Length to which the host's token-accuracy probes are cut.", integer_from=1)
     use_chat_template: bool = setting(False, "Whether the host's probes use the chat template.")
@@ -226,10 +229,21 @@ class AdapterHyperParams(BaseHyperParams):
     )
     lora_layers: list[int] | None = setting(None, "[first, end): the layers that get an adapter. None means all.")
     merge_adapter: bool = setting(True, "Merge the adapter into the weights; False returns a PeftModel.")
+    quantization: str = setting(
+        "none",
+        "Load the base model's matrices in 8 or 4 bits (bitsandbytes, a GPU). The adapter is trained on them and kept "
+        "apart: set `merge_adapter: false`.",
+        choices=("none", "8bit", "4bit"),
+    )
 
     def check(self) -> None:
-        """Targets and layers have the form that the adapter needs."""
+        """Targets and layers have the form that the adapter needs, and quantised weights are not merged into."""
         super().check()
+        if self.quantization != "none" and self.merge_adapter:
+            raise HparamsError(
+                f"`quantization: {self.quantization}` leaves no weights that an adapter could be merged into: set "
+                "`merge_adapter: false` (`--adapter-only`)."
+            )
         targets = self.lora_target_modules
         if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
             raise HparamsError(

@@ -28,8 +28,12 @@ class Method:
         batched: Whether several requests may be applied together.
         changes_weights: False for a method whose edit lives in the prompt (IKE).
         needs_subject: False for a method that edits a whole prompt, with or without a subject in it.
+        distributed: Whether one edit can be trained by several processes (`accelerate launch`).
         check: `"module:attribute"` of `check(requests)`, which refuses requests (as given) that only this method cannot
             take; a host calls it for every request before the first edit.
+        footprint: `"module:attribute"` of `footprint(planner) -> [StageFootprint]` (see `methods.footprint`), for
+            `causaledit plan`.
+        remedies: `"module:attribute"` of `remedies(hparams) -> [Remedy]`, what makes an edit smaller, mildest first.
     """
 
     host: ClassVar[str] = "embedded"  # whose method it is: ours, or a host's own
@@ -41,7 +45,10 @@ class Method:
     batched: bool = True
     changes_weights: bool = True
     needs_subject: bool = True
+    distributed: bool = False
     check: str | None = None
+    footprint: str | None = None
+    remedies: str | None = None
 
     def load_hparams(self) -> type[Any]:
         """The hyper-parameter class."""
@@ -67,6 +74,14 @@ class Method:
     def load_check(self) -> Callable[..., Any] | None:
         """`check(requests)`, where the method has one."""
         return load_reference(self.check) if self.check else None
+
+    def load_footprint(self) -> Callable[..., Any]:
+        """`footprint(planner)`; no stages where the method has none."""
+        return load_reference(self.footprint) if self.footprint else lambda planner: []
+
+    def load_remedies(self) -> Callable[..., Any]:
+        """`remedies(hparams)`; none where the method has none."""
+        return load_reference(self.remedies) if self.remedies else lambda hparams: []
 
 
 def load_reference(reference: str) -> Any:

@@ -96,6 +96,11 @@ def check_adapter(
         ModelError: A target module or layer does not exist, peft cannot adapt it, or merging would change more than
             the adapter does.
     """
+    if merged and getattr(model, "is_quantized", False):
+        raise ModelError(
+            "An adapter cannot be merged into quantised weights: set `merge_adapter: false` for single edits, or "
+            "`quantization: none`."
+        )
     config = config or lora_config(model, hparams)
     homes: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):

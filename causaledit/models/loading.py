@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +13,7 @@ from causaledit.models.batches import is_out_of_memory
 from causaledit.models.checkpoint import check_folder
 from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
+from causaledit.support.extras import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZATIONS = ("none", "8bit", "4bit")
 
 
 class LoadedModel(NamedTuple):
@@ -38,7 +41,12 @@ def resolve_device(device: Any) -> torch.device:
     import torch
 
     if device is None or device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # one of several processes that were launched together has a GPU of its own
+        return (
+            torch.device("cuda", int(os.environ["LOCAL_RANK"])) if "LOCAL_RANK" in os.environ else torch.device("cuda")
+        )
     if isinstance(device, int) or (isinstance(device, str) and device.strip().isdigit()):
         device = f"cuda:{int(device)}"
     try:
@@ -71,7 +79,14 @@ def resolve_dtype(dtype: str, device: torch.device, *, fp16: bool = False) -> to
 
 
 def load_model(
-    name: Any, *, device: Any = "auto", dtype: str = "auto", fp16: bool = False, model_parallel: bool = False
+    name: Any,
+    *,
+    device: Any = "auto",
+    dtype: str = "auto",
+    fp16: bool = False,
+    model_parallel: bool = False,
+    max_memory: Mapping[Any, Any] | None = None,
+    quantization: str = "none",
 ) -> LoadedModel:
     """Load a causal LM and its tokenizer.
 
@@ -82,11 +97,16 @@ def load_model(
         dtype: `auto`, `float32`, `bfloat16` or `float16`.
         fp16: EasyEdit's switch for float16.
         model_parallel: Spread the weights over all devices.
+        max_memory: With `model_parallel`: the most that each device may hold, as accelerate takes it.
+        quantization: `none`, `8bit` or `4bit`: how bitsandbytes holds the matrices, on a GPU.
 
     Raises:
         ModelError: There is no such model, it is no causal LM, a pair is something else, or the device does not exist.
+        MissingExtraError: bitsandbytes is not installed.
     """
     target = resolve_device(device)
+    if quantization != "none":
+        _check_quantization(name, quantization, target)
     if not isinstance(name, str | Path):
         try:
             if isinstance(name, Mapping):  # its keys would pass for the two
@@ -114,8 +134,12 @@ def load_model(
     if path.suffix == ".gguf":
         loaded = LoadedModel(*load_gguf(path, weights_dtype))
     else:
-        loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, model_parallel)
-    if not model_parallel:
+        places: dict[str, Any] = {"device_map": "auto", "max_memory": dict(max_memory) if max_memory else None}
+        if not model_parallel:
+            places = {"device_map": {"": target}} if quantization != "none" else {}
+        places |= _quantized(quantization, weights_dtype)
+        loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
+    if not model_parallel and quantization == "none":
         placed: Any = loaded.model
         placed.to(target)
     return loaded
@@ -129,13 +153,62 @@ def load_from_hparams(hparams: Any) -> LoadedModel:
         dtype=getattr(hparams, "dtype", "auto"),
         fp16=getattr(hparams, "fp16", False),
         model_parallel=hparams.model_parallel,
+        max_memory=getattr(hparams, "max_memory", None),
+        quantization=getattr(hparams, "quantization", "none"),
     )
+
+
+def _check_quantization(name: Any, quantization: str, device: torch.device) -> None:
+    """Refuse what bitsandbytes cannot do, before anything is read."""
+    if quantization not in QUANTIZATIONS:
+        raise ModelError(f"`quantization` must be one of {', '.join(QUANTIZATIONS)}, got {quantization!r}.")
+    require_extra("gpu", f"`quantization: {quantization}`")
+    if device.type != "cuda":
+        raise ModelError(f"`quantization: {quantization}` needs a GPU, not {str(device)!r}: set it to none.")
+    if not isinstance(name, str | Path) or str(name).endswith(".gguf"):
+        raise ModelError(f"`quantization: {quantization}` needs a model's folder or hub name: set it to none.")
+
+
+def _quantized(quantization: str, dtype: Any) -> dict[str, Any]:
+    """transformers' argument for it."""
+    if quantization == "none":
+        return {}
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    if quantization == "8bit":
+        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    compute = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
+    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
+    return {"quantization_config": four}
+
+
+def load_config(name: Any) -> Any:
+    """The configuration of a model that is not loaded: of a folder, a hub name, an embedded name or a pair.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if not isinstance(name, str | Path):
+        model, _ = name
+        return model.config
+    from transformers import AutoConfig
+
+    from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
+
+    path = Path(name).expanduser()
+    if str(name) in EMBEDDED_MODELS and not path.exists():
+        path = ensure_embedded_model(str(name))
+    if path.suffix == ".gguf":
+        raise ModelError(f"{str(name)!r} is a GGUF file: give a folder with a config.json.")
+    with _in_one_line(name, "Give a folder with a config.json, a hub name, or `smollm2-135m-instruct`."):
+        return AutoConfig.from_pretrained(path if path.exists() else str(name), trust_remote_code=False)
 
 
 _PAIR = "load both yourself and give the pair (model, tokenizer)"
 
 
-def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> LoadedModel:
+def _load_pretrained(source: Path | str, dtype: Any, places: Mapping[str, Any]) -> LoadedModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if isinstance(source, Path):
@@ -151,8 +224,8 @@ def _load_pretrained(source: Path | str, dtype: Any, model_parallel: bool) -> Lo
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     with _in_one_line(source, other):
         found: Any = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, device_map="auto" if model_parallel else None, output_loading_info=True,
-            trust_remote_code=False, ignore_mismatched_sizes=True,
+            source, dtype=dtype, output_loading_info=True, trust_remote_code=False, ignore_mismatched_sizes=True,
+            **places,
         )  # fmt: skip
         model, loaded = found
     random = sorted({*loaded["missing_keys"], *(key for key, *_ in loaded["mismatched_keys"])})

@@ -13,27 +13,15 @@ it is what a run resumes from, after any stop.
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from causaledit.errors import (
-    CausalEditError,
-    EditFailedError,
-    RequestError,
-)
-from causaledit.methods.in_turn import edit_all
-from causaledit.models.batches import is_out_of_memory
 from causaledit.models.loading import load_from_hparams
-from causaledit.models.weights import fingerprint
-from causaledit.probes.asking import Prober
-from causaledit.probes.sets import CaseProbe, build_probes
-from causaledit.probes.trained import TrainedPrompts
 from causaledit.runs.folder import RunFolder, RunInfo, locked
-from causaledit.runs.post import assemble_post, case_averages
+from causaledit.runs.groups import GroupRunner, groups_to_do
+from causaledit.runs.post import case_averages
 from causaledit.support.files import write_json
 from causaledit.support.progress import ProgressSink, SilentProgress
-from causaledit.support.seeding import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,8 +29,8 @@ if TYPE_CHECKING:
 
     from causaledit.models.loading import LoadedModel
     from causaledit.mquake.cases import Case
-    from causaledit.mquake.selection import Group
     from causaledit.runs.plan import Plan
+    from causaledit.runs.ray_pool import RayPool, Records
 
 
 logger = logging.getLogger(__name__)
@@ -60,6 +48,9 @@ class RunSink(Protocol):
     def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
         """A case is on disk; `running` are the averages so far."""
 
+    def workers(self, ready: int, wanted: int) -> None:
+        """So many of the wanted workers have loaded the model."""
+
 
 class SilentRun:
     """Shows nothing."""
@@ -71,6 +62,9 @@ class SilentRun:
 
     def case_done(self, case_id: int | str, running: Mapping[str, Any]) -> None:
         """See `RunSink.case_done`."""
+
+    def workers(self, ready: int, wanted: int) -> None:
+        """See `RunSink.workers`."""
 
 
 # ---- execution -------------------------------------------------------------------------------------
@@ -98,6 +92,7 @@ def execute(
     model: Any = None,
     tokenizer: Any = None,
     load: Callable[[Any], LoadedModel] = load_from_hparams,
+    pool: RayPool | None = None,
 ) -> RunSummary:
     """Run a plan to its end, resuming where an earlier call stopped.
 
@@ -107,6 +102,7 @@ def execute(
         model: A loaded model with its `tokenizer`, instead of loading the hparams' one; restored bit for bit.
         tokenizer: See `model`.
         load: Loads the model that hyper-parameters name, where there is a case to run and no `model`.
+        pool: Workers that load the model and edit, instead of this process, which then only writes.
 
     Raises:
         CausalEditError: The run cannot continue; finished cases are on disk. A case that cannot be edited does not
@@ -123,9 +119,11 @@ def execute(
         status, reason = "failed", None
         try:
             if todo := folder.unfinished():
-                if model is None:
-                    model, tokenizer = load(plan.hparams)
-                _Execution(plan, folder, sink or SilentRun(), info, model, tokenizer).run(todo)
+                execution = _Execution(plan, folder, sink or SilentRun(), info)
+                if pool is not None:
+                    execution.run_on(pool, todo)
+                else:
+                    execution.run(todo, *((model, tokenizer) if model is not None else load(plan.hparams)))
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -140,126 +138,49 @@ def execute(
 
 
 class _Execution:
-    """One process's part of a run: the loaded model, and the loop over groups."""
+    """What this process does for a run, whoever edits: it writes, and says how far the run is."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo) -> None:
         self.plan, self.folder, self.sink, self.info = plan, folder, sink, info
-        self.model, self.tokenizer = model, tokenizer
-        arguments = plan.arguments
-        self.prober = Prober(
-            tokenizer,
-            max_new_tokens=arguments.max_new_tokens,
-            token_budget=arguments.token_budget,
-            template_kwargs=getattr(plan.hparams, "chat_template_kwargs", None),
-        )
-        self.method = plan.method
-        self.weights_total = sum(parameter.numel() for parameter in model.parameters())
 
-    def run(self, todo: Sequence[Case]) -> None:
-        """All groups with a case to run."""
-        kinds = self.plan.arguments.probes
-        prompts = [probe.prompt + probe.prefix for case in todo for probe in build_probes(case, kinds)]
-        self.prober.check_window(self.model, prompts)
-        self.info.measure_machine(self.model, self.tokenizer)
+    def run(self, todo: Sequence[Case], model: Any, tokenizer: Any) -> None:
+        """Edit all groups with a case to run in this process."""
+        runner = GroupRunner(self.plan, model, tokenizer, self.record, self.sink.stages)
+        runner.check_window(todo)
+        self.info.measure_machine(model, tokenizer)
+        self._begin(todo)
+        for number, cases in groups_to_do(self.plan, todo):
+            runner.run(number, cases)
+
+    def run_on(self, pool: RayPool, todo: Sequence[Case]) -> None:
+        """Let workers edit them; results are written here as they come."""
+        begun = False
+
+        def ready(worker: Mapping[str, Any], count: int) -> None:
+            nonlocal begun
+            self.info.take_machine(worker["device"], worker["plain_tokens_per_second"])
+            if not begun:
+                begun = True
+                self._begin(todo)
+            self.sink.workers(count, pool.options.workers)
+
+        def done(records: Records, peak_rss_mb: float, peak_gpu_mb: float) -> None:
+            self.info.take_peaks(peak_rss_mb, peak_gpu_mb)
+            for case_id, item, cost in records:
+                self.record(cases[case_id], item, cost)
+
+        cases = {case.case_id: case for case in todo}
+        pool.run(
+            self.plan, todo, ready=ready, done=done, measure_rate=self.info.plain_tokens_per_second is None
+        )  # fmt: skip
+
+    def _begin(self, todo: Sequence[Case]) -> None:
         self.info.write("running", self.folder)
         self.sink.begin(self.plan, len(self.plan.cases) - len(todo))
-        untouched = fingerprint(self.model)
-        wanted = {case.case_id for case in todo}
-        for number, group in enumerate(self.plan.groups):
-            cases = [case for case in group.cases if case.case_id in wanted]
-            if not cases:
-                continue
-            with seeded(
-                self.plan.arguments.shuffle_seed
-            ):  # independent of what ran before: a resumed run edits in the same way
-                self._group(number, group, cases)
-            if self.method is not None and fingerprint(self.model) != untouched:
-                raise EditFailedError(
-                    f"{self.plan.arguments.editing_method} did not restore the model's weights after case "
-                    f"{cases[-1].case_id}: the run stops, as later cases would be wrong. Finished cases are kept."
-                )
 
-    def _group(self, number: int, group: Group, cases: Sequence[Case]) -> None:
-        probes = {case.case_id: build_probes(case, self.plan.arguments.probes) for case in cases}
-        before: dict[int | str, dict[str, str]] = {case.case_id: {} for case in cases}
-        if self.method is None:
-            for case in cases:
-                self._case(number, case, self.model, probes[case.case_id], None, {"group": number})
-            return
-        for case in cases:
-            prompts = [probe.prompt for probe in probes[case.case_id] if probe.kind == "locality"]
-            before[case.case_id] = dict(zip(prompts, self.prober.ask(self.model, prompts), strict=True))
-        requests = [edit.to_request(_owner(group, edit)) for edit in group.edits]
-        report = self.method.load_report()()
-        began = time.perf_counter()
-        try:
-            edited = edit_all(
-                self.method, self.model, self.tokenizer, requests, self.plan.hparams,
-                progress=self.sink.stages, report=report,
-            )  # fmt: skip
-        except (EditFailedError, RequestError, RuntimeError, MemoryError) as error:
-            if not isinstance(error, CausalEditError) and not is_out_of_memory(error):
-                raise
-            self._failed(number, cases, error)
-            return
-        seconds = time.perf_counter() - began
-        cost: dict[str, Any] = {"group": number, "edit_seconds": seconds, "edits": len(group.edits)}
-        try:
-            cost |= {"weights_changed": edited.parameters_changed(), "weights_total": self.weights_total}
-            for case in cases:
-                self._case(
-                    number, case, edited.model, probes[case.case_id], before[case.case_id], cost,
-                    trained=TrainedPrompts(report.trained_prompts), compact=not edited.own_generate,
-                )  # fmt: skip
-        finally:
-            self.model = edited.undo()
-
-    def _case(
-        self, number: int, case: Case, model: Any, probes: Sequence[CaseProbe], before: Mapping[str, str] | None,
-        cost: Mapping[str, Any], *, trained: TrainedPrompts | None = None, compact: bool = True,
-    ) -> None:  # fmt: skip
-        asked, spent = self.prober.count.generated, self.prober.seconds
-        predictions = self.prober.ask(
-            model, [probe.prompt for probe in probes], prefixes=[probe.prefix for probe in probes], compact=compact
-        )
-        if before is None:  # the model is the unedited one: its answers are those before
-            before = {probe.prompt: text for probe, text in zip(probes, predictions, strict=True)}
-        share = cost.get("edit_seconds", 0.0) / max(cost.get("edits", 0), 1) * len(case.edits)
-        item: dict[str, Any] = {
-            "case_id": case.case_id,
-            "requested_rewrite": [dict(edit.data) for edit in case.edits],
-            "time": share,
-        }
-        if self.plan.arguments.batch_edit is not None:
-            item["batch"] = number
-        item["post"] = assemble_post(case, probes, predictions, before, trained or TrainedPrompts())
-        probing = {
-            "probe_seconds": self.prober.seconds - spent,
-            "probe_tokens": self.prober.count.generated - asked,
-        }
-        self.folder.write(case, item, {**cost, **probing})
-        self._report(case, item)
-
-    def _failed(self, number: int, cases: Sequence[Case], error: BaseException) -> None:
-        """Note the error in each of the cases; `post` is left out, so that nothing counts them as wrong."""
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        for case in cases:
-            item: dict[str, Any] = {
-                "case_id": case.case_id,
-                "requested_rewrite": [dict(edit.data) for edit in case.edits],
-                "time": 0.0,
-                "error": f"{type(error).__name__}: {reason}",
-            }
-            logger.warning("case %s failed: %s", case.case_id, reason)
-            self.folder.write(case, item, {"group": number})
-            self._report(case, item)
-
-    def _report(self, case: Case, item: Mapping[str, Any]) -> None:
+    def record(self, case: Case, item: dict[str, Any], cost: dict[str, Any]) -> None:
+        """Write a case that is done, or has failed."""
+        self.folder.write(case, item, cost)
         self.sink.case_done(case.case_id, self.folder.averages())
         known = {name: value for name, value in case_averages(item).items() if value is not None}
         logger.debug("case %s: %s, %.0f s", case.case_id, known, item["time"])
-
-
-def _owner(group: Group, edit: Any) -> int | str:
-    """The first of the group's cases that an edit belongs to; -1 for one whose case is in no batch."""
-    return next((case.case_id for case in group.cases if any(e.key == edit.key for e in case.edits)), -1)

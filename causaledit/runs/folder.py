@@ -139,6 +139,7 @@ class RunInfo:
         self.plain_tokens_per_second = self.before.get("costs", {}).get("plain_tokens_per_second")
         self.ran = False
         self.peak_rss_of: str | None = None
+        self.workers_rss_mb = self.workers_gpu_mb = 0.0
 
     def measure_memory(self) -> None:
         """Count the process's peak memory from now on: the model and what the run does with it."""
@@ -148,20 +149,26 @@ class RunInfo:
 
     def measure_machine(self, model: Any, tokenizer: Any) -> None:
         """Note the device, and once per run the speed of plain generation on it."""
+        rate = self.plain_tokens_per_second
+        self.take_machine(device_of_run(model), plain_rate(model, tokenizer) if rate is None else rate)
+
+    def take_machine(self, device: dict[str, Any], plain_tokens_per_second: float | None) -> None:
+        """Note what was measured, here or on a worker."""
         self.ran = True
-        device = torch.device(model.device)
-        self.device = {
-            "type": str(device),
-            "name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "threads": torch.get_num_threads(),
-        }
+        self.device = device
         if self.plain_tokens_per_second is None:
-            self.plain_tokens_per_second = plain_rate(model, tokenizer)
+            self.plain_tokens_per_second = plain_tokens_per_second
+
+    def take_peaks(self, peak_rss_mb: float, peak_gpu_mb: float) -> None:
+        """Note a worker's peak memory; the run's is that of the process that needed most."""
+        self.workers_rss_mb = max(self.workers_rss_mb, peak_rss_mb)
+        self.workers_gpu_mb = max(self.workers_gpu_mb, peak_gpu_mb)
 
     def costs(self, folder: RunFolder) -> dict[str, Any]:
         """Sums over finished cases; a batch's edit counts once. Weights changed: the mean of what each edit left."""
         gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
+        if self.workers_gpu_mb:
+            gpu = max(self.workers_gpu_mb, gpu or 0.0)
         per_group = {cost["group"]: cost for cost in folder.costs if "edit_seconds" in cost}
         timed = list(per_group.values())
         seconds, edits = sum(cost["edit_seconds"] for cost in timed), sum(cost["edits"] for cost in timed)
@@ -179,7 +186,9 @@ class RunInfo:
             "probe_tokens": sum(cost.get("probe_tokens", 0) for cost in folder.costs),
             "weights_changed": mean(changed),
             "weights_changed_share": sum(changed) / len(changed) / total if changed and total else None,
-            "peak_rss_mb": max(peak_rss_mb() if self.ran else 0.0, before.get("peak_rss_mb") or 0.0),
+            "peak_rss_mb": max(
+                peak_rss_mb() if self.ran else 0.0, self.workers_rss_mb, before.get("peak_rss_mb") or 0.0
+            ),
             "peak_rss_of": self.peak_rss_of if self.ran else before.get("peak_rss_of"),
             "peak_gpu_mb": None if gpu is None else max(gpu if self.ran else 0.0, before.get("peak_gpu_mb") or 0.0),
         }
@@ -204,6 +213,17 @@ class RunInfo:
                 "costs": self.costs(folder),
             },
         )
+
+
+def device_of_run(model: Any) -> dict[str, Any]:
+    """Where a model runs, as run_info.json says it."""
+    device = torch.device(model.device)
+    return {
+        "type": str(device),
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else "",
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _now() -> str:

@@ -48,6 +48,8 @@ class ModelSettings:
     dtype: str = "auto"
     fp16: bool = False
     model_parallel: bool = False
+    max_memory: dict[Any, Any] | None = None
+    quantization: str = "none"
     chat_template_kwargs: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:

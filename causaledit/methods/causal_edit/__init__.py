@@ -12,4 +12,7 @@ METHOD = Method(
     hparams="causaledit.methods.causal_edit.hparams:CausalEditHyperParams",
     edit="causaledit.methods.causal_edit.apply:edit",
     report="causaledit.methods.causal_edit.apply:EditReport",
+    distributed=True,
+    footprint="causaledit.methods.causal_edit.footprint:footprint",
+    remedies="causaledit.methods.causal_edit.footprint:remedies",
 )

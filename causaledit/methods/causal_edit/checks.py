@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
 from causaledit.methods.shared.preservation import read_questions
+from causaledit.methods.shared.processes import refuse_sharding
 from causaledit.methods.shared.trainers import refuse_zero3
 from causaledit.models.adapters import check_adapter
 from causaledit.narratives.resolve import load_narratives
@@ -40,10 +41,11 @@ def check_before_compute(
 
     Raises:
         HparamsError: A file of the hyper-parameters cannot be read, or vLLM's processes do not divide ours.
-        ModelError: The adapter does not fit the model, or DeepSpeed's ZeRO stage 3 is configured.
+        ModelError: The adapter does not fit the model, or DeepSpeed's ZeRO stage 3 or FSDP is configured.
         RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
     """
     refuse_zero3()
+    refuse_sharding()
     check_adapter(model, hparams, merged=merged)
     check_context_window(model, tokenizer, list(edits), hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":

@@ -23,6 +23,7 @@ from causaledit.methods.causal_edit.prompts import reason_prompts
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
 from causaledit.methods.shared.preservation import build_preservation
+from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.stopping import TrustRegion
 from causaledit.methods.shared.supervised import completion_rows, raw_rows
 from causaledit.models.adapters import add_adapter
@@ -145,6 +146,7 @@ def train_adapter(
             max_new_tokens=hparams.narrative_max_new_tokens,
             count=tally.tokens,
         )
+    resolved = agreed(resolved, model.device)
     requests = [item.request for item in resolved]
     with tally.timed("preserve"):
         preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens)
@@ -161,6 +163,8 @@ def train_adapter(
             onward=hparams.compositions_onward, leading=hparams.compositions_leading, count=tally.tokens,
         )  # fmt: skip
     traces, reports = _traces(run, requests) if _needs_stage_1(hparams, teacher) else ([[] for _ in requests], [])
+    # what was sampled, or read off a close call, must be the same in all processes
+    teacher, compositions, traces, reports = agreed((teacher, compositions, traces, reports), model.device)
     lessons = [_Lessons(*item) for item in zip(requests, traces, compositions, strict=True)]
 
     peft_model = add_adapter(model, hparams)

@@ -6,5 +6,7 @@ METHOD = Method(
     name="LoRA",
     hparams="causaledit.methods.lora.hparams:LoRAHyperParams",
     edit="causaledit.methods.lora.apply:edit",
+    footprint="causaledit.methods.lora.footprint:footprint",
+    remedies="causaledit.methods.lora.footprint:remedies",
     needs_subject=False,
 )

@@ -12,6 +12,7 @@ from datasets import Dataset
 from trl import SFTConfig, SFTTrainer
 
 from causaledit.methods.shared.preservation import PreservingMixin
+from causaledit.methods.shared.processes import most
 from causaledit.methods.shared.trainers import StageMixin, quiet_trainers, train, trainer_arguments
 from causaledit.models.batches import unpadded
 from causaledit.models.chat import answer_gap, render, user
@@ -30,12 +31,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def micro_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], most_tokens: int, *, at_least: int = 1) -> list[list[int]]:
     """Split the rows of a batch by length, so that each part, padded to its longest row, stays within a budget.
 
     Args:
         lengths: Tokens of each row.
         most_tokens: Most tokens of a part, padding included. A row that is longer is a part by itself.
+        at_least: Number of parts, where there are as many rows.
 
     Returns:
         The rows' numbers, part by part, shortest rows first.
@@ -46,6 +48,10 @@ def micro_batches(lengths: Sequence[int], most_tokens: int) -> list[list[int]]:
             parts[-1].append(row)
         else:
             parts.append([row])
+    while len(parts) < min(at_least, len(lengths)):
+        largest = max(range(len(parts)), key=lambda i: len(parts[i]))
+        middle = len(parts[largest]) // 2
+        parts[largest : largest + 1] = [parts[largest][:middle], parts[largest][middle:]]
     return parts
 
 
@@ -111,7 +117,11 @@ class CompletionTrainer(StageMixin, SFTTrainer):
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"] != -100).sum() * self.current_gradient_accumulation_steps
         losses = []
-        for rows in micro_batches(mask.sum(-1).tolist(), self._most_tokens):
+        lengths = mask.sum(-1).tolist()
+        parts = len(micro_batches(lengths, self._most_tokens))
+        if self.accelerator.num_processes > 1:  # each part's backward pass waits for the other processes'
+            parts = most(parts, mask.device)
+        for rows in micro_batches(lengths, self._most_tokens, at_least=parts):
             columns = mask[rows].any(0)
             part = {
                 name: value[rows][:, columns] if torch.is_tensor(value) and value.shape == mask.shape else value

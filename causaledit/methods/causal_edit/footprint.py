@@ -1,0 +1,212 @@
+"""What CausalEdit's stages need in memory: their heaviest passes, on a model without weights (`methods.footprint`)."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from causaledit.methods.causal_edit import losses
+from causaledit.methods.causal_edit.prompts import CUES
+from causaledit.methods.causal_edit.teacher import ANSWER_TOKENS
+from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages, adapter_terms, with_adapter
+from causaledit.methods.shared.preservation import bucketed_kl
+from causaledit.methods.shared.trainers import checkpointing_paused
+from causaledit.models.footprint import Peak, generation_peak, larger
+from causaledit.models.scoring import completion_logits, logits_in_one_pass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.footprint import Planner
+    from causaledit.models.footprint import PlannedModel
+
+SCORED_TOGETHER = 16  # `score_traces`
+GREEDY_TOGETHER = 64  # `greedy_answers`
+TEXTS_TOGETHER = 32  # `generate_texts`
+_TRAINED = ("bootstrap", "internalise")
+
+
+def footprint(planner: Planner) -> list[StageFootprint]:
+    """The stages of one edit, in their order."""
+    hparams, lengths = planner.hparams, planner.lengths
+    stages = []
+    trace = lengths.trace or hparams.bootstrap_max_new_tokens
+    with planner.model() as plain:
+        if hparams.preserve_weight:
+            peak = generation_peak(
+                plain, rows=min(GREEDY_TOGETHER, hparams.preserve_prompts), prompt=lengths.prompt,
+                new=hparams.preserve_max_new_tokens, shared=False, sampled=False, kept=hparams.preserve_max_new_tokens,
+            )  # fmt: skip
+            made = hparams.preserve_prompts * hparams.preserve_max_new_tokens
+            stages.append(StageFootprint("preserve", peak, generated=made))
+        if hparams.teacher == "auto":
+            peak = generation_peak(
+                plain, rows=TEXTS_TOGETHER, prompt=lengths.context, new=ANSWER_TOKENS, shared=False, sampled=False
+            )
+            stages.append(StageFootprint("teacher", peak, generated=_prompts() * ANSWER_TOKENS))
+        if 1 in hparams.stages:
+            stages.append(_traces(plain, hparams, planner, trace))
+    with planner.model(partial(with_adapter, hparams=hparams)) as adapted:
+        terms = adapter_terms(adapted, planner)
+        if 1 in hparams.stages:
+            stages.append(_bootstrap(adapted, hparams, planner, trace, terms))
+        if 2 in hparams.stages and hparams.distill_steps(1):
+            stages += _internalise(adapted, hparams, planner, terms)
+        stages += adapter_stages(adapted, planner)
+    return stages
+
+
+def remedies(hparams: CausalEditHyperParams) -> Iterator[Remedy]:
+    """What makes an edit smaller, mildest first: settings that leave the edit as it is come before others."""
+    if not hparams.gradient_checkpointing:
+        yield Remedy({"gradient_checkpointing": True}, "the same losses, one more forward pass", _TRAINED)
+    group, rows = hparams.distill_num_generations, hparams.distill_batch_size
+    if rows > group:
+        parts = rows // group
+        yield Remedy(
+            {
+                "distill_batch_size": group,
+                "distill_gradient_accumulation_steps": hparams.distill_gradient_accumulation_steps * parts,
+            },
+            "as many rollouts a step, fewer at a time",
+            ("internalise",),
+        )
+    for batch in (24, 12, 6):
+        if batch < hparams.bootstrap_sample_batch_size:
+            yield Remedy({"bootstrap_sample_batch_size": batch}, "as many candidates, fewer at a time", ("traces",))
+    if hparams.bootstrap_max_new_tokens > 512:
+        yield Remedy(
+            {"bootstrap_max_new_tokens": 512}, "longer traces are cut off and rejected", ("traces", "bootstrap")
+        )
+    for tokens in (2048, 1024):
+        if tokens < hparams.bootstrap_micro_batch_tokens:
+            yield Remedy(
+                {"bootstrap_micro_batch_tokens": tokens}, "the same losses, fewer rows at a time", ("bootstrap",)
+            )
+    if hparams.quantization == "none":
+        for kind in ("8bit", "4bit"):
+            yield Remedy({"quantization": kind, "merge_adapter": False}, "a quantised base: the adapter is kept apart")
+
+
+def _prompts() -> int:
+    return 2 * sum(len(cues) for cues in CUES.values())
+
+
+# ---- stage 1 ---------------------------------------------------------------------------------------
+def _traces(plain: PlannedModel, hparams: CausalEditHyperParams, planner: Planner, trace: int) -> StageFootprint:
+    """Sampling, and then scoring what passed."""
+    lengths = planner.lengths
+    budget = hparams.bootstrap_traces * hparams.bootstrap_candidates_per_trace
+    new = hparams.bootstrap_max_new_tokens
+    peak = generation_peak(
+        plain, rows=min(hparams.bootstrap_sample_batch_size, budget), prompt=lengths.context, new=new, shared=True
+    )
+    contexts = [[0] * lengths.prompt + [row + 1] * trace for row in range(SCORED_TOGETHER)]
+    with plain.tracked(training=False) as tracker:
+        completion_logits(plain.model, contexts, [[0] * lengths.answer] * SCORED_TOGETHER)
+    return StageFootprint("traces", larger(peak, tracker.peak), generated=budget * new)
+
+
+def _bootstrap(
+    adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner, trace: int, terms: dict[str, int]
+) -> StageFootprint:
+    """A micro-batch of the longest rows."""
+    row = planner.lengths.prompt + trace
+    rows = min(hparams.bootstrap_batch_size, max(1, hparams.bootstrap_micro_batch_tokens // row))
+    contexts = _closed_book(planner.lengths.prompt, rows, 1)
+    completions = [[0] * trace] * rows
+    with adapted.tracked(training=True) as tracker:
+        logits = logits_in_one_pass(adapted.model, contexts, completions, share=not hparams.gradient_checkpointing)
+        targets = torch.zeros(trace, dtype=torch.long)
+        total = torch.stack([torch.nn.functional.cross_entropy(one, targets, reduction="sum") for one in logits])
+        del logits
+        (total.sum() / trace).backward()
+    pairs = hparams.bootstrap_traces
+    if hparams.bootstrap_all_prompts:
+        pairs = min(pairs, hparams.bootstrap_trace_rows or pairs) + _prompts() + hparams.prompt_paraphrases
+        pairs += (hparams.bootstrap_direct_repeats - 1) * hparams.prompt_paraphrases
+    pairs += hparams.bootstrap_compositions + 2 * hparams.bootstrap_raw_prompts
+    steps = math.ceil(pairs / hparams.bootstrap_batch_size) * hparams.bootstrap_epochs
+    limit = hparams.bootstrap_step_limit(1)
+    steps = steps if limit is None else min(steps, limit)
+    trained = steps * min(pairs, hparams.bootstrap_batch_size) * row
+    peak = larger(tracker.peak, _preserving(adapted, hparams, planner))
+    return StageFootprint("bootstrap", peak, trained=trained, **terms)
+
+
+# ---- stage 2 ---------------------------------------------------------------------------------------
+def _internalise(
+    adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner, terms: dict[str, int]
+) -> list[StageFootprint]:
+    """Rollouts of all accumulation steps together, then a training pass over those of one."""
+    lengths, new = planner.lengths, hparams.distill_max_new_tokens
+    if hparams.teacher in ("auto", "bootstrapped"):  # a frozen copy of the adapter
+        terms = {**terms, "adapter": 2 * terms["adapter"]}
+    rows = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps
+    steps = hparams.distill_steps(1)
+    stages = []
+    if not hparams.distill_use_vllm:
+        with checkpointing_paused(adapted.model):
+            peak = generation_peak(adapted, rows=rows, prompt=lengths.prompt, new=new, shared=False)
+        # on a CPU the adapter is merged for them, and the weights it is merged into are copied
+        copies = 0 if planner.gpu else planner.adapted_bytes(adapted)
+        stages.append(StageFootprint("rollouts", peak, copies=copies, generated=steps * rows * new, **terms))
+    peak = larger(_training_pass(adapted, hparams, planner), _preserving(adapted, hparams, planner))
+    trained = steps * rows * (lengths.prompt + new)
+    return [*stages, StageFootprint("internalise", peak, trained=trained, **terms)]
+
+
+def _training_pass(adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner) -> Peak:
+    """As `InternalisationTrainer`: student and teacher read the rollouts, and the loss goes back."""
+    lengths, rows, new = planner.lengths, hparams.distill_batch_size, hparams.distill_max_new_tokens
+    model = adapted.model
+    prompts = _closed_book(lengths.prompt, rows, hparams.distill_num_generations)
+    opening = [0] * max(0, lengths.context - lengths.prompt)
+    completions = [[0] * new] * rows
+    tokens, mask = torch.zeros(rows, new, dtype=torch.long), torch.ones(rows, new, dtype=torch.long)
+
+    def padded(logits: list[torch.Tensor]) -> torch.Tensor:
+        return torch.nn.functional.pad(pad_sequence(logits, batch_first=True), (0, 0, 0, 0))
+
+    with adapted.tracked(training=True) as tracker:
+        student_rows = logits_in_one_pass(model, prompts, completions, share=not hparams.gradient_checkpointing)
+        with torch.no_grad(), model.disable_adapter(), checkpointing_paused(model):
+            teacher_rows = completion_logits(model, [opening + prompt for prompt in prompts], completions)
+        student, teacher = padded(student_rows), padded(teacher_rows)
+        del student_rows, teacher_rows
+        scores = losses.sequence_log_probability(teacher, tokens, mask)
+        weights = losses.sequence_weights(scores, group_size=hparams.distill_num_generations)
+        divergence = losses.token_divergence(
+            teacher, student, top_k=hparams.distill_top_k, forward=hparams.distill_forward_kl,
+            temperature=hparams.distill_kd_temperature,
+        )  # fmt: skip
+        losses.weighted_token_mean(divergence, weights, mask).backward()
+    return tracker.peak
+
+
+def _preserving(adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner) -> Peak:
+    """The preservation term, which has a backward pass of its own."""
+    if not hparams.preserve_weight:
+        return Peak()
+    rows, new = min(hparams.preserve_batch_size, hparams.preserve_prompts), hparams.preserve_max_new_tokens
+    width = min(hparams.preserve_top_k, adapted.vocabulary)
+    with adapted.tracked(training=True) as tracker:
+        logits = torch.cat(
+            logits_in_one_pass(
+                adapted.model, _closed_book(planner.lengths.prompt, rows, 1), [[0] * new] * rows,
+                share=not hparams.gradient_checkpointing,
+            )
+        )  # fmt: skip
+        top, ids = torch.zeros(rows * new, width), torch.zeros(rows * new, width, dtype=torch.long)
+        bucketed_kl(top, ids, logits).mean().backward()
+    return tracker.peak
+
+
+def _closed_book(length: int, rows: int, group: int) -> list[list[int]]:
+    """Prompts that have their first half, the chat template's opening, in common; those of a group are equal."""
+    return [[0] * (length // 2) + [row // group + 1] * (length - length // 2) for row in range(rows)]

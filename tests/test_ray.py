@@ -1,0 +1,183 @@
+"""Cases over workers on a real Ray cluster of two nodes on loopback, with tiny models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+from conftest import FAST, REPOSITORY
+from dying_method import DEADLY
+
+from causaledit.errors import ModelError, RunError
+from causaledit.methods.method import Method
+from causaledit.runs import ray_pool
+from causaledit.runs.arguments import RunArguments
+from causaledit.runs.execution import SilentRun, execute
+from causaledit.runs.plan import make_plan
+from causaledit.runs.ray_pool import RayPool
+from causaledit.runs.worker_options import WorkerOptions
+
+ray = pytest.importorskip("ray", reason="Ray (the extra `ray`) is not installed")
+MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Two nodes with a CPU each; workers find the package and this folder's modules."""
+    from ray.cluster_utils import Cluster
+
+    paths = [str(REPOSITORY), str(Path(__file__).parent)]
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+    made = Cluster(initialize_head=True, head_node_args=node)
+    made.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    made.wait_for_nodes()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+    yield made
+    ray.shutdown()
+    made.shutdown()
+
+
+@pytest.fixture(scope="session")
+def pool(cluster):
+    """Two workers, which keep the tiny model from test to test."""
+    with RayPool(WorkerOptions(workers=2, ray_address=cluster.address, worker_retries=1)) as made:
+        yield made
+
+
+@pytest.fixture
+def arguments(tmp_path, tiny_model_folder):
+    """Arguments of a short run of FT; keywords replace some."""
+    lines = {"alg_name": "FT", "model_name": tiny_model_folder, **FAST["FT"], "steps": 3}
+    (tmp_path / "ft.yaml").write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    cases = [case for case in MINI if len(case["requested_rewrite"]) == 1][:5]
+    (tmp_path / "five.json").write_text(json.dumps(cases))
+
+    def make(**changes):
+        values = {
+            "editing_method": "FT", "datatype": str(tmp_path / "five.json"), "model_type": "tiny",
+            "hparams_path": str(tmp_path / "ft.yaml"), "output_root": str(tmp_path / "out"), "run_id": "r",
+            "device": "cpu", "max_new_tokens": 5,
+        }  # fmt: skip
+        return RunArguments(**{**values, **changes})
+
+    return make
+
+
+def timeless(data):
+    """Without the figures that differ from run to run."""
+    if isinstance(data, dict):
+        return {k: timeless(v) for k, v in data.items() if k != "time" and not k.endswith("seconds")}
+    return [timeless(v) for v in data] if isinstance(data, list) else data
+
+
+def files_of(folder):
+    """What a run wrote, by name; `meta/` holds times, paths and process figures."""
+    found = {str(f.relative_to(folder)): timeless(json.loads(f.read_text())) for f in folder.rglob("*.json")}
+    return {name: data for name, data in found.items() if not name.startswith("meta")}
+
+
+def worker_pids():
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if "ray::CaseWorker" in " ".join(p.info["cmdline"] or [])]
+
+
+def test_files_are_those_of_a_run_in_one_process(arguments, pool):
+    alone = execute(make_plan(arguments(run_id="alone")))
+    seen = []
+
+    class Sink(SilentRun):
+        def workers(self, ready, wanted):
+            seen.append((ready, wanted))
+
+    spread = execute(make_plan(arguments(run_id="spread")), Sink(), pool=pool)
+    assert files_of(spread.folder) == files_of(alone.folder)
+    assert len(files_of(spread.folder)) == 5 + 3
+    assert seen == [(1, 2), (2, 2)]
+    info = json.loads((spread.folder / "meta" / "run_info.json").read_text())
+    assert info["status"] == "finished" and info["device"]["type"] == "cpu"
+    assert info["costs"]["plain_tokens_per_second"] > 0 and spread.costs["seconds_per_edit"] > 0
+
+
+def test_a_killed_worker_is_replaced_and_its_case_done_again(arguments, pool):
+    killed = []
+
+    class Killing(SilentRun):
+        def case_done(self, case_id, running):
+            if not killed:
+                killed.extend(worker_pids()[:1])
+                for pid in killed:
+                    os.kill(pid, signal.SIGKILL)
+
+    summary = execute(make_plan(arguments(run_id="killed")), Killing(), pool=pool)
+    assert killed and not set(killed) & set(worker_pids())
+    assert summary.failed == {} and summary.results["cases"] == 5
+    alone = execute(make_plan(arguments(run_id="alone")))
+    assert files_of(summary.folder) == files_of(alone.folder)
+
+
+def test_a_case_that_kills_its_workers_is_reported_and_the_others_are_done(arguments, pool):
+    plan = make_plan(arguments(run_id="deadly"))
+    deadly = Method(name="FT", hparams=plan.method.hparams, edit="dying_method:edit")
+    summary = execute(dataclasses.replace(plan, method=deadly), pool=pool)
+    dead = [case.case_id for case in plan.cases if any(edit.data["subject"] == DEADLY for edit in case.edits)]
+    assert dead and list(summary.failed) == dead
+    assert "its worker died 2 times" in summary.failed[dead[0]]
+    assert summary.results["cases"] == 5 - len(dead)
+    again = execute(make_plan(arguments(run_id="deadly")))  # as after any stop: only what failed is done
+    assert again.failed == {} and again.results["cases"] == 5
+
+
+def test_a_comparison_on_workers(arguments, pool, tmp_path):
+    from causaledit.comparison.execution import execute_comparison
+    from causaledit.comparison.plan import make_compare_plan
+    from causaledit.judges.registry import get_judge
+
+    judge = get_judge("rule")
+    plan = make_compare_plan(
+        ["PreEdited", "FT"], arguments(run_id="both", model_type="tiny", hparams_path=None), judge=judge.identity,
+        hparams=[f"{name}={tmp_path / 'ft.yaml'}" for name in ("PreEdited", "FT")],
+    )  # fmt: skip
+    rows = execute_comparison(plan, judge, pool=pool)
+    assert [(row.status, row.finished_cases, row.error) for row in rows] == [("finished", 5, None)] * 2
+    data = json.loads((plan.folder / "compare.json").read_text())
+    assert data["model"]["dtype"] == "float32" and len(data["model"]["revision"]) >= 12
+
+
+# ---- refusals --------------------------------------------------------------------------------------
+def test_workers_that_cannot_load_the_model_say_so_once(arguments, pool, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(ModelError, match=r"config\.json"):
+        execute(make_plan(arguments(run_id="empty", model=str(empty))), pool=pool)
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [("127.0.0.1:1", "nobody answers"), ("ray://127.0.0.1:1", "nobody answers"), ("auto:x", "must be auto, host:port")],
+)
+def test_an_address_without_a_cluster(address, message):
+    with pytest.raises(RunError, match=message) as caught:
+        ray_pool._connect(address, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_gpus_than_there_are(cluster, pool):
+    options = WorkerOptions(workers=2, gpus_per_worker=1, ray_address=cluster.address)
+    with pytest.raises(RunError, match=r"2 GPUs, and the cluster has 0"), RayPool(options):
+        pass
+
+
+def test_other_versions_on_a_worker(arguments, pool, monkeypatch):
+    monkeypatch.setattr(ray_pool, "versions", lambda: dict.fromkeys(["torch", "causaledit"], "0.1"))
+    with pytest.raises(RunError, match=r"a worker has \w+ .*, this process 0\.1"):
+        execute(make_plan(arguments(run_id="old")), pool=pool)
