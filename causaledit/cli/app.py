@@ -16,7 +16,22 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
-from causaledit.cli import analyze, compare, data, demo, doctor, edit, generate, judge, pilot, report, run, scaffold
+from causaledit.cli import (
+    ability,
+    analyze,
+    compare,
+    data,
+    demo,
+    doctor,
+    edit,
+    evaluate,
+    generate,
+    judge,
+    pilot,
+    report,
+    run,
+    scaffold,
+)  # fmt: skip
 from causaledit.errors import CausalEditError
 from causaledit.support.version import __version__
 
@@ -47,7 +62,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 for _command in (
     demo.demo, edit.edit, generate.generate, run.run, compare.compare, judge.judge, analyze.analyze, pilot.pilot,
-    report.report, scaffold.scaffold, doctor.doctor,
+    report.report, scaffold.scaffold, doctor.doctor, evaluate.evaluate, ability.ability,
 ):  # fmt: skip
     app.command(name=_command.__name__)(_interruptible(_command))
 

@@ -26,11 +26,14 @@ from causaledit.methods.in_turn import edit_all
 from causaledit.models.batches import is_out_of_memory
 from causaledit.models.loading import load_from_hparams
 from causaledit.models.weights import fingerprint
-from causaledit.probes.asking import Prober
 from causaledit.probes.sets import CaseProbe, build_probes
 from causaledit.probes.trained import TrainedPrompts
+from causaledit.runs.ability import RunAbility
+from causaledit.runs.base_model import BaseAnswers, ask_base, prober_of
 from causaledit.runs.folder import RunFolder, RunInfo, locked
 from causaledit.runs.post import assemble_post, case_averages
+from causaledit.runs.sequence_execution import SequenceExecution
+from causaledit.runs.sequence_folder import SequenceFolder
 from causaledit.support.files import write_json
 from causaledit.support.progress import ProgressSink, SilentProgress
 from causaledit.support.seeding import seeded
@@ -112,7 +115,7 @@ def execute(
         CausalEditError: The run cannot continue; finished cases are on disk. A case that cannot be edited does not
             end the run: it is in the summary, and in metrics.json with `error` instead of `post`.
     """
-    folder = RunFolder(plan.folder, plan.cases)
+    folder = open_folder(plan)
     with locked(plan.folder):
         info = RunInfo(plan)
         info.measure_memory()
@@ -122,10 +125,16 @@ def execute(
         folder.assemble()
         status, reason = "failed", None
         try:
-            if todo := folder.unfinished():
+            if isinstance(folder, SequenceFolder):
+                if not folder.complete:
+                    if model is None:
+                        model, tokenizer = load(plan.hparams)
+                    _run_sequence(plan, folder, sink or SilentRun(), info, model, tokenizer)
+            elif todo := folder.unfinished():
+                base = ask_base(plan, todo, load) if plan.arguments.base is not None else None
                 if model is None:
                     model, tokenizer = load(plan.hparams)
-                _Execution(plan, folder, sink or SilentRun(), info, model, tokenizer).run(todo)
+                _Execution(plan, folder, sink or SilentRun(), info, model, tokenizer, base).run(todo)
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -139,19 +148,33 @@ def execute(
         return RunSummary(plan.folder, folder.averages(), folder.failed, info.costs(folder))
 
 
-class _Execution:
-    """One process's part of a run: the loaded model, and the loop over groups."""
+def open_folder(plan: Plan) -> RunFolder | SequenceFolder:
+    """The files of a planned run, with what is already in them."""
+    return RunFolder(plan.folder, plan.cases) if plan.sequence is None else SequenceFolder(plan.folder, plan.sequence)
 
-    def __init__(self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any) -> None:
+
+def _run_sequence(plan: Plan, folder: SequenceFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any) -> None:
+    assert plan.sequence is not None
+    prober = prober_of(plan, tokenizer)
+    SequenceExecution(plan, plan.sequence, folder, sink, info, model, tokenizer, prober).run()
+
+
+class _Execution:
+    """One process's part of a run: the loaded model, and the loop over groups.
+
+    Args:
+        base: What the unedited model of `--base` said.
+    """
+
+    def __init__(
+        self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any,
+        base: BaseAnswers | None = None,
+    ) -> None:  # fmt: skip
         self.plan, self.folder, self.sink, self.info = plan, folder, sink, info
         self.model, self.tokenizer = model, tokenizer
-        arguments = plan.arguments
-        self.prober = Prober(
-            tokenizer,
-            max_new_tokens=arguments.max_new_tokens,
-            token_budget=arguments.token_budget,
-            template_kwargs=getattr(plan.hparams, "chat_template_kwargs", None),
-        )
+        self.prober = prober_of(plan, tokenizer)
+        self.base = base
+        self.ability: RunAbility | None = base.ability if base else None
         self.method = plan.method
         self.weights_total = sum(parameter.numel() for parameter in model.parameters())
 
@@ -163,6 +186,10 @@ class _Execution:
         self.info.measure_machine(self.model, self.tokenizer)
         self.info.write("running", self.folder)
         self.sink.begin(self.plan, len(self.plan.cases) - len(todo))
+        if self.plan.ability is not None and self.ability is None:
+            self.ability = RunAbility(self.plan.folder, self.plan.ability, self.model, self.tokenizer)
+        if self.base is not None and self.base.ability is not None:
+            self.base.ability.measure(0, self.model, again=False)
         untouched = fingerprint(self.model)
         wanted = {case.case_id for case in todo}
         for number, group in enumerate(self.plan.groups):
@@ -184,7 +211,8 @@ class _Execution:
         before: dict[int | str, dict[str, str]] = {case.case_id: {} for case in cases}
         if self.method is None:
             for case in cases:
-                self._case(number, case, self.model, probes[case.case_id], None, {"group": number})
+                known = self.base.locality if self.base else None
+                self._case(number, case, self.model, probes[case.case_id], known, {"group": number})
             return
         for case in cases:
             prompts = [probe.prompt for probe in probes[case.case_id] if probe.kind == "locality"]
@@ -211,6 +239,8 @@ class _Execution:
                     number, case, edited.model, probes[case.case_id], before[case.case_id], cost,
                     trained=TrainedPrompts(report.trained_prompts), compact=not edited.own_generate,
                 )  # fmt: skip
+            if self.ability is not None:
+                self.ability.measure(number, edited.model)
         finally:
             self.model = edited.undo()
 

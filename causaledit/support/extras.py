@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from causaledit.errors import MissingExtraError
 
 # what each extra of pyproject.toml brings, by the name it is imported under
-EXTRAS = {"report": ("matplotlib",), "gpu": ("bitsandbytes",), "vllm": ("vllm",)}
+EXTRAS = {"report": ("matplotlib",), "gpu": ("bitsandbytes",), "vllm": ("vllm",), "ability": ("lm_eval",)}
 
 
 def require_extra(extra: str, purpose: str) -> None:
