@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BATCH = 32
-_SEED = 0
+_SEED, _FEWSHOT_SEED = 0, 1234  # lm-eval's own
 
 
 def run_tasks(
@@ -76,14 +76,18 @@ def _halving(
 def _ask(
     model: Any, tokenizer: Any, tasks: Mapping[str, Any], templated: bool, limit: int | None, batch_size: int
 ) -> dict[str, dict[str, float]]:
-    from lm_eval import simple_evaluate
+    from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
+    for task in tasks.values():  # what lm-eval's own command does before it asks
+        if task.get_config("num_fewshot") is None:
+            task.set_config(key="num_fewshot", value=0)
+        task.set_fewshot_seed(seed=_FEWSHOT_SEED)
     with _quiet(), seeded(_SEED), preserved_state(model):
         harness = HFLM(pretrained=model, tokenizer=copy.deepcopy(tokenizer), batch_size=batch_size)
-        found = simple_evaluate(
-            harness, tasks=list(tasks.values()), limit=limit, apply_chat_template=templated, bootstrap_iters=0,
-            log_samples=True,
+        found = evaluate(
+            harness, {"tasks": dict(tasks), "groups": {}, "group_map": {}}, limit=limit,
+            apply_chat_template=templated, bootstrap_iters=0, log_samples=True,
         )  # fmt: skip
     return {name: _scores(samples) for name, samples in (found or {}).get("samples", {}).items()}
 

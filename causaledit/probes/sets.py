@@ -182,13 +182,15 @@ def _of_edit(
 
 def _conflict(case: Case) -> Iterator[CaseProbe]:
     for index, edit in enumerate(case.edits):
-        yield from _of_edit("conflict", CONFLICT, index, edit, (edit.request.target_new,))
+        if edit.request.ground_truth:  # without an old answer there is nothing to choose between
+            yield from _of_edit("conflict", CONFLICT, index, edit, (edit.request.target_new,))
 
 
 def _old_knowledge(case: Case) -> Iterator[CaseProbe]:
     for index, edit in enumerate(case.edits):
-        old = (edit.request.ground_truth or "", *edit.old_aliases)
-        yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, old)
+        if edit.request.ground_truth:
+            old = (edit.request.ground_truth, *edit.old_aliases)
+            yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, old)
 
 
 def _locality(case: Case) -> Iterator[CaseProbe]:
