@@ -72,13 +72,15 @@ def analyse_file(
     from causaledit.ability.summary import read_ability
     from causaledit.judges.store import analysis_folder
     from causaledit.metrics.judged import check_some_verdict
+    from causaledit.metrics.likelihood import likelihood_metrics
     from causaledit.metrics.paired import compare_runs, shared_cases
     from causaledit.metrics.predictions import cases_of, last_checkpoint, read_metrics
     from causaledit.metrics.summary import summarise
     from causaledit.support.files import check_writable, write_json, write_text
 
     other_file = Path(paired).expanduser() if paired else None
-    cases = cases_of(read_metrics(file))
+    content = read_metrics(file)
+    cases = cases_of(content)
     other_cases = cases_of(read_metrics(other_file, "--paired")) if other_file else []
     if other_file:
         shared_cases(last_checkpoint(cases), last_checkpoint(other_cases))  # refused before anything is judged
@@ -93,6 +95,7 @@ def analyse_file(
     metrics = summarise(cases, verdicts)
     comparison = compare_runs(metrics, summarise(other_cases, verdicts)) if other_file else None
     ability = read_ability(file.parent, sequence=metrics.retention is not None)
+    likelihood = likelihood_metrics(content)
     named = {True: Switch.on.value, False: Switch.off.value}
     result = {
         "input": file.name,
@@ -102,9 +105,12 @@ def analyse_file(
         "errors": verdicts.errors(),
         "paired": comparison and {"other": paired, **comparison.to_dict()},
         "cases": [_case(scores, verdicts) for scores in metrics.scores],
+        **({"likelihood": likelihood.to_dict()} if likelihood else {}),
         **({"ability": ability} if ability else {}),
     }
     text = _text(file, metrics, comparison, paired)
+    if likelihood:
+        text += "\n" + "\n".join(["New answer against old one", *(f"  {line}" for line in likelihood.lines())]) + "\n"
     if ability:
         text += "\n" + "\n".join(["Ability", *(f"  {line}" for line in ability_lines(ability))]) + "\n"
     written = write_json(folder / "pred_analysis.json", result)

@@ -24,7 +24,7 @@ PROBE_SET_VERSION = 1
 MAX_NEW_TOKENS = 256
 TOKEN_BUDGET = 16384
 
-ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "forced"]
+ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "likelihood", "forced"]
 # what `causaledit run --probes` offers; "forced" is the pilot study's
 KINDS: tuple[ProbeKind, ...] = tuple(kind for kind in get_args(ProbeKind) if kind != "forced")
 DEFAULT_KINDS: tuple[ProbeKind, ...] = ("hop", "multi_hop", "conflict", "old_knowledge", "locality")
@@ -242,6 +242,7 @@ _BUILDERS = {
     "old_knowledge": _old_knowledge,
     "locality": _locality,
     "open_book": _open_book,
+    "likelihood": lambda case: (),  # nothing is generated: probes/likelihood.py
     "forced": _forced,
 }
 

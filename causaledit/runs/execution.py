@@ -26,6 +26,7 @@ from causaledit.methods.in_turn import edit_all
 from causaledit.models.batches import is_out_of_memory
 from causaledit.models.loading import load_from_hparams
 from causaledit.models.weights import fingerprint
+from causaledit.probes.likelihood import ask_likelihoods
 from causaledit.probes.sets import CaseProbe, build_probes
 from causaledit.probes.trained import TrainedPrompts
 from causaledit.runs.ability import RunAbility
@@ -263,6 +264,9 @@ class _Execution:
         if self.plan.arguments.batch_edit is not None:
             item["batch"] = number
         item["post"] = assemble_post(case, probes, predictions, before, trained or TrainedPrompts())
+        if "likelihood" in self.plan.arguments.probes:
+            requests = [edit.request for edit in case.edits]
+            item["post"]["likelihood_probe"] = ask_likelihoods(model, self.tokenizer, requests)
         probing = {
             "probe_seconds": self.prober.seconds - spent,
             "probe_tokens": self.prober.count.generated - asked,

@@ -13,6 +13,7 @@ from causaledit.methods.in_turn import edit_all
 from causaledit.methods.method import EditSequence
 from causaledit.models.batches import is_out_of_memory
 from causaledit.models.weights import fingerprint
+from causaledit.probes.likelihood import ask_likelihoods
 from causaledit.probes.sets import build_probes
 from causaledit.probes.trained import TrainedPrompts
 from causaledit.runs.ability import RunAbility
@@ -186,6 +187,8 @@ class SequenceExecution:
             self._known = answers
         predictions = [answers[turn] for turn in wanted]
         item["post"] = assemble_post(case, probes, predictions, self.folder.before, trained)
+        if "likelihood" in self.plan.arguments.probes:
+            item["post"]["likelihood_probe"] = ask_likelihoods(kept.model, self.tokenizer, [edit.edit.request])
         return item
 
 
