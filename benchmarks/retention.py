@@ -2,8 +2,8 @@
 
     python benchmarks/retention.py --data ../shared/data/mquake_causal_dev.json --device cuda --threads 8
 
-The same command goes on where it was stopped. Writes compare.json and compare.md, and prints the latter. `--ability drift`
-needs no lm-eval, `--ability bundled` does.
+The same command goes on where it was stopped. Writes compare.json and compare.md, and prints the latter. `--ability
+drift` needs no lm-eval, `--ability bundled` does.
 """
 
 from __future__ import annotations
