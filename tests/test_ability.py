@@ -114,6 +114,14 @@ def test_drift_is_the_mean_divergence_of_what_comes_next():
     assert found.perplexity == pytest.approx(math.exp(float(nll)), rel=1e-3) and found.tokens == ids.shape[1] - 1
 
 
+def test_drift_between_vocabularies_is_refused():
+    drift = TextDrift(make_llama(), make_tokenizer(), bundled_text()[:200])
+    other = make_llama()
+    other.resize_token_embeddings(640)
+    with pytest.raises(AbilityError, match="the other 640"):
+        drift.after(other)
+
+
 def test_pairs_count_repaired_and_harmed_items():
     before = Ability({"a": {"1": 1.0, "2": 0.0, "3": 0.0}, "b": {"1": 0.5}})
     after = Ability({"a": {"1": 0.0, "2": 1.0, "3": 1.0}, "b": {"1": 1.0}})

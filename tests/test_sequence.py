@@ -349,3 +349,48 @@ def test_a_file_without_a_sequence_has_no_retention():
     metrics = evaluate_run(content, get_judge("rule"))
     assert metrics.retention is None and "retention" not in metrics.to_dict()
     assert cases_of(content)[0].sequence is None
+
+
+# ---- compared and reported ---------------------------------------------------------------------------
+def test_a_comparison_and_a_page_show_the_sequence(arguments, tmp_path, tiny_model_folder):
+    from causaledit.comparison.execution import execute_comparison
+    from causaledit.comparison.plan import make_compare_plan
+    from causaledit.report.html import write_report
+
+    files = []
+    for name in ("FT", "ROME"):
+        file = tmp_path / f"{name}-c.yaml"
+        file.write_text(json.dumps({"alg_name": name, "model_name": str(tiny_model_folder), **CHEAP[name]}))
+        files.append(f"{name}={file}")
+    given = arguments(checkpoints=(1, 3), hparams_path=None, run_id="c")
+    judge = get_judge("rule")
+    plan = make_compare_plan(["FT", "ROME"], given, judge=judge.identity, hparams=files)
+    rows = execute_comparison(plan, judge)
+    assert [row.problem for row in rows] == [None, None]
+    table = (plan.folder / "compare.md").read_text()
+    assert "Along the sequence" in table and table.count("| FT | 1 |") == table.count("| ROME | 3 |") == 1
+    again = make_compare_plan(["FT", "ROME"], given, judge=judge.identity, hparams=files, resume=True)
+    assert again.resumed and execute_comparison(again, judge)[0].status == "finished"
+    page = write_report([row.folder for row in rows], tmp_path / "page.html", judge=judge).read_text()
+    assert "Along the sequence" in page and page.count("share of each step") == 2 and ", after 3 edits" in page
+
+
+def test_the_commands_run_and_analyze_a_sequence(arguments, data, tmp_path, tiny_model_folder):
+    from typer.testing import CliRunner
+
+    from causaledit.cli.app import app
+
+    file = tmp_path / "ft.yaml"
+    file.write_text(json.dumps({"alg_name": "FT", "model_name": str(tiny_model_folder), **CHEAP["FT"]}))
+    call = [
+        "run", "--editing_method", "FT", "--datatype", str(data), "--model_type", "tiny", "--hparams_path", str(file),
+        "--device", "cpu", "--max_new_tokens", "4", "--probes", "hop,locality", "--sequential", "2", "--checkpoints",
+        "2,4", "--output_root", str(tmp_path / "o"), "--run_id", "r",
+    ]  # fmt: skip
+    result = CliRunner().invoke(app, call)
+    assert result.exit_code == 0, result.output
+    [metrics] = (tmp_path / "o").rglob("metrics.json")
+    result = CliRunner().invoke(app, ["analyze", "--input", str(metrics)])
+    assert result.exit_code == 0 and "after 4 edits: this step's" in result.output.replace("\n", " ")
+    written = json.loads((metrics.parent / "analysis" / "pred_analysis.json").read_text())
+    assert [c["edits"] for c in written["metrics"]["retention"]["checkpoints"]] == [2, 4]

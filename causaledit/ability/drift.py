@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.models.batches import context_window
+from causaledit.errors import AbilityError
+from causaledit.models.batches import context_window, unwrapped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,17 @@ class TextDrift:
         self.before = Drift(self.tokens, float(torch.tensor(loss / self.tokens, dtype=torch.double).exp()))
 
     def after(self, model: Any) -> Drift:
-        """The same text read by another state of the model."""
+        """The same text read by another state of the model.
+
+        Raises:
+            AbilityError: It is a model of another vocabulary.
+        """
+        size, known = _vocabulary(model), self._before[0].shape[-1]
+        if size != known:
+            raise AbilityError(
+                f"drift compares what two models expect next, token by token, but one has {known} tokens and the other "
+                f"{size}: give the model that was edited as the base, or leave drift out."
+            )
         loss = kl = 0.0
         same = 0
         for before, (log_probs, targets) in zip(self._before, _predictions(model, self.ids), strict=True):
@@ -72,6 +83,10 @@ class TextDrift:
             same += int((then.argmax(-1) == log_probs.argmax(-1)).sum())
         perplexity = float(torch.tensor(loss / self.tokens, dtype=torch.double).exp())
         return Drift(self.tokens, perplexity, max(kl / self.tokens, 0.0), same / self.tokens)
+
+
+def _vocabulary(model: Any) -> int:
+    return int(unwrapped(model).get_output_embeddings().weight.shape[0])
 
 
 @torch.no_grad()

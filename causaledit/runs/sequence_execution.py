@@ -155,7 +155,7 @@ class SequenceExecution:
         trained = TrainedPrompts(self.folder.trained(step))
         items = [self._item(edit, made, kept, trained) for edit in self.sequence.asked(made)]
         if self.ability is not None and self.plan.method is not None:
-            self.ability.measure(made, kept.model)
+            self.ability.measure(made, kept.asked)
         cost = {
             "group": f"checkpoint {made}",
             "probe_seconds": self.prober.seconds - spent,
@@ -179,7 +179,7 @@ class SequenceExecution:
         wanted = [(probe.prompt, probe.prefix) for probe in probes]
         open_ones = [turn for turn in wanted if turn not in self._known]
         texts = self.prober.ask(
-            kept.model, [prompt for prompt, _ in open_ones], prefixes=[prefix for _, prefix in open_ones],
+            kept.asked, [prompt for prompt, _ in open_ones], prefixes=[prefix for _, prefix in open_ones],
             compact=not kept.own_generate,
         )  # fmt: skip
         answers = {**self._known, **dict(zip(open_ones, texts, strict=True))}
@@ -188,7 +188,7 @@ class SequenceExecution:
         predictions = [answers[turn] for turn in wanted]
         item["post"] = assemble_post(case, probes, predictions, self.folder.before, trained)
         if "likelihood" in self.plan.arguments.probes:
-            item["post"]["likelihood_probe"] = ask_likelihoods(kept.model, self.tokenizer, [edit.edit.request])
+            item["post"]["likelihood_probe"] = ask_likelihoods(kept.asked, self.tokenizer, [edit.edit.request])
         return item
 
 

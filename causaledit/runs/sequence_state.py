@@ -40,10 +40,17 @@ class KeptEdits:
 
     Args:
         model: The unedited network.
+
+    Attributes:
+        plain: That.
+        model: What the next edit is made in.
+        asked: What answers with the edits.
+        originals: The tensors that edits changed, as they were.
+        own_generate: As in `Edited`.
     """
 
     def __init__(self, model: Any) -> None:
-        self.plain = self.model = model
+        self.plain = self.model = self.asked = model
         self.originals: dict[str, torch.Tensor] = {}
         self.own_generate = False
         self._others: list[Edited] = []
@@ -69,7 +76,7 @@ class KeptEdits:
                 names += kept.originals
             else:
                 self._others.append(kept)
-            self.model = kept.keep()
+            self.asked, self.model = kept.model, kept.keep()
         return list(dict.fromkeys(names))
 
     def remember(self, originals: dict[str, torch.Tensor]) -> None:
@@ -84,7 +91,7 @@ class KeptEdits:
         for edit in reversed(self._others):
             edit.undo()
         restore(self.plain, self.originals)
-        self.model = self.plain
+        self.model = self.asked = self.plain
 
     def growth(self) -> tuple[float, str] | None:
         """The largest ratio of a weight's norm to what it was, with the weight's name; None without a weight."""
