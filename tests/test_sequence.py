@@ -11,7 +11,8 @@ import signal
 import sys
 
 import pytest
-from conftest import FAST, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
+from conftest import FAST, make_llama, make_tokenizer, same_weights, weights_of
+from test_runs import some_cases
 
 from causaledit.errors import RunError
 from causaledit.judges.registry import get_judge
@@ -21,7 +22,6 @@ from causaledit.runs.arguments import RunArguments, parse_checkpoints
 from causaledit.runs.execution import execute
 from causaledit.runs.plan import make_plan
 
-MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 CHEAP = {
     "FT": FAST["FT"] | {"steps": 3},
     "LoRA": FAST["LoRA"],
@@ -32,13 +32,6 @@ CHEAP = {
     "IKE": FAST["IKE"],
     "CausalEdit": FAST["CausalEdit"] | {"bootstrap_max_steps": 2, "distill_steps_base": 1},
 }
-
-
-def some_cases():
-    """Three cases of one edit, one of two."""
-    single = [c for c in MINI if len(c["requested_rewrite"]) == 1][:3]
-    double = next(c for c in MINI if len(c["requested_rewrite"]) == 2)
-    return copy.deepcopy([*single, double])
 
 
 @pytest.fixture

@@ -150,19 +150,20 @@ def read_cases(path: str | Path, what: str = "--datatype", *, keep_flawed: bool 
         raise DatasetError(f"{what}: {str(path)!r}: {unknown_form(data)}.")
     if form.why_not:
         raise DatasetError(f"{what}: {str(path)!r} looks like {form.name}: {form.why_not}.")
+    cases: list[Mapping[str, Any]] = data
     if form.read is not None:
         logger.info("%s: read as %s", path, form.name)
-        data = _usable(cases_from(data, form), keep_flawed)
-    log_narrative_keys((r for case in data for r in _entries(case, "requested_rewrite")), str(path))
-    return data
+        cases = _usable(cases_from(data, form), keep_flawed)
+    log_narrative_keys((r for case in cases for r in _entries(case, "requested_rewrite")), str(path))
+    return cases
 
 
-def _usable(cases: list[dict[str, Any]], keep_flawed: bool) -> list[dict[str, Any]]:
+def _usable(cases: Sequence[Mapping[str, Any]], keep_flawed: bool) -> list[Mapping[str, Any]]:
     """The cases without those that have a flaw."""
     flaws = check_cases(cases)
     flawed = {flaw.index for flaw in flaws}
     if keep_flawed or not flawed or len(flawed) == len(cases):
-        return cases
+        return list(cases)
     logger.warning("%d of %d entries cannot be used and are left out, the first: %s", len(flawed), len(cases), flaws[0])
     return [case for number, case in enumerate(cases) if number not in flawed]
 

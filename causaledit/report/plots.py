@@ -119,17 +119,17 @@ def chains_plot(runs: Sequence[ReportedRun]) -> str | None:
 
 def costs_plot(runs: Sequence[ReportedRun]) -> str | None:
     """Seconds per edit and peak memory as bars from zero; None unless two runs can be set side by side."""
-    panels = [
+    shown = [
         ("Editing: seconds per edit", [seconds_per_edit(run) for run in runs], "{:,.1f} s"),
         ("Peak memory, GB", [_gigabytes(cost_of(run, "peak_rss_mb")) for run in runs], "{:.1f} GB"),
         ("Peak GPU memory, GB", [_gigabytes(cost_of(run, "peak_gpu_mb")) for run in runs], "{:.1f} GB"),
     ]
-    panels = [panel for panel in panels if sum(value is not None for value in panel[1]) > 1]
-    if not panels:
+    shown = [panel for panel in shown if sum(value is not None for value in panel[1]) > 1]
+    if not shown:
         return None
     with style():
-        figure, axes = panels(1, len(panels), height=0.9 + 0.3 * len(runs), share_rows=True)
-        for axis, (title, values, form) in zip(axes, panels, strict=True):
+        figure, axes = panels(1, len(shown), height=0.9 + 0.3 * len(runs), share_rows=True)
+        for axis, (title, values, form) in zip(axes, shown, strict=True):
             axis.set_title(title)
             most = max(value for value in values if value is not None) or 1.0
             for row, value in enumerate(values):
