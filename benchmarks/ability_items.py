@@ -274,8 +274,9 @@ def reading(draw: random.Random) -> list[dict[str, Any]]:
 
 def entailment(draw: random.Random) -> list[dict[str, Any]]:
     """Whether a second sentence follows from a first, is excluded by it, or neither."""
-    items = []
-    for number in range(60):
+    items: list[dict[str, Any]] = []
+    while len(items) < 60:
+        number = len(items)
         one, two = draw.sample(PEOPLE, 2)
         town, other = draw.sample(TOWNS, 2)
         animal, pet = draw.sample(ANIMALS, 2)
@@ -296,10 +297,12 @@ def entailment(draw: random.Random) -> list[dict[str, Any]]:
         premise, follows, excluded, open_one = forms[number % len(forms)]
         label = ("yes", "no", "maybe")[number % 3]
         hypothesis = {"yes": follows, "no": excluded, "maybe": open_one}[label]
-        items.append(
-            {"passage": premise, "question": hypothesis, "choices": ["yes", "no", "maybe"],
-             "answer": ("yes", "no", "maybe").index(label)}
-        )  # fmt: skip
+        item = {
+            "passage": premise, "question": hypothesis, "choices": ["yes", "no", "maybe"],
+            "answer": ("yes", "no", "maybe").index(label),
+        }  # fmt: skip
+        if item not in items:
+            items.append(item)
     return items
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import json
 import math
+import operator
 import re
 import sys
 
@@ -53,10 +54,10 @@ def test_choices_are_distinct_and_the_right_one_takes_every_place(kind):
 
 
 def test_arithmetic_and_comparison_are_right():
-    signs = {"plus": "+", "minus": "-", "times": "*", "divided by": "/"}
+    signs = {"plus": operator.add, "minus": operator.sub, "times": operator.mul, "divided by": operator.truediv}
     for item in items("arithmetic"):
         a, sign, b = re.fullmatch(r"What is (\d+) (.+) (\d+)\?", item["question"]).groups()
-        right = {"+": int(a) + int(b), "-": int(a) - int(b), "*": int(a) * int(b), "/": int(a) / int(b)}[signs[sign]]
+        right = signs[sign](int(a), int(b))
         assert float(item["choices"][item["answer"]]) == right
     for item in items("comparison"):
         if found := re.match(r"Which number is (larger|smaller), (\d+) or (\d+)", item["question"]):
@@ -100,7 +101,7 @@ def test_the_bundled_tasks_are_asked_without_a_network_and_leave_the_model_alone
 def test_drift_is_the_mean_divergence_of_what_comes_next():
     tokenizer = make_tokenizer()
     model, other = make_llama(), make_llama(seed=1)
-    text = bundled_text()[:900]
+    text = bundled_text()[:400]
     drift = TextDrift(model, tokenizer, text)
     assert drift.after(model).kl == pytest.approx(0, abs=1e-6) and drift.after(model).same_top == 1
     found = drift.after(other)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH = 32
+BATCH = 64
 _SEED, _FEWSHOT_SEED = 0, 1234  # lm-eval's own
 
 
