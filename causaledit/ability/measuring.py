@@ -78,7 +78,8 @@ class AbilityMeter:
         if known is None:
             began = time.perf_counter()
             scores = run_tasks(model, tokenizer, tasks)
-            known = Ability(scores, self.text and self.text.before, time.perf_counter() - began)
+            drift = self.text.before if self.text else None
+            known = Ability(scores, drift, time.perf_counter() - began)
         self.before = known
 
     def after(self, model: Any) -> Ability | None:

@@ -132,7 +132,9 @@ class SequenceExecution:
     def _warn(self, step: int, group: Group, growth: tuple[float, str]) -> None:
         """Say at which edit a weight's norm grew out of bounds: once."""
         ratio, name = growth
-        earlier = [r.get("growth") for s, r in self.folder.steps.items() if s < step and r.get("growth") is not None]
+        earlier = [
+            float(record["growth"]) for s, record in self.folder.steps.items() if s < step and "growth" in record
+        ]
         if ratio < LARGEST_GROWTH or any(not r < LARGEST_GROWTH for r in earlier):
             return
         logger.warning(
