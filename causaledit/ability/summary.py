@@ -32,7 +32,7 @@ def summarise_ability(data: Mapping[str, Any], *, sequence: bool) -> dict[str, A
     rows = []
     if sequence:
         for edits, found in sorted(states.items()):
-            rows.append({"when": f"after {edits} edits", "edits": edits, **_row(found),
+            rows.append({"when": f"after {edits} edit{'' if edits == 1 else 's'}", "edits": edits, **_row(found),
                          "against_before": compare_abilities(before, found)})  # fmt: skip
     elif states:
         rows.append(_pooled(before, [states[key] for key in sorted(states)]))

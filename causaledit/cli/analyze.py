@@ -13,6 +13,7 @@ from causaledit.cli.options import InputOption, JudgeOptions, takes
 from causaledit.metrics.ability import ability_lines
 from causaledit.metrics.wording import (
     SOURCE_NAMES,
+    counted,
     not_judged,
     p_value,
     srr_notes,
@@ -235,9 +236,9 @@ def _locality_lines(metrics: RunMetrics) -> list[str]:
 def _retention_lines(retention: Retention) -> list[str]:
     lines = ["Along the sequence: edits held (most of an edit's hop-wise answers right), and locality"]
     for found in retention.checkpoints:
-        failed = f"; {found.failed} edits failed" if found.failed else ""
+        failed = f"; {counted(found.failed, 'edit')} failed" if found.failed else ""
         lines.append(
-            f"  after {found.edits} edits: this step's {worded_rate(found.current)}; earlier ones "
+            f"  after {counted(found.edits, 'edit')}: this step's {worded_rate(found.current)}; earlier ones "
             f"{worded_rate(found.earlier)}; unchanged {worded_rate(found.unchanged)}{failed}"
         )
     return lines

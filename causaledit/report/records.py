@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from causaledit.facts.answers import alias_match
 from causaledit.judges.base import verdict_to_dict
 from causaledit.metrics.published import read_prediction
+from causaledit.metrics.wording import counted
 from causaledit.probes.sets import CONFLICT, HOP, OLD_KNOWLEDGE
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _form(item: Item) -> str:
 
 def _when(case: JudgedCase) -> str:
     """When in a sequence of edits it was asked."""
-    return "" if case.sequence is None else f", after {case.sequence.checkpoint} edits"
+    return "" if case.sequence is None else f", after {counted(case.sequence.checkpoint, 'edit')}"
 
 
 def _within(index: int | None, edits: Sequence[int]) -> TypeGuard[int]:
