@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BATCH = 64
+BATCH = 32
 _SEED, _FEWSHOT_SEED = 0, 1234  # lm-eval's own
 
 
