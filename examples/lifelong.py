@@ -44,7 +44,9 @@ def main(method: str = "LoRA", edits: int = 8) -> None:
         below = [100 * (rate.rate - rate.interval.low) for _, rate in found]
         above = [100 * (rate.interval.high - rate.rate) for _, rate in found]
         axis.errorbar([n for n, _ in found], shares, yerr=[below, above], marker="o", capsize=3, label=label)
-    axis.set(xlabel="edits made", ylabel="%", ylim=(-2, 102), title=f"{method}: {edits} edits one by one")
+    axis.set(
+        xlabel="edits made", ylabel="%", ylim=(-2, 102), title=f"{method}: {edits} edits one by one", xticks=checkpoints
+    )
     axis.legend(frameon=False)
     figure.savefig("lifelong.png", dpi=150, bbox_inches="tight")
     for found in retention.checkpoints:

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from causaledit.ability.bundled import FOLDER, KINDS, TASKS, bundled_text
 from causaledit.ability.bundled.checks import CHECKS, process_results
 from causaledit.ability.drift import TextDrift
-from causaledit.ability.measuring import Ability, AbilityMeter, compare_abilities
+from causaledit.ability.measuring import AbilityMeter
+from causaledit.ability.scores import Ability, compare_abilities
 from causaledit.ability.summary import read_ability
 from causaledit.ability.tasks import check_tasks, parse_tasks
 from causaledit.cli.app import app

@@ -6,11 +6,11 @@ next-token distributions, in nats, and the share of tokens at which both models 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from causaledit.ability.scores import Drift
 from causaledit.errors import AbilityError
 from causaledit.models.batches import context_window, unwrapped
 
@@ -18,27 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LONGEST = 512  # tokens that are read at a time
-
-
-@dataclass(frozen=True)
-class Drift:
-    """What one model's predictions on the text are like.
-
-    Attributes:
-        tokens: How many were predicted.
-        perplexity: exp of their mean negative log-likelihood.
-        kl: Mean KL(before ‖ after) per token, in nats; None for the model before.
-        same_top: Share of tokens at which the most probable one is the same; None for the model before.
-    """
-
-    tokens: int
-    perplexity: float
-    kl: float | None = None
-    same_top: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"tokens": self.tokens, "perplexity": self.perplexity, "kl": self.kl, "same_top": self.same_top}
 
 
 class TextDrift:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from causaledit.ability.measuring import Ability, compare_abilities
+from causaledit.ability.scores import Ability, compare_abilities
 from causaledit.support.files import read_object
 from causaledit.support.statistics import Mean
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.ability.bundled import VERSION
-from causaledit.ability.measuring import Ability, AbilityMeter
+from causaledit.ability.measuring import AbilityMeter
+from causaledit.ability.scores import Ability
 from causaledit.support.files import read_object, write_json
 
 if TYPE_CHECKING:
