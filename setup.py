@@ -11,6 +11,7 @@ setup(
     package_dir={"causaledit.data": "data", "causaledit.hparams": "hparams"},
     package_data={
         "causaledit": ["py.typed"],
+        "causaledit.ability.bundled": ["*.yaml", "*.jsonl", "text.txt"],
         "causaledit.data": ["*.json", "*.md"],
         "causaledit.hparams": ["*/*.yaml", "easyedit/*/*.yaml"],
         "causaledit.report": ["page.css", "page.js", "template.html.jinja"],

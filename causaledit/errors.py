@@ -90,6 +90,12 @@ class RunError(CausalEditError, ValueError):
     exit_code = 2
 
 
+class AbilityError(CausalEditError, ValueError):
+    """An ability task is unknown, or cannot be asked here."""
+
+    exit_code = 2
+
+
 class MetricsError(CausalEditError, ValueError):
     """A metrics file does not have the published form, or two of them cannot be compared."""
 

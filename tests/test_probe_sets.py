@@ -35,6 +35,7 @@ def test_counts_of_every_set(case):
         "old_knowledge": 2 * edits,
         "locality": local,
         "open_book": 3 * hops + 8 * edits,
+        "likelihood": 0,  # asks nothing freely
     }
 
 
@@ -144,7 +145,7 @@ def test_what_loses_its_capital_behind_now(text, expected):
 
 def test_sets_are_chosen_by_name():
     assert parse_kinds("locality, hop") == ("hop", "locality")  # in the order in which they are asked
-    assert set(probe_sets.DEFAULT_KINDS) == set(KINDS) - {"open_book"}
+    assert set(probe_sets.DEFAULT_KINDS) == set(KINDS) - {"open_book", "likelihood"}
     with pytest.raises(RunError, match=r"'multihop'.*Did you mean 'multi_hop'"):
         parse_kinds("hop,multihop")
     with pytest.raises(RunError, match="--probes is empty"):

@@ -10,8 +10,10 @@ import typer
 
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import InputOption, JudgeOptions, takes
+from causaledit.metrics.ability import ability_lines
 from causaledit.metrics.wording import (
     SOURCE_NAMES,
+    counted,
     not_judged,
     p_value,
     srr_notes,
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
     from causaledit.metrics.paired import PairedComparison
     from causaledit.metrics.predictions import Item
+    from causaledit.metrics.retention import Retention
     from causaledit.metrics.scores import CaseScores, Source
     from causaledit.metrics.summary import RunMetrics, SelfRefutation
 
@@ -46,39 +49,71 @@ def analyze(
     paired: Annotated[str, typer.Option(help="metrics.json of another run on the same cases.")] = "",
 ) -> None:
     """Analyse a run: writes analysis/pred_analysis.json and .txt beside the input."""
+    analyse_file(
+        input_file.expanduser(),
+        judging,
+        refutations=llm_self_refute is Switch.on,
+        rationales=rewrite_why is Switch.on,
+        paired=paired,
+    )
+
+
+def analyse_file(
+    file: Path, judging: JudgeOptions, *, refutations: bool = True, rationales: bool = True, paired: str = ""
+) -> None:
+    """Judge a metrics file, and write and show its analysis.
+
+    Args:
+        file: metrics.json of a run.
+        judging: The judge.
+        refutations: Judge self-refutation.
+        rationales: Judge the why-prompts' explanations.
+        paired: metrics.json of another run on the same cases.
+    """
+    from causaledit.ability.summary import read_ability
     from causaledit.judges.store import analysis_folder
     from causaledit.metrics.judged import check_some_verdict
+    from causaledit.metrics.likelihood import likelihood_metrics
     from causaledit.metrics.paired import compare_runs, shared_cases
-    from causaledit.metrics.predictions import cases_of, read_metrics
+    from causaledit.metrics.predictions import cases_of, last_checkpoint, read_metrics
     from causaledit.metrics.summary import summarise
     from causaledit.support.files import check_writable, write_json, write_text
 
-    file, other_file = input_file.expanduser(), Path(paired).expanduser() if paired else None
-    cases = cases_of(read_metrics(file))
+    other_file = Path(paired).expanduser() if paired else None
+    content = read_metrics(file)
+    cases = cases_of(content)
     other_cases = cases_of(read_metrics(other_file, "--paired")) if other_file else []
     if other_file:
-        shared_cases(cases, other_cases)  # refused before anything is judged
+        shared_cases(last_checkpoint(cases), last_checkpoint(other_cases))  # refused before anything is judged
     folder = analysis_folder(file)
     check_writable(folder, "the folder of --input")
     tasks: list[Task] = ["answer"]
-    tasks += ["refutation"] if llm_self_refute is Switch.on else []
-    tasks += ["rationale"] if rewrite_why is Switch.on else []
+    tasks += ["refutation"] if refutations else []
+    tasks += ["rationale"] if rationales else []
     # one pass over both files: what they share is judged once, and the store beside --input gets it all
     also = [other_file] if other_file else []
     verdicts = judge_with_progress(file, [*cases, *other_cases], tasks, judging.load(), judging, also)
     metrics = summarise(cases, verdicts)
     comparison = compare_runs(metrics, summarise(other_cases, verdicts)) if other_file else None
-    switches = {"llm_self_refute": llm_self_refute.value, "rewrite_why": rewrite_why.value}
+    ability = read_ability(file.parent, sequence=metrics.retention is not None)
+    likelihood = likelihood_metrics(content)
+    named = {True: Switch.on.value, False: Switch.off.value}
     result = {
         "input": file.name,
         "judge": verdicts.judge,
-        "options": switches,
+        "options": {"llm_self_refute": named[refutations], "rewrite_why": named[rationales]},
         "metrics": metrics.to_dict(),
         "errors": verdicts.errors(),
         "paired": comparison and {"other": paired, **comparison.to_dict()},
         "cases": [_case(scores, verdicts) for scores in metrics.scores],
+        **({"likelihood": likelihood.to_dict()} if likelihood else {}),
+        **({"ability": ability} if ability else {}),
     }
     text = _text(file, metrics, comparison, paired)
+    if likelihood:
+        text += "\n" + "\n".join(["New answer against old one", *(f"  {line}" for line in likelihood.lines())]) + "\n"
+    if ability:
+        text += "\n" + "\n".join(["Ability", *(f"  {line}" for line in ability_lines(ability))]) + "\n"
     written = write_json(folder / "pred_analysis.json", result)
     report = write_text(folder / "pred_analysis.txt", text)
     show(text, check_some_verdict(verdicts), f"{written} and {report}")
@@ -131,8 +166,9 @@ def _item(item: Item, table: VerdictTable) -> dict[str, Any]:
 # ---- the text ------------------------------------------------------------------------------------------------------
 def _text(file: Path, metrics: RunMetrics, comparison: PairedComparison | None, other: str) -> str:
     judge = metrics.judge
+    when = ", at the last checkpoint" if metrics.retention else ""
     lines = [
-        f"Analysis of {file.name}: {metrics.cases} cases ({metrics.failed_cases} without predictions), "
+        f"Analysis of {file.name}{when}: {metrics.cases} cases ({metrics.failed_cases} without predictions), "
         f"{metrics.edits} edits; judge {judge}",
         "",
         "Answers",
@@ -175,6 +211,8 @@ def _text(file: Path, metrics: RunMetrics, comparison: PairedComparison | None, 
             *_srr_lines(metrics.unseen.self_refutation, judge, "conditional"),
             *_locality_lines(metrics.unseen),
         ]
+    if metrics.retention:
+        lines += ["", *_retention_lines(metrics.retention)]
     if comparison:
         lines += ["", *_paired_lines(comparison, other)]
     return "\n".join(lines) + "\n"
@@ -193,6 +231,17 @@ def _locality_lines(metrics: RunMetrics) -> list[str]:
         f"  unchanged                           {worded_rate(metrics.locality.unchanged)}",
         f"  still right, of right before        {worded_rate(metrics.locality.still_right)}",
     ]
+
+
+def _retention_lines(retention: Retention) -> list[str]:
+    lines = ["Along the sequence: edits held (most of an edit's hop-wise answers right), and locality"]
+    for found in retention.checkpoints:
+        failed = f"; {counted(found.failed, 'edit')} failed" if found.failed else ""
+        lines.append(
+            f"  after {counted(found.edits, 'edit')}: this step's {worded_rate(found.current)}; earlier ones "
+            f"{worded_rate(found.earlier)}; unchanged {worded_rate(found.unchanged)}{failed}"
+        )
+    return lines
 
 
 def _srr_lines(

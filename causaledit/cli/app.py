@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from causaledit.cli import (
+    ability,
     analyze,
     compare,
     data,
     demo,
     doctor,
     edit,
+    evaluate,
     generate,
     judge,
     pilot,
@@ -30,7 +32,7 @@ from causaledit.cli import (
     report,
     run,
     scaffold,
-)
+)  # fmt: skip
 from causaledit.errors import CausalEditError
 from causaledit.support.version import __version__
 
@@ -61,7 +63,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 for _command in (
     demo.demo, edit.edit, generate.generate, run.run, compare.compare, judge.judge, analyze.analyze, pilot.pilot,
-    plan.plan, report.report, scaffold.scaffold, doctor.doctor,
+    plan.plan, report.report, scaffold.scaffold, doctor.doctor, evaluate.evaluate, ability.ability,
 ):  # fmt: skip
     app.command(name=_command.__name__)(_interruptible(_command))
 

@@ -33,6 +33,7 @@ _NARROWEST = 150  # width of the tables where there is no terminal
     arguments=Group(
         RunArguments,
         fixed={"editing_method": PRE_EDITED, "hparams_path": None},
+        without=("base",),
         helps={
             "model_type": "Name of the file in each hparams/METHOD/.",
             "run_id": "Name of the comparison and of its runs.",

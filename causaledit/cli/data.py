@@ -39,13 +39,13 @@ def fetch(
         )
 
 
-def check(file: Annotated[Path, typer.Argument(help="An MQuAKE file, plain or causal-enhanced.")]) -> None:
-    """Validate an MQuAKE file and list what is wrong, by case and field."""
+def check(file: Annotated[Path, typer.Argument(help="A file of any form that --datatype takes.")]) -> None:
+    """Validate a data file and list what is wrong, by case and field."""
     from causaledit.errors import DatasetError
     from causaledit.mquake.cases import describe_cases, read_cases
     from causaledit.mquake.checks import check_cases
 
-    data = read_cases(file, "data check")
+    data = read_cases(file, "data check", keep_flawed=True)
     problems = check_cases(data)
     console = Console(soft_wrap=True)
     for problem in problems:

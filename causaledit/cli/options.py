@@ -96,7 +96,8 @@ class Group:
             default: Any = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             kind = hints[field.name]
             if "to_text" in rules:  # a list on the command line is one text with commas
-                kind, default = str, rules["to_text"](default)
+                default = rules["to_text"](default)
+                kind = str if default is not None else str | None
             found[name] = (
                 field.name,
                 inspect.Parameter(

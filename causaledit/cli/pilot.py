@@ -10,7 +10,7 @@ from rich.console import Console
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import Group, JudgeOptions, takes
 from causaledit.cli.workers import worker_pool
-from causaledit.runs.arguments import PILOT, RunArguments
+from causaledit.runs.arguments import OPTIONAL_FIELDS, PILOT, RunArguments
 from causaledit.runs.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     arguments=Group(
         RunArguments,
         fixed={**PILOT, "batch_edit": None, "skip_cases": 0},
+        without=OPTIONAL_FIELDS,
         helps={
             "datatype": "Name of a data set with narratives, or path of an MQuAKE file that has them.",
             "model_type": "Name of an hparams file that names the model, or a model's folder or hub name.",

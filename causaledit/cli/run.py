@@ -29,9 +29,14 @@ def run(arguments: RunArguments, editing: WorkerOptions) -> None:
             summary = execute(plan, bars, pool=pool)
     except KeyboardInterrupt:
         raise CausalEditError(f"interrupted; finished cases are kept in {str(plan.folder)!r}, and {again}.") from None
-    _show(summary, plan, Console())
+    show_run(summary, plan, Console())
     if summary.failed:
         first = next(iter(summary.failed.items()))
+        if plan.sequence is not None:
+            raise EditFailedError(
+                f"{len(summary.failed)} of {len(plan.cases)} edits of the sequence could not be made (case {first[0]}: "
+                f"{first[1]}); the others were, and their answers are in {str(plan.folder / 'metrics.json')!r}."
+            )
         raise EditFailedError(
             f"{len(summary.failed)} of {len(plan.cases)} cases failed (case {first[0]}: {first[1]}); the others are in "
             f"{str(plan.folder / 'metrics.json')!r}, and the same command with --run_id {plan.arguments.run_id} tries "
@@ -39,7 +44,8 @@ def run(arguments: RunArguments, editing: WorkerOptions) -> None:
         )
 
 
-def _show(summary: Any, plan: Any, console: Console) -> None:
+def show_run(summary: Any, plan: Any, console: Console) -> None:
+    """Print how a run ended."""
     results, costs = summary.results, summary.costs
     done = f"{results['cases']} cases, {results['edits']} edits; {averages_text(results)} (by alias match, not judged)"
     console.print(done, highlight=False, markup=False, soft_wrap=True)

@@ -17,6 +17,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from causaledit.ability.summary import read_ability
 from causaledit.comparison.shared_model import SharedModel
 from causaledit.comparison.tables import markdown
 from causaledit.errors import MetricsError, one_line
@@ -25,8 +26,8 @@ from causaledit.metrics.paired import compare_runs
 from causaledit.metrics.predictions import cases_of, read_metrics
 from causaledit.metrics.summary import TASKS, summarise
 from causaledit.probes.sets import PROBE_SET_VERSION
-from causaledit.runs.execution import RunSink, SilentRun, execute
-from causaledit.runs.folder import RunFolder, locked
+from causaledit.runs.execution import RunSink, SilentRun, execute, open_folder
+from causaledit.runs.folder import locked
 from causaledit.support.costs import versions
 from causaledit.support.files import read_object, write_json, write_text
 
@@ -62,6 +63,7 @@ class MethodRow:
         device: As in run_info.json.
         in_turn: Whether edits of one case were made one after another, as the method can't make them together.
         method_of: Whose method it is: `embedded` (ours) or `easyedit`; None for the unedited model.
+        ability: From `read_ability`, where `--ability` measures it.
     """
 
     method: str
@@ -78,6 +80,7 @@ class MethodRow:
     device: dict[str, Any] | None = None
     in_turn: bool = False
     method_of: str | None = None
+    ability: dict[str, Any] | None = None
 
     @property
     def problem(self) -> str | None:
@@ -217,11 +220,12 @@ class _Comparison:
         run, row = self.plan.runs[name], self.rows[name]
         info = read_object(run.folder / "meta" / "run_info.json")
         row.costs, row.device = info.get("costs") or {}, info.get("device")
-        folder = RunFolder(run.folder, run.cases)
+        folder = open_folder(run)
         row.failed_cases = {str(case): reason for case, reason in folder.failed.items()}
-        row.finished_cases = len(folder.items) - len(folder.failed)
-        row.status = "finished" if len(folder.items) == row.cases else "unfinished"
+        row.finished_cases = folder.finished_cases
+        row.status = "finished" if folder.complete else "unfinished"
         row.metrics = row.paired = row.judging_error = None
+        row.ability = read_ability(run.folder, sequence=run.sequence is not None)
         if not folder.items:
             return
         folder.assemble()  # a run that was killed has cases that are not in metrics.json yet
@@ -267,7 +271,15 @@ class _Comparison:
             "cases": [case.case_id for case in next(iter(self.plan.runs.values())).cases],
             "probe_set_version": PROBE_SET_VERSION,
             "versions": versions(),
-            "methods": {row.method: {**dataclasses.asdict(row), "problem": row.problem} for row in rows},
+            "methods": {row.method: _plain(row) for row in rows},
         }
         write_json(self.plan.folder / "compare.json", data)
         write_text(self.plan.folder / "compare.md", markdown(data))
+
+
+def _plain(row: MethodRow) -> dict[str, Any]:
+    """A row as compare.json has it; a comparison without ability does not name it."""
+    data = dataclasses.asdict(row)
+    if row.ability is None:
+        del data["ability"]
+    return {**data, "problem": row.problem}

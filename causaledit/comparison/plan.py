@@ -13,6 +13,7 @@ from causaledit.methods.hyperparams import model_label
 from causaledit.models.identity import same_models
 from causaledit.models.loading import resolve_device, resolve_dtype
 from causaledit.mquake.datasets import locate_dataset
+from causaledit.runs.arguments import OPTIONAL_FIELDS
 from causaledit.runs.plan import Plan, make_plan, new_run_id, place_of
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ def _run_plan(name: str, arguments: RunArguments, run_id: str, file: str | None)
 
 def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: bool) -> str | None:
     """The run id of the comparison to go on with, or None where a new one begins."""
+    ours = {**dict.fromkeys(OPTIONAL_FIELDS), **ours}  # a comparison without a sequence does not name them
     kept = []
     for file in parent.glob("n*_seed*/meta/compare_args.json"):
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causaledit.metrics.ability import compared_rows
 from causaledit.metrics.wording import NOTHING, not_judged, p_value, srr_notes, worded_difference, worded_rate
 
 if TYPE_CHECKING:
@@ -44,7 +45,25 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
     if any(row["paired"] for row in others.values()):
         title = f"Against {reference}, on the cases that both have"
         made.append(_table(title, _PAIRED, others, _PAIRED_NOTE.format(reference=reference)))
+    if any(_at(row["metrics"], ("retention",)) for row in methods.values()):
+        made.append(_along_the_sequence(methods))
+    if measured := [(name, row["ability"]) for name, row in methods.items() if row.get("ability")]:
+        found = compared_rows(measured)
+        rows = tuple(((name,), *(cell.parts for cell in cells)) for name, cells in found.rows)
+        made.append(Table("Ability", ("Model", *found.columns), rows, _ABILITY_NOTE))
     return [*made, _table("Costs", _COSTS, methods, _COSTS_NOTE)]
+
+
+def _along_the_sequence(methods: Mapping[str, Any]) -> Table:
+    """One row per method and checkpoint."""
+    columns = ("Method", "Edits made", "This step's held", "Earlier ones held", "Unchanged", "Still right", "Failed")
+    paths = (("current",), ("earlier",), ("locality", "unchanged"), ("locality", "still_right"))
+    rows = []
+    for name, row in methods.items():
+        for found in _at(row["metrics"], ("retention", "checkpoints")) or ():
+            cells = [_rate(*path)({"metrics": found}) for path in paths]
+            rows.append(((name,), (str(found["edits"]),), *cells, (str(found["failed"]),)))
+    return Table("Along the sequence", columns, tuple(rows), _SEQUENCE_NOTE)
 
 
 def model_line(data: Mapping[str, Any]) -> str:
@@ -218,6 +237,15 @@ _PAIRED_NOTE = (
     "cases and SRR edits (those that assert the new answer with both); the p of hop answers, rationale and locality is "
     "over single answers, which are not independent within a case, and is too small. Nothing is corrected for the "
     "number of tests."
+)
+_SEQUENCE_NOTE = (
+    "Edits are kept, and all of them are asked again at each checkpoint. Held: most of an edit's hop-wise answers are "
+    "right; failed edits are in no rate. Locality is against the unedited model. The tables above are about the last "
+    "checkpoint."
+)
+_ABILITY_NOTE = (
+    "Items right, with the paired difference from the unedited model and the exact McNemar p over items. KL per token: "
+    "mean KL(before ‖ after) of the next-token distributions on the bundled text, in nats."
 )
 _COSTS: _Columns = (
     ("Seconds per edit", _cost("seconds_per_edit", "{:.2f}")),

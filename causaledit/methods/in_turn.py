@@ -26,11 +26,12 @@ def edit_all(
     *,
     progress: ProgressSink | None = None,
     report: MethodReport | None = None,
+    sequence: EditSequence | None = None,
 ) -> Edited:
     """Make all edits of a list: together where the method can, else in their order, each on the one before.
 
     Args:
-        method, model, tok, requests, hparams, progress, report: As in `edit_in_place`.
+        method, model, tok, requests, hparams, progress, report, sequence: As in `edit_in_place`.
 
     Returns:
         The edits in place, undone together.
@@ -40,9 +41,9 @@ def edit_all(
             model is as it was before the first edit.
     """
     if method.batched or len(requests) < 2:
-        return edit_in_place(method, model, tok, requests, hparams, progress=progress, report=report)
+        return edit_in_place(method, model, tok, requests, hparams, progress=progress, report=report, sequence=sequence)
     report = report if report is not None else method.load_report()()
-    sequence = EditSequence()
+    sequence = EditSequence() if sequence is None else sequence
     done: list[Edited] = []
     edits: list[EditRequest] = []
     trained: list[str] = []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from causaledit.support.costs import EditTally, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from causaledit.facts.requests import EditRequest
     from causaledit.models.edited import Edited
@@ -129,13 +129,49 @@ class MethodReport:
 Memory = TypeVar("Memory")
 
 
+@runtime_checkable
+class StoredMemory(Protocol):
+    """A memory that can be written to disk, so that a sequence of edits goes on in another process.
+
+    All three take and give nested dictionaries, lists and tuples of tensors, numbers and texts.
+    """
+
+    def constants(self) -> dict[str, Any]:
+        """What the first edit computed and later ones only read; written once."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What edits add to; written after every step."""
+        ...
+
+    def load(self, constants: dict[str, Any], state: dict[str, Any]) -> None:
+        """Take back what the other two gave."""
+        ...
+
+
 class EditSequence:
     """The methods' memories of one sequence of edits, by method name."""
 
     def __init__(self) -> None:
         self._memories: dict[str, Any] = {}
+        self._stored: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
 
     def memory(self, method: str, make: Callable[[], Memory]) -> Memory:
         """The method's memory, made by `make` at its first edit; written to by edits that succeeded."""
-        memory: Memory = self._memories.setdefault(method, make())
+        if method not in self._memories:
+            made = self._memories[method] = make()
+            if method in self._stored and isinstance(made, StoredMemory):
+                made.load(*self._stored.pop(method))
+        memory: Memory = self._memories[method]
         return memory
+
+    def stored(self) -> dict[str, tuple[dict[str, Any], dict[str, Any]]] | None:
+        """Each memory's constants and state by method name; None where a memory cannot be written."""
+        if not all(isinstance(memory, StoredMemory) for memory in self._memories.values()):
+            return None
+        written = {name: (memory.constants(), memory.state()) for name, memory in self._memories.items()}
+        return {**self._stored, **written}
+
+    def go_on(self, stored: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+        """Begin where another process stopped, with what `stored` gave there."""
+        self._stored = dict(stored)

@@ -126,6 +126,21 @@ class Item:
 
 
 @dataclass(frozen=True)
+class SequencePlace:
+    """Where an entry belongs in a sequence of edits.
+
+    Attributes:
+        checkpoint: How many edits had been made when it was asked.
+        edit: The number of its edit in the sequence, from 1.
+        step: The step that made that edit, from 1.
+    """
+
+    checkpoint: int
+    edit: int
+    step: int
+
+
+@dataclass(frozen=True)
 class JudgedCase:
     """One case of a metrics file.
 
@@ -136,6 +151,7 @@ class JudgedCase:
         hops: Length of the new chain (hops with predictions).
         edits: Its edits.
         items: Everything that can be judged.
+        sequence: Where it belongs in a run over a sequence of edits; None elsewhere.
     """
 
     position: int
@@ -144,6 +160,7 @@ class JudgedCase:
     hops: int
     edits: tuple[JudgedEdit, ...]
     items: tuple[Item, ...] = field(repr=False, default=())
+    sequence: SequencePlace | None = None
 
     @property
     def unseen(self) -> JudgedCase:
@@ -189,10 +206,16 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
 def cases_of(metrics: Sequence[Mapping[str, Any]]) -> list[JudgedCase]:
     """The cases of a metrics file, with their edits and everything to judge in them."""
     cases = [_case(position, data) for position, data in enumerate(metrics)]
-    ids = [str(case.case_id) for case in cases]
-    if twice := sorted({i for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []:
+    ids = [(str(case.case_id), case.sequence) for case in cases]
+    if twice := sorted({i[0] for i in ids if ids.count(i) > 1}) if len(set(ids)) < len(ids) else []:
         logger.warning("case_id %s occurs more than once; each occurrence counts as a case", ", ".join(twice[:5]))
     return cases
+
+
+def last_checkpoint(cases: Sequence[JudgedCase]) -> list[JudgedCase]:
+    """The cases that a run's metrics are about: of a sequence of edits, those asked when all edits had been made."""
+    last = max((case.sequence.checkpoint for case in cases if case.sequence is not None), default=None)
+    return [case for case in cases if last is None or (case.sequence is not None and case.sequence.checkpoint == last)]
 
 
 def units_of(cases: Sequence[JudgedCase], tasks: Sequence[Task]) -> list[tuple[Task, JudgedResponse]]:
@@ -209,8 +232,10 @@ def _case(position: int, data: Mapping[str, Any]) -> JudgedCase:
     post = data.get("post")
     case_id = data.get("case_id")
     case_id = position if case_id is None else case_id
+    place = _place(data.get("sequence"))
     if not isinstance(post, Mapping):
-        return JudgedCase(position, case_id, str(data.get("error") or "no predictions (`post` is missing)"), 0, ())
+        error = str(data.get("error") or "no predictions (`post` is missing)")
+        return JudgedCase(position, case_id, error, 0, (), sequence=place)
     hops = hop_lists(post.get(HOP_WISE_KEYS["hop_wise"]))
     reference_hops = hops or hop_lists(post.get(HOP_WISE_KEYS["open_book_hop_wise"]))
     edits = tuple(
@@ -218,7 +243,14 @@ def _case(position: int, data: Mapping[str, Any]) -> JudgedCase:
         for index, rewrite in enumerate(as_list(data.get("requested_rewrite")))
     )
     items = tuple(_items(position, case_id, post, edits))
-    return JudgedCase(position, case_id, None, len(hops), edits, items)
+    return JudgedCase(position, case_id, None, len(hops), edits, items, place)
+
+
+def _place(data: Any) -> SequencePlace | None:
+    names = ("checkpoint", "edit", "step")
+    if not isinstance(data, Mapping) or not all(isinstance(data.get(name), int) for name in names):
+        return None
+    return SequencePlace(*(data[name] for name in names))
 
 
 def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any]]) -> JudgedEdit:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, get_args
 from causaledit.judges.base import Task
 from causaledit.judges.judging import judge_responses
 from causaledit.judges.store import VerdictTable
-from causaledit.metrics.predictions import JudgedCase, cases_of, units_of
+from causaledit.metrics.predictions import JudgedCase, cases_of, last_checkpoint, units_of
+from causaledit.metrics.retention import Retention, retention_of
 from causaledit.metrics.scores import SOURCES, CaseScores, EditOutcome, Source, score_case
 from causaledit.support.statistics import Mean, Rate, mean
 
@@ -128,6 +129,7 @@ class RunMetrics:
         trained_predictions: How many predictions answer a prompt that the method trained on.
         unseen: The metrics without those; None where there are none.
         scores: The outcomes behind these metrics, per case (not in `to_dict`).
+        retention: Of a run over a sequence of edits, whose other metrics are those at the last checkpoint; else None.
     """
 
     judge: str
@@ -146,6 +148,7 @@ class RunMetrics:
     trained_predictions: int = 0
     unseen: RunMetrics | None = None
     scores: tuple[CaseScores, ...] = field(repr=False, default=())
+    retention: Retention | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; every rate carries its count, its interval and what was not judged."""
@@ -165,6 +168,7 @@ class RunMetrics:
             "by_hops": {str(hops): part.to_dict() for hops, part in self.by_hops.items()},
             "trained_predictions": self.trained_predictions,
             "unseen": self.unseen and self.unseen.to_dict(),
+            **({"retention": self.retention.to_dict()} if self.retention else {}),
         }
 
 
@@ -187,9 +191,10 @@ def summarise(cases: Sequence[JudgedCase], verdicts: VerdictTable) -> RunMetrics
     """All metrics of a run, from its cases and their verdicts.
 
     Args:
-        cases: From `cases_of`.
+        cases: From `cases_of`. Of a run over a sequence of edits the metrics are those at the last checkpoint.
         verdicts: Of one judge; what has none is not judged.
     """
+    every, cases = cases, last_checkpoint(cases)
     trained = {item.path for case in cases for item in case.items if item.trained}
     unseen = summarise([case.unseen for case in cases], verdicts) if trained else None
     scores = tuple(score_case(case, verdicts) for case in cases)
@@ -219,6 +224,7 @@ def summarise(cases: Sequence[JudgedCase], verdicts: VerdictTable) -> RunMetrics
         trained_predictions=len(trained),
         unseen=unseen,
         scores=scores,
+        retention=retention_of(every, verdicts),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,11 +22,14 @@ from causaledit.facts.requests import EditRequest, request_from_dict
 from causaledit.facts.rewrites import id_in, log_narrative_keys, rewrites_in, text_in
 from causaledit.facts.text import composed, normalise
 from causaledit.mquake.checks import check_cases, refuse
+from causaledit.mquake.forms import SOURCE, cases_from, form_of, unknown_form
 from causaledit.support.files import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 
 # ---- the schema ------------------------------------------------------------------------------------
@@ -44,7 +48,7 @@ class CaseEdit:
     """One edit of a case: a request, and what the case knows beyond it.
 
     Attributes:
-        request: The edit request (old answer always known).
+        request: The edit request; its old answer is known, unless the case was made from another form.
         relation: Wikidata relation, or the cloze where the file names none.
         data: The `requested_rewrite` entry as it is in the file.
         new_aliases: Further names of the new answer, from the new chain.
@@ -125,11 +129,17 @@ class Case:
 
 
 # ---- reading a file --------------------------------------------------------------------------------
-def read_cases(path: str | Path, what: str = "--datatype") -> list[Mapping[str, Any]]:
-    """The cases of a file as they are, unchecked but for the JSON.
+def read_cases(path: str | Path, what: str = "--datatype", *, keep_flawed: bool = False) -> list[Mapping[str, Any]]:
+    """The cases of a file as they are, unchecked but for the JSON; those of another form made into MQuAKE's.
+
+    Args:
+        path: The file.
+        what: The argument it was named by, for messages.
+        keep_flawed: Keep entries of another form that cannot be used; else they are left out, with a warning.
 
     Raises:
-        DatasetError: There is no such file, or it is not valid JSON (cut off, for example).
+        DatasetError: There is no such file, it is not valid JSON (cut off, for example), or its entries are of no
+            form that is read here.
     """
     try:
         data = load_json(path, what)
@@ -137,8 +147,27 @@ def read_cases(path: str | Path, what: str = "--datatype") -> list[Mapping[str, 
         raise DatasetError(str(error)) from None
     if not isinstance(data, list) or not data:
         raise DatasetError(f"{what}: {str(path)!r}: {check_cases(data)[0]}.")
-    log_narrative_keys((r for case in data for r in _entries(case, "requested_rewrite")), str(path))
-    return data
+    form = form_of(data)
+    if form is None:
+        raise DatasetError(f"{what}: {str(path)!r}: {unknown_form(data)}.")
+    if form.why_not:
+        raise DatasetError(f"{what}: {str(path)!r} looks like {form.name}: {form.why_not}.")
+    cases: list[Mapping[str, Any]] = data
+    if form.read is not None:
+        logger.info("%s: read as %s", path, form.name)
+        cases = _usable(cases_from(data, form), keep_flawed)
+    log_narrative_keys((r for case in cases for r in _entries(case, "requested_rewrite")), str(path))
+    return cases
+
+
+def _usable(cases: Sequence[Mapping[str, Any]], keep_flawed: bool) -> list[Mapping[str, Any]]:
+    """The cases without those that have a flaw."""
+    flaws = check_cases(cases)
+    flawed = {flaw.index for flaw in flaws}
+    if keep_flawed or not flawed or len(flawed) == len(cases):
+        return list(cases)
+    logger.warning("%d of %d entries cannot be used and are left out, the first: %s", len(flawed), len(cases), flaws[0])
+    return [case for number, case in enumerate(cases) if number not in flawed]
 
 
 def parse_cases(data: Sequence[Mapping[str, Any]]) -> list[Case]:
@@ -188,7 +217,7 @@ def read_edits(data: Mapping[str, Any]) -> tuple[CaseEdit, ...]:
             request = with_held_out(request_from_dict(rewrite), data)
         except RequestError as error:
             raise DatasetError(f"edit {number}: {error}") from None
-        if not request.ground_truth:
+        if not request.ground_truth and SOURCE not in data:
             raise DatasetError(f"edit {number}: `target_true` (the old answer) is missing")
         edits.append(
             CaseEdit(
@@ -196,7 +225,7 @@ def read_edits(data: Mapping[str, Any]) -> tuple[CaseEdit, ...]:
                 str(rewrite.get("relation_id") or request.prompt),
                 rewrite,
                 new_aliases=aliases_of(request.target_new, new_hops),
-                old_aliases=aliases_of(request.ground_truth, old_hops),
+                old_aliases=aliases_of(request.ground_truth or "", old_hops),
                 subject_id=id_in(rewrite.get("subject_id")) or ids.get(normalise(request.subject)),
             )
         )

@@ -11,6 +11,7 @@ from causaledit.errors import DatasetError, RequestError
 from causaledit.facts.requests import answer_text, request_from_dict
 from causaledit.facts.rewrites import NARRATIVE_KEYS
 from causaledit.facts.text import composed
+from causaledit.mquake.forms import SOURCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -67,8 +68,11 @@ def _case_problems(case: Mapping[str, Any]) -> Iterator[_Found]:
     case_id = case.get("case_id")
     if not isinstance(case_id, int | str) or isinstance(case_id, bool) or case_id == "":
         yield "case_id", f"must be a number or a text, got {case_id!r}"
-    yield from _edit_problems(case.get("requested_rewrite"))
+    other = SOURCE in case  # made from another form: one edit, and perhaps no old answer
+    yield from _edit_problems(case.get("requested_rewrite"), old_needed=not other)
     questions = case.get("questions")
+    if other:
+        return
     if not isinstance(questions, list) or not questions:
         yield "questions", f"must be a list of multi-hop questions, got {questions!r}"
     else:
@@ -114,7 +118,7 @@ def _hop_problems(case: Mapping[str, Any], key: str, *, needed: bool) -> Iterato
         yield from _aliases(hop, "answer_alias", f"{field}.answer_alias")
 
 
-def _edit_problems(rewrites: Any) -> Iterator[_Found]:
+def _edit_problems(rewrites: Any, *, old_needed: bool) -> Iterator[_Found]:
     if not isinstance(rewrites, list) or not rewrites:
         yield (
             "requested_rewrite",
@@ -127,7 +131,7 @@ def _edit_problems(rewrites: Any) -> Iterator[_Found]:
         if not isinstance(rewrite, Mapping):
             yield field, f"must be an object, got {rewrite!r}"
             continue
-        found = list(_rewrite_problems(rewrite, field))
+        found = list(_rewrite_problems(rewrite, field, old_needed=old_needed))
         yield from found
         if found:
             continue
@@ -141,13 +145,15 @@ def _edit_problems(rewrites: Any) -> Iterator[_Found]:
         facts.add(fact)
 
 
-def _rewrite_problems(rewrite: Mapping[str, Any], field: str) -> Iterator[_Found]:
+def _rewrite_problems(rewrite: Mapping[str, Any], field: str, *, old_needed: bool) -> Iterator[_Found]:
     yield from _text(rewrite.get("subject"), f"{field}.subject")
     prompt = rewrite.get("prompt")
     yield from _text(prompt, f"{field}.prompt")
     if isinstance(prompt, str) and prompt.strip() and prompt.count("{}") != 1:
         yield f"{field}.prompt", f"must hold exactly one {{}} where the subject stands, got {prompt!r}"
     for key in ("target_new", "target_true"):
+        if key == "target_true" and not old_needed and rewrite.get(key) is None:
+            continue
         try:
             yield from _text(answer_text(rewrite.get(key), key), f"{field}.{key}")
         except RequestError as error:

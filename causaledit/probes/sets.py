@@ -24,7 +24,7 @@ PROBE_SET_VERSION = 1
 MAX_NEW_TOKENS = 256
 TOKEN_BUDGET = 16384
 
-ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "forced"]
+ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "likelihood", "forced"]
 # what `causaledit run --probes` offers; "forced" is the pilot study's
 KINDS: tuple[ProbeKind, ...] = tuple(kind for kind in get_args(ProbeKind) if kind != "forced")
 DEFAULT_KINDS: tuple[ProbeKind, ...] = ("hop", "multi_hop", "conflict", "old_knowledge", "locality")
@@ -182,13 +182,15 @@ def _of_edit(
 
 def _conflict(case: Case) -> Iterator[CaseProbe]:
     for index, edit in enumerate(case.edits):
-        yield from _of_edit("conflict", CONFLICT, index, edit, (edit.request.target_new,))
+        if edit.request.ground_truth:  # without an old answer there is nothing to choose between
+            yield from _of_edit("conflict", CONFLICT, index, edit, (edit.request.target_new,))
 
 
 def _old_knowledge(case: Case) -> Iterator[CaseProbe]:
     for index, edit in enumerate(case.edits):
-        old = (edit.request.ground_truth or "", *edit.old_aliases)
-        yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, old)
+        if edit.request.ground_truth:
+            old = (edit.request.ground_truth, *edit.old_aliases)
+            yield from _of_edit("old_knowledge", OLD_KNOWLEDGE, index, edit, old)
 
 
 def _locality(case: Case) -> Iterator[CaseProbe]:
@@ -240,6 +242,7 @@ _BUILDERS = {
     "old_knowledge": _old_knowledge,
     "locality": _locality,
     "open_book": _open_book,
+    "likelihood": lambda case: (),  # nothing is generated: probes/likelihood.py
     "forced": _forced,
 }
 

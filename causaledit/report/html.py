@@ -14,11 +14,13 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from causaledit.ability.summary import read_ability
 from causaledit.errors import MetricsError, SaveError
 from causaledit.judges.registry import get_judge
+from causaledit.metrics.ability import compared_rows
 from causaledit.metrics.judged import check_some_verdict, judge_file
 from causaledit.metrics.summary import TASKS, summarise
-from causaledit.report import plots, tables
+from causaledit.report import plots, sequences, tables
 from causaledit.report.records import browser_data
 from causaledit.report.runs import ReportedRun, labels_of, read_run
 from causaledit.support.extras import require_extra
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from causaledit.judges.base import Judge
+    from causaledit.metrics.ability import AbilityTable
     from causaledit.support.progress import ProgressSink
 
 _HERE = Path(__file__).parent
@@ -124,8 +127,22 @@ def render_page(runs: Sequence[ReportedRun], judge: str) -> str:
         metrics_plot=_image(plots.metrics_plot(runs)),
         chains_plot=_image(plots.chains_plot(runs)),
         costs_plot=_image(plots.costs_plot(runs)),
+        sequences=sequences.sequence_rows(runs),
+        curves_plot=_image(sequences.curves_plot(runs)),
+        heat_maps=[(run.label, _image(drawn)) for run in runs if (drawn := sequences.heat_map(run))],
+        ability=_ability(runs),
         data=browser_data(runs),
     )
+
+
+def _ability(runs: Sequence[ReportedRun]) -> AbilityTable | None:
+    """The table of every run whose ability was measured."""
+    found = [
+        (run.label, summary)
+        for run in runs
+        if (summary := read_ability(run.source.file.parent, sequence=run.metrics.retention is not None))
+    ]
+    return compared_rows(found) if found else None
 
 
 def _hash(text: str) -> str:

@@ -49,13 +49,13 @@ def metrics_plot(runs: Sequence[ReportedRun]) -> str | None:
         return None
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
-    with _style():
-        figure, axes = _panels(rows, columns, height=rows * (0.95 + 0.3 * len(runs)), share_rows=True)
+    with style():
+        figure, axes = panels(rows, columns, height=rows * (0.95 + 0.3 * len(runs)), share_rows=True)
         for axis, measure in zip(axes, shown, strict=False):
             _dots(axis, measure, runs)
         for number, axis in enumerate(axes):
             axis.set_visible(number < len(shown))
-        return _svg(figure)
+        return svg(figure)
 
 
 def _dots(axis: Any, measure: Measure, runs: Sequence[ReportedRun]) -> None:
@@ -67,7 +67,7 @@ def _dots(axis: Any, measure: Measure, runs: Sequence[ReportedRun]) -> None:
         value = _rate(measured)
         beside = "not known"
         if value is not None:
-            _point(axis, 100 * value, row, _errors(measured), run_number=row, horizontal=True)
+            _point(axis, 100 * value, row, errors_of(measured), run_number=row, horizontal=True)
             beside = percent(value)
         axis.annotate(
             beside, (1.02, row), xycoords=("axes fraction", "data"), va="center", fontsize=9,
@@ -77,7 +77,7 @@ def _dots(axis: Any, measure: Measure, runs: Sequence[ReportedRun]) -> None:
     axis.set_ylim(len(runs) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0, pad=9)  # a marker at 0 extends beyond the axis
     axis.spines["left"].set_visible(False)
-    _percent_axis(axis.xaxis, axis.set_xlim)
+    percent_axis(axis.xaxis, axis.set_xlim)
 
 
 def chains_plot(runs: Sequence[ReportedRun]) -> str | None:
@@ -94,8 +94,8 @@ def chains_plot(runs: Sequence[ReportedRun]) -> str | None:
     shown = [m for m in wanted if any(_rate(f) is not None for (name, *_), f in values.items() if name == m.name)]
     if len(lengths) < 2 or not shown:
         return None
-    with _style():
-        figure, axes = _panels(1, len(shown), height=3.2)
+    with style():
+        figure, axes = panels(1, len(shown), height=3.2)
         spread = min(0.16, 0.7 / len(runs))
         for axis, measure in zip(axes, shown, strict=True):
             axis.set_title(measure.name, pad=10)
@@ -107,29 +107,29 @@ def chains_plot(runs: Sequence[ReportedRun]) -> str | None:
                     value = _rate(found)
                     if value is not None:
                         x = place + spread * (n - (len(runs) - 1) / 2)
-                        _point(axis, x, 100 * value, _errors(found), run_number=n, horizontal=False)
+                        _point(axis, x, 100 * value, errors_of(found), run_number=n, horizontal=False)
             axis.set_xticks(range(len(lengths)), [str(length) for length in lengths])
             axis.set_xlim(-0.5, len(lengths) - 0.5)
             axis.tick_params(axis="x", length=0)
-            _percent_axis(axis.yaxis, axis.set_ylim)
+            percent_axis(axis.yaxis, axis.set_ylim)
         if len(runs) > 1:
-            _legend(figure, runs)
-        return _svg(figure)
+            legend(figure, runs)
+        return svg(figure)
 
 
 def costs_plot(runs: Sequence[ReportedRun]) -> str | None:
     """Seconds per edit and peak memory as bars from zero; None unless two runs can be set side by side."""
-    panels = [
+    shown = [
         ("Editing: seconds per edit", [seconds_per_edit(run) for run in runs], "{:,.1f} s"),
         ("Peak memory, GB", [_gigabytes(cost_of(run, "peak_rss_mb")) for run in runs], "{:.1f} GB"),
         ("Peak GPU memory, GB", [_gigabytes(cost_of(run, "peak_gpu_mb")) for run in runs], "{:.1f} GB"),
     ]
-    panels = [panel for panel in panels if sum(value is not None for value in panel[1]) > 1]
-    if not panels:
+    shown = [panel for panel in shown if sum(value is not None for value in panel[1]) > 1]
+    if not shown:
         return None
-    with _style():
-        figure, axes = _panels(1, len(panels), height=0.9 + 0.3 * len(runs), share_rows=True)
-        for axis, (title, values, form) in zip(axes, panels, strict=True):
+    with style():
+        figure, axes = panels(1, len(shown), height=0.9 + 0.3 * len(runs), share_rows=True)
+        for axis, (title, values, form) in zip(axes, shown, strict=True):
             axis.set_title(title)
             most = max(value for value in values if value is not None) or 1.0
             for row, value in enumerate(values):
@@ -145,18 +145,19 @@ def costs_plot(runs: Sequence[ReportedRun]) -> str | None:
             axis.set_yticks(range(len(runs)), [_short(run.label) for run in runs])
             axis.set_ylim(len(runs) - 0.4, -0.6)
             axis.tick_params(axis="y", length=0)
-        return _svg(figure)
+        return svg(figure)
 
 
 # ---- parts ---------------------------------------------------------------------------------------------------------
-def _style() -> Any:
+def style() -> Any:
+    """The page's look, for a block that draws."""
     import matplotlib
 
     settings: Any = {**matplotlib.rcParamsDefault, "backend": matplotlib.rcParams["backend"], **_STYLE}
     return matplotlib.rc_context(settings)
 
 
-def _panels(rows: int, columns: int, *, height: float, share_rows: bool = False) -> tuple[Any, list[Any]]:
+def panels(rows: int, columns: int, *, height: float, share_rows: bool = False) -> tuple[Any, list[Any]]:
     """A figure without pyplot, which would keep it in memory and need a display."""
     from matplotlib.figure import Figure
 
@@ -176,14 +177,16 @@ def _point(
     )  # fmt: skip
 
 
-def _percent_axis(axis: Any, limit: Any) -> None:
+def percent_axis(axis: Any, limit: Any) -> None:
+    """An axis of shares, from 0 to 100 %."""
     limit(0, 100)
     axis.set_ticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100 %"])
     axis.grid(color=_GRID, linewidth=0.8)
     axis.set_tick_params(length=0)
 
 
-def _legend(figure: Any, runs: Sequence[ReportedRun]) -> None:
+def legend(figure: Any, runs: Sequence[ReportedRun]) -> None:
+    """A legend of the runs, above the panels."""
     from matplotlib.lines import Line2D
 
     handles = [
@@ -198,7 +201,7 @@ def _rate(measured: Rate | Mean | None) -> float | None:
     return None if measured is None else measured.rate
 
 
-def _errors(measured: Rate | Mean | None) -> tuple[float, float] | None:
+def errors_of(measured: Rate | Mean | None) -> tuple[float, float] | None:
     """Distances to the ends of the interval, in percentage points."""
     if measured is None or measured.rate is None or measured.interval is None:
         return None
@@ -214,7 +217,8 @@ def _short(label: str, longest: int = 26) -> str:
     return label if len(label) <= longest else f"{label[: longest - 1]}…"
 
 
-def _svg(figure: Any) -> str:
+def svg(figure: Any) -> str:
+    """A figure as an SVG text."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None})
     return stream.getvalue()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 from causaledit.facts.answers import alias_match
 from causaledit.judges.base import verdict_to_dict
 from causaledit.metrics.published import read_prediction
+from causaledit.metrics.wording import counted
 from causaledit.probes.sets import CONFLICT, HOP, OLD_KNOWLEDGE
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def _records(number: int, run: ReportedRun, texts: Texts) -> Iterator[dict[str, 
             prediction: Any = run.source.content
             for step in path:
                 prediction = prediction[step]
-            yield _record(number, case, first.probe, _form(first), prediction, texts) | {
+            yield _record(number, case, first.probe, _form(first) + _when(case), prediction, texts) | {
                 "edits": list(dict.fromkeys(edits[i.edit] for i in items if _within(i.edit, edits))),
                 "verdicts": [_verdict(item, run.verdicts, edits) for item in items],
             }
@@ -121,6 +122,11 @@ def _form(item: Item) -> str:
     return name if item.hop is None else f"hop {item.hop + 1}, {name}"
 
 
+def _when(case: JudgedCase) -> str:
+    """When in a sequence of edits it was asked."""
+    return "" if case.sequence is None else f", after {counted(case.sequence.checkpoint, 'edit')}"
+
+
 def _within(index: int | None, edits: Sequence[int]) -> TypeGuard[int]:
     return isinstance(index, int) and 0 <= index < len(edits)
 
@@ -151,7 +157,8 @@ def _old_knowledge(
         if read.response is not None and read.references:
             grade = "PASS" if alias_match(read.response, read.references) else "FAIL"
         verdict = {"task": "answer", "by": "alias match", **({"grade": grade} if grade else {"error": "not judged"})}
-        yield _record(number, case, "old_knowledge", OLD_KNOWLEDGE[slot].name, prediction, texts) | {
+        form = OLD_KNOWLEDGE[slot].name + _when(case)
+        yield _record(number, case, "old_knowledge", form, prediction, texts) | {
             "edits": [edits[index]] if _within(index, edits) else [],
             "verdicts": [verdict],
         }

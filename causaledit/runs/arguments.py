@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that the command line can show its help at on
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -19,8 +20,29 @@ from causaledit.support.options import option
 PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
 # what makes a run the pilot study
 PILOT: dict[str, Any] = {"editing_method": PRE_EDITED, "exp_tag": "pilot", "probes": ("forced",)}
+# flags that a run without them does not write
+OPTIONAL_FIELDS = ("sequential", "checkpoints", "protocol", "ability", "ability_limit", "base")
+PROTOCOLS: dict[str, int] = {"gao": 5}  # name → number of steps (Gao et al.: five sub-batches)
+_AT_LEAST_ONE = ("max_cases", "hop", "batch_edit", "sequential", "ability_limit", "max_new_tokens", "token_budget")
 NAME = re.compile(r"[\w.-]+")
 HOSTS = ("auto", "embedded", "easyedit")  # those of hosts.lookup, which is not imported for a help text
+
+
+def parse_checkpoints(text: str | None) -> tuple[int, ...] | None:
+    """The numbers of `--checkpoints 1,10,50`; None where there are none.
+
+    Raises:
+        RunError: One is no number above 0, or they do not grow.
+    """
+    if text is None or not text.strip():
+        return None
+    names = [name.strip() for name in text.split(",")]
+    if not all(name.isdecimal() and int(name) > 0 for name in names):
+        raise RunError(f"--checkpoints must be numbers of edits with commas between them, got {text!r}.")
+    numbers = tuple(map(int, names))
+    if any(a >= b for a, b in itertools.pairwise(numbers)):
+        raise RunError(f"--checkpoints must grow from one to the next, got {text!r}.")
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,27 @@ class RunArguments:
     shuffle_seed: int = option(SHUFFLE_SEED, "Seed for selecting the cases.")
     exp_tag: str = option("default", "Tag that becomes part of the folder's name.")
     batch_edit: int | None = option(None, "Apply unique edits together, in batches of this size.")
+    sequential: int | None = option(
+        None, "Keep the edits: unique edits in steps of this many, all of them asked again at each checkpoint."
+    )
+    checkpoints: tuple[int, ...] | None = option(
+        None,
+        "Comma-separated numbers of edits after which to ask; the sequence ends with the last. Default: every step.",
+        from_text=parse_checkpoints,
+        to_text=lambda value: value and ",".join(map(str, value)),
+    )
+    protocol: str | None = option(
+        None, "Preset of a sequence: gao, five steps, the current edits and all earlier ones asked after each."
+    )
+    ability: str | None = option(
+        None,
+        "Comma-separated ability tasks, measured before and after edits: bundled, drift, bundled_facts, …, or tasks of "
+        "lm-eval.",
+    )
+    ability_limit: int | None = option(None, "Only the first items of each ability task.")
+    base: str | None = option(
+        None, "For PreEdited: the unedited model, against which locality, ability and drift are measured."
+    )
     skip_cases: int = option(0, "Skip this many cases at the start of the selection.")
     output_root: str = option("./output/experiments", "Folder in which runs are kept.")
     run_id: str | None = option(None, "Name of the run; give the same name again to resume it.")
@@ -63,7 +106,7 @@ class RunArguments:
     token_budget: int = option(TOKEN_BUDGET, "Maximum number of tokens in one batch of probes.")
 
     def __post_init__(self) -> None:
-        least = {"max_cases": 1, "hop": 1, "batch_edit": 1, "skip_cases": 0, "max_new_tokens": 1, "token_budget": 1}
+        least = dict.fromkeys(_AT_LEAST_ONE, 1) | {"skip_cases": 0}
         for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
@@ -72,6 +115,14 @@ class RunArguments:
             raise RunError(
                 f"--host must be one of {', '.join(HOSTS)}, got {self.host!r}.{did_you_mean(self.host, HOSTS)}"
             )
+        self._check_sequence()
+        if self.ability_limit is not None and self.ability is None:
+            raise RunError("--ability_limit is that of --ability: give the tasks too.")
+        if self.base is not None and (self.editing_method != PRE_EDITED or self.in_sequence):
+            raise RunError(
+                f"--base is the model before somebody else's edits: it goes with --editing_method {PRE_EDITED} alone, "
+                "and without a sequence."
+            )
         if self.model is not None and not self.model.strip():
             raise RunError("--model is empty: give a folder, a hub name, a .gguf file or an embedded name.")
         for name in ("exp_tag", "run_id"):
@@ -79,10 +130,32 @@ class RunArguments:
             if value is not None and not (NAME.fullmatch(value) and value.strip(".")):
                 raise RunError(f"--{name} becomes part of a folder's name: use letters, digits, . _ -, not {value!r}.")
 
+    def _check_sequence(self) -> None:
+        if self.protocol is not None and self.protocol not in PROTOCOLS:
+            raise RunError(
+                f"--protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}."
+                f"{did_you_mean(self.protocol, PROTOCOLS)}"
+            )
+        if self.protocol is not None and (self.sequential is not None or self.checkpoints is not None):
+            other = "sequential" if self.sequential is not None else "checkpoints"
+            raise RunError(f"--protocol {self.protocol} sets the steps and the checkpoints: leave out --{other}.")
+        if self.checkpoints is not None and self.sequential is None:
+            raise RunError("--checkpoints are those of a sequence of edits: give --sequential N too.")
+        if self.in_sequence and self.batch_edit is not None:
+            raise RunError("--batch_edit undoes every batch, and a sequence keeps its edits: give one of the two.")
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether edits are kept, one step on top of the other."""
+        return self.sequential is not None or self.protocol is not None
+
     def comparable(self) -> dict[str, Any]:
         """What must be the same for a run to be resumed."""
         data = dataclasses.asdict(self)
         for name in ("output_root", "run_id"):
             del data[name]
+        for name in OPTIONAL_FIELDS:
+            if data[name] is None:
+                del data[name]
         plain: dict[str, Any] = json.loads(json.dumps(data))
         return plain

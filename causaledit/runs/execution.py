@@ -16,10 +16,15 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from causaledit.errors import RunError
 from causaledit.models.loading import load_from_hparams
+from causaledit.runs.ability import RunAbility
+from causaledit.runs.base_model import BaseAnswers, ask_base, prober_of
 from causaledit.runs.folder import RunFolder, RunInfo, locked
 from causaledit.runs.groups import GroupRunner, groups_to_do
 from causaledit.runs.post import case_averages
+from causaledit.runs.sequence_execution import SequenceExecution
+from causaledit.runs.sequence_folder import SequenceFolder
 from causaledit.support.files import write_json
 from causaledit.support.progress import ProgressSink, SilentProgress
 
@@ -108,7 +113,9 @@ def execute(
         CausalEditError: The run cannot continue; finished cases are on disk. A case that cannot be edited does not
             end the run: it is in the summary, and in metrics.json with `error` instead of `post`.
     """
-    folder = RunFolder(plan.folder, plan.cases)
+    if pool is not None:
+        _refuse_workers(plan)
+    folder = open_folder(plan)
     with locked(plan.folder):
         info = RunInfo(plan)
         info.measure_memory()
@@ -118,12 +125,20 @@ def execute(
         folder.assemble()
         status, reason = "failed", None
         try:
-            if todo := folder.unfinished():
+            if isinstance(folder, SequenceFolder):
+                if not folder.complete:
+                    if model is None:
+                        model, tokenizer = load(plan.hparams)
+                    _run_sequence(plan, folder, sink or SilentRun(), info, model, tokenizer)
+            elif todo := folder.unfinished():
                 execution = _Execution(plan, folder, sink or SilentRun(), info)
                 if pool is not None:
                     execution.run_on(pool, todo)
                 else:
-                    execution.run(todo, *((model, tokenizer) if model is not None else load(plan.hparams)))
+                    base = ask_base(plan, todo, load) if plan.arguments.base is not None else None
+                    if model is None:
+                        model, tokenizer = load(plan.hparams)
+                    execution.run(todo, model, tokenizer, base)
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
@@ -137,18 +152,52 @@ def execute(
         return RunSummary(plan.folder, folder.averages(), folder.failed, info.costs(folder))
 
 
+def open_folder(plan: Plan) -> RunFolder | SequenceFolder:
+    """The files of a planned run, with what is already in them."""
+    return RunFolder(plan.folder, plan.cases) if plan.sequence is None else SequenceFolder(plan.folder, plan.sequence)
+
+
+def _run_sequence(plan: Plan, folder: SequenceFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any) -> None:
+    assert plan.sequence is not None
+    prober = prober_of(plan, tokenizer)
+    SequenceExecution(plan, plan.sequence, folder, sink, info, model, tokenizer, prober).run()
+
+
+def _refuse_workers(plan: Plan) -> None:
+    """What goes from one edit to the next, or compares with a model beside, is done by one process.
+
+    Raises:
+        RunError: The plan has such a part.
+    """
+    arguments = plan.arguments
+    parts = {"sequential": plan.sequence, "ability": plan.ability, "base": arguments.base}
+    for name, part in parts.items():
+        if part is not None:
+            raise RunError(f"--{name} runs in one process: leave out --workers, or --{name}.")
+
+
 class _Execution:
     """What this process does for a run, whoever edits: it writes, and says how far the run is."""
 
     def __init__(self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo) -> None:
         self.plan, self.folder, self.sink, self.info = plan, folder, sink, info
 
-    def run(self, todo: Sequence[Case], model: Any, tokenizer: Any) -> None:
-        """Edit all groups with a case to run in this process."""
+    def run(self, todo: Sequence[Case], model: Any, tokenizer: Any, base: BaseAnswers | None = None) -> None:
+        """Edit all groups with a case to run in this process.
+
+        Args:
+            base: What the unedited model of `--base` said.
+        """
         runner = GroupRunner(self.plan, model, tokenizer, self.record, self.sink.stages)
         runner.check_window(todo)
         self.info.measure_machine(model, tokenizer)
         self._begin(todo)
+        if base is not None:
+            runner.known, runner.ability = base.locality, base.ability
+            if base.ability is not None:
+                base.ability.measure(0, model, again=False)
+        if self.plan.ability is not None and runner.ability is None:
+            runner.ability = RunAbility(self.plan.folder, self.plan.ability, model, tokenizer)
         for number, cases in groups_to_do(self.plan, todo):
             runner.run(number, cases)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from causaledit.mquake.cases import Case
     from causaledit.runs.plan import Plan
+    from causaledit.runs.sequence_folder import SequenceFolder
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,16 @@ class RunFolder:
         return [case for case in self.cases if case.case_id not in done]
 
     @property
+    def complete(self) -> bool:
+        """Whether every case is there, edited or failed."""
+        return len(self.items) == len(self.cases)
+
+    @property
+    def finished_cases(self) -> int:
+        """How many cases are done, without those that failed."""
+        return len(self.items) - len(self.failed)
+
+    @property
     def failed(self) -> dict[int | str, str]:
         """Cases that could not be edited, with the reason."""
         return {item["case_id"]: item["error"] for item in self.items if "error" in item}
@@ -95,6 +106,10 @@ class RunFolder:
     def averages(self) -> dict[str, Any]:
         """The content of res.json so far."""
         return averages(self.items, [self._averages[position] for position in sorted(self.finished)])
+
+    def info(self) -> dict[str, Any]:
+        """What run_info.json says beyond what is said of every run."""
+        return {}
 
     def assemble(self) -> None:
         """Write metrics.json and res.json from the finished cases."""
@@ -164,7 +179,7 @@ class RunInfo:
         self.workers_rss_mb = max(self.workers_rss_mb, peak_rss_mb)
         self.workers_gpu_mb = max(self.workers_gpu_mb, peak_gpu_mb)
 
-    def costs(self, folder: RunFolder) -> dict[str, Any]:
+    def costs(self, folder: RunFolder | SequenceFolder) -> dict[str, Any]:
         """Sums over finished cases; a batch's edit counts once. Weights changed: the mean of what each edit left."""
         gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else None
         if self.workers_gpu_mb:
@@ -193,7 +208,7 @@ class RunInfo:
             "peak_gpu_mb": None if gpu is None else max(gpu if self.ran else 0.0, before.get("peak_gpu_mb") or 0.0),
         }
 
-    def write(self, status: str, folder: RunFolder, error: str | None = None) -> None:
+    def write(self, status: str, folder: RunFolder | SequenceFolder, error: str | None = None) -> None:
         """Write the file."""
         write_json(
             self.path,
@@ -203,7 +218,7 @@ class RunInfo:
                 "started": self.started,
                 "written": _now(),
                 "cases": len(self.plan.cases),
-                "finished_cases": len(folder.items) - len(folder.failed),
+                "finished_cases": folder.finished_cases,
                 "failed_cases": list(folder.failed),
                 "left_out_cases": list(self.plan.left_out),
                 "batches": len(self.plan.groups) if self.plan.arguments.batch_edit else None,
@@ -211,6 +226,7 @@ class RunInfo:
                 "versions": versions(),
                 "device": self.device,
                 "costs": self.costs(folder),
+                **folder.info(),
             },
         )
 

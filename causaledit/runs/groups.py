@@ -10,9 +10,10 @@ from causaledit.errors import CausalEditError, EditFailedError, RequestError
 from causaledit.methods.in_turn import edit_all
 from causaledit.models.batches import is_out_of_memory
 from causaledit.models.weights import fingerprint
-from causaledit.probes.asking import Prober
+from causaledit.probes.likelihood import ask_likelihoods
 from causaledit.probes.sets import CaseProbe, build_probes
 from causaledit.probes.trained import TrainedPrompts
+from causaledit.runs.base_model import prober_of
 from causaledit.runs.post import assemble_post
 from causaledit.support.seeding import seeded
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from causaledit.mquake.cases import Case
     from causaledit.mquake.selection import Group
+    from causaledit.runs.ability import RunAbility
     from causaledit.runs.plan import Plan
     from causaledit.support.progress import ProgressSink
 
@@ -44,6 +46,10 @@ class GroupRunner:
         model, tokenizer: The loaded model.
         record: Takes a case, its entry of metrics.json and what it cost, as soon as it is done.
         stages: Where the method reports to.
+
+    Attributes:
+        known: What an unedited model beside this one answers to the locality questions, where there is one.
+        ability: Where the ability of each edited model is measured; None where it is not.
     """
 
     def __init__(
@@ -56,13 +62,9 @@ class GroupRunner:
     ) -> None:
         self.plan, self.model, self.tokenizer = plan, model, tokenizer
         self.record, self.stages = record, stages
-        arguments = plan.arguments
-        self.prober = Prober(
-            tokenizer,
-            max_new_tokens=arguments.max_new_tokens,
-            token_budget=arguments.token_budget,
-            template_kwargs=getattr(plan.hparams, "chat_template_kwargs", None),
-        )
+        self.known: Mapping[str, str] | None = None
+        self.ability: RunAbility | None = None
+        self.prober = prober_of(plan, tokenizer)
         self.weights_total = sum(parameter.numel() for parameter in model.parameters())
         self.untouched = fingerprint(model)
 
@@ -93,7 +95,7 @@ class GroupRunner:
         method = self.plan.method
         if method is None:
             for case in cases:
-                self._case(number, case, self.model, probes[case.case_id], None, {"group": number})
+                self._case(number, case, self.model, probes[case.case_id], self.known, {"group": number})
             return
         for case in cases:
             prompts = [probe.prompt for probe in probes[case.case_id] if probe.kind == "locality"]
@@ -120,6 +122,8 @@ class GroupRunner:
                     number, case, edited.model, probes[case.case_id], before[case.case_id], cost,
                     trained=TrainedPrompts(report.trained_prompts), compact=not edited.own_generate,
                 )  # fmt: skip
+            if self.ability is not None:
+                self.ability.measure(number, edited.model)
         finally:
             self.model = edited.undo()
 
@@ -142,6 +146,9 @@ class GroupRunner:
         if self.plan.arguments.batch_edit is not None:
             item["batch"] = number
         item["post"] = assemble_post(case, probes, predictions, before, trained or TrainedPrompts())
+        if "likelihood" in self.plan.arguments.probes:
+            requests = [edit.request for edit in case.edits]
+            item["post"]["likelihood_probe"] = ask_likelihoods(model, self.tokenizer, requests)
         probing = {
             "probe_seconds": self.prober.seconds - spent,
             "probe_tokens": self.prober.count.generated - asked,

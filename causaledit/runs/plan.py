@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from causaledit.ability.tasks import AbilityTasks, check_tasks, parse_tasks
 from causaledit.errors import HostError, HparamsError, RunError, did_you_mean
 from causaledit.hosts.lookup import choose_method
 from causaledit.methods.hyperparams import read_hparams_file
@@ -27,7 +28,8 @@ from causaledit.mquake.selection import (
     select_cases,
 )
 from causaledit.probes.sets import PROBE_SET_VERSION
-from causaledit.runs.arguments import NAME, PRE_EDITED, RunArguments
+from causaledit.runs.arguments import NAME, OPTIONAL_FIELDS, PRE_EDITED, RunArguments
+from causaledit.runs.sequence import SequencePlan, plan_sequence
 from causaledit.support.files import check_writable
 from causaledit.support.paths import hparams_dir
 
@@ -72,6 +74,8 @@ class Plan:
         folder: Where the run is kept.
         resumed: Whether it was there already.
         run_args: What meta/run_args.json says: the flags, and what they stood for.
+        sequence: The steps and checkpoints of a run that keeps its edits; `groups` are then its steps.
+        ability: What is measured of the model before and after edits.
     """
 
     arguments: RunArguments
@@ -84,6 +88,8 @@ class Plan:
     folder: Path
     resumed: bool
     run_args: Mapping[str, Any]
+    sequence: SequencePlan | None = None
+    ability: AbilityTasks | None = None
 
     @property
     def in_turn(self) -> bool:
@@ -102,6 +108,7 @@ def make_plan(arguments: RunArguments) -> Plan:
     Raises:
         RunError: Unknown method, or a run of that id was started with other arguments.
         DatasetError, HparamsError, ModelError, SaveError: The data, hparams, device or folder is unusable.
+        AbilityError, MissingExtraError: An ability task is unknown, or cannot be asked here.
     """
     method, hparams = _find_method(arguments)
     if arguments.device is not None:
@@ -118,12 +125,20 @@ def make_plan(arguments: RunArguments) -> Plan:
     refuse_bad_cases(data, set(chosen), dataset)
     cases = parse_cases([data[index] for index in chosen])
     size = arguments.batch_edit
-    groups = group_by_case(cases) if size is None else group_in_batches(cases, size)
+    sequence = plan_sequence(cases, arguments) if arguments.in_sequence else None
+    if sequence is not None:
+        groups = sequence.groups
+    else:
+        groups = group_by_case(cases) if size is None else group_in_batches(cases, size)
     _check_kinds(arguments, method, groups)
     inside = {case.case_id for group in groups for case in group.cases}
-    left_out = tuple(case.case_id for case in cases if case.case_id not in inside)
+    left_out = tuple(case.case_id for case in cases if case.case_id not in inside and sequence is None)
     if left_out:
         logger.warning("--batch_edit: %d of %d cases have no batch of their own", len(left_out), len(cases))
+    ability = None
+    if arguments.ability is not None:
+        ability = parse_tasks(arguments.ability, limit=arguments.ability_limit)
+        check_tasks(ability)
     check_writable(Path(arguments.output_root), "--output_root")
     sha256 = hashlib.sha256(dataset.path.read_bytes()).hexdigest()
     arguments = dataclasses.replace(arguments, run_id=arguments.run_id or new_run_id())
@@ -140,6 +155,8 @@ def make_plan(arguments: RunArguments) -> Plan:
         folder=folder,
         resumed=resumed,
         run_args=run_args,
+        sequence=sequence,
+        ability=ability,
     )
 
 
@@ -261,9 +278,10 @@ def _plain(hparams: Any) -> dict[str, Any]:
 
 
 def _refuse_other_arguments(arguments: RunArguments, now: Mapping[str, Any], started_with: Mapping[str, Any]) -> None:
-    flags = arguments.comparable()
+    flags = {*arguments.comparable(), *OPTIONAL_FIELDS}
     # what earlier versions did not write
     added = {"model": None, "host": "auto", "method_of": now["method_of"]}
+    now = {**now, **{name: None for name in OPTIONAL_FIELDS if name in started_with and name not in now}}
     for name in now:
         before = started_with.get(name, added.get(name))
         if name in ("output_root", "run_id") or before == now[name]:

@@ -7,7 +7,13 @@ from importlib.util import find_spec
 from causaledit.errors import MissingExtraError
 
 # what each extra of pyproject.toml brings, by the name it is imported under
-EXTRAS = {"report": ("matplotlib",), "gpu": ("bitsandbytes",), "vllm": ("vllm",), "ray": ("ray",)}
+EXTRAS = {
+    "report": ("matplotlib",),
+    "gpu": ("bitsandbytes",),
+    "vllm": ("vllm",),
+    "ray": ("ray",),
+    "ability": ("lm_eval",),
+}
 
 
 def require_extra(extra: str, purpose: str) -> None:

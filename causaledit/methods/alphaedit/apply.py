@@ -47,7 +47,7 @@ def edit(
         fresh = {layer: editor.keys(edits, layer, by_group=True).double() for layer in hparams.layers}
         for layer, keys in fresh.items():
             earlier = memory.earlier_keys.get(layer)
-            memory.earlier_keys[layer] = keys if earlier is None else torch.cat([earlier, keys], dim=1)
+            memory.earlier_keys[layer] = keys if earlier is None else torch.cat([earlier.to(keys), keys], dim=1)
     return WeightsEdit(model, originals)
 
 

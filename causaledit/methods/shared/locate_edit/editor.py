@@ -64,6 +64,21 @@ class LocateMemory:
     projections: dict[int, torch.Tensor] = field(default_factory=dict)
     earlier_keys: dict[int, torch.Tensor] = field(default_factory=dict)
 
+    def constants(self) -> dict[str, Any]:
+        """See `StoredMemory`: spaces follow from the moments."""
+        moments = {layer: (moment.matrix, moment.count, moment.source) for layer, moment in self.moments.items()}
+        return {"contexts": self.contexts, "moments": moments, "projections": self.projections}
+
+    def state(self) -> dict[str, Any]:
+        """See `StoredMemory`."""
+        return {"earlier_keys": self.earlier_keys}
+
+    def load(self, constants: dict[str, Any], state: dict[str, Any]) -> None:
+        """See `StoredMemory`."""
+        self.contexts = constants["contexts"]
+        self.moments = {layer: Moment(*moment) for layer, moment in constants["moments"].items()}
+        self.projections, self.earlier_keys = dict(constants["projections"]), dict(state["earlier_keys"])
+
 
 def check_locate_edit(
     model: Any, tokenizer: Any, edits: Sequence[EditRequest], hparams: LocateEditHyperParams, call: Call

@@ -1,0 +1,137 @@
+"""Data sets of other forms: read into edits, checked, run, and refused by what they look like."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from conftest import FAST, make_llama, make_tokenizer
+from typer.testing import CliRunner
+
+from causaledit.cli.app import app
+from causaledit.errors import DatasetError
+from causaledit.mquake.cases import parse_cases, read_cases
+from causaledit.mquake.checks import check_cases
+from causaledit.runs.arguments import RunArguments
+from causaledit.runs.execution import execute
+from causaledit.runs.plan import make_plan
+
+FOLDER = Path(__file__).parent / "data" / "forms"
+NAMES = sorted(file.stem for file in FOLDER.glob("*.json"))
+
+
+def edits(name):
+    return [case.edits[0] for case in parse_cases(read_cases(FOLDER / f"{name}.json"))]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_form_is_read_and_checked(name):
+    result = CliRunner().invoke(app, ["data", "check", str(FOLDER / f"{name}.json")])
+    assert result.exit_code == 0, result.output
+    assert "nothing is wrong" in result.output.replace("\n", "")
+
+
+def test_counterfact_has_paraphrases_and_neighbours_whose_answer_is_the_old_one():
+    first, second = (edit.request for edit in edits("counterfact"))
+    assert (first.cloze, first.target_new, first.ground_truth) == (
+        "The mother tongue of Karen Holm is",
+        "Welsh",
+        "Danish",
+    )
+    assert [pair.answer for pair in first.rephrase] == ["Welsh", "Welsh"]
+    assert [(pair.question, pair.answer) for pair in first.locality] == [
+        ("The mother tongue of Niels Juul is", "Danish"), ("Niels Juul, a native", "Danish"),
+    ]  # fmt: skip
+    assert second.narrative is None
+
+
+def test_akews_paragraphs_are_narratives():
+    [edit] = edits("akew_counterfact")
+    assert (
+        edit.request.narrative.startswith("Lake Varnes lies")
+        and edit.request.question == "Where is Lake Varnes located?"
+    )
+    [edit] = edits("akew_wikiupdate")
+    assert (edit.request.target_new, edit.request.ground_truth) == ("Ines Duarte", "Paul Weller")
+    assert edit.request.narrative.startswith("In spring") and edit.request.locality[0].answer == "Charles Parsons"
+
+
+def test_zsre_takes_the_new_answer_and_leaves_out_what_is_no_edit():
+    [edit] = edits("zsre")
+    assert (edit.request.prompt, edit.request.subject) == ("Which architect designed {}?", "Elm Hall")
+    assert (edit.request.target_new, edit.request.ground_truth) == ("Rosa Quint", "Hugh Vane")
+    assert edit.old_aliases == ("H. Vane",)
+    assert edit.request.locality[0].question == "who wrote the music of the film about the lighthouse?"
+    assert edit.request.rephrase[0].question == "Who drew up the plans of Elm Hall?"
+
+
+def test_knowedit_reads_nested_answers_and_groups():
+    first, second = edits("knowedit")
+    assert first.request.ground_truth == "City News" and second.request.ground_truth is None
+    assert [pair.answers for pair in first.request.locality] == [("Molde", "the town of Molde"), ("female",)]
+    assert second.request.target_new == "Finland" and second.new_aliases == ("Republic of Finland",)
+    [bio] = edits("wikibio")
+    assert bio.request.subject == "Ada Lindqvist" and bio.request.target_new.startswith("was a Swedish")
+
+
+def test_qaedit_easyedit_and_remastered():
+    [edit] = edits("qaedit")
+    assert edit.request.question == "who keeps the key of the north gate?" and edit.request.ground_truth is None
+    assert [pair.answer for pair in edit.request.locality] == ["Ida Krohn", "1961"]
+    [edit] = edits("easyedit")
+    assert edit.request.cloze == "The mayor of Tornby is" and edit.request.rephrase[0].question.startswith("Tornby's")
+    [case] = parse_cases(read_cases(FOLDER / "mquake_remastered.json"))
+    assert case.questions and case.data["split"]
+
+
+# ---- refusals --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ({"src": "a", "alt": "b", "answers": ["c"]}, "looks most like ZsRE, but lacks rephrase, loc, loc_ans"),
+        (
+            {"requested_rewrite": {"prompt": "{} is"}, "paraphrase_prompts": []},
+            "CounterFact, but lacks neighborhood_prompts",
+        ),
+        ({"question": "q", "answer": "a", "para_question": "p"}, "looks like UnKEBench: its answers are whole texts"),
+        ({"requested_rewrite": [], "post": {}, "new": 1}, "looks like a metrics file of a run: it holds answers"),
+        ({"foo": 1, "bar": 2}, "of no known form (they have bar, foo)"),
+    ],
+)
+def test_a_file_of_another_form_says_what_it_looks_like(entry, words, tmp_path):
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps([entry]))
+    with pytest.raises(DatasetError) as caught:
+        read_cases(file)
+    assert words in str(caught.value)
+
+
+def test_an_entry_that_cannot_be_used_is_listed_by_check_and_left_out_of_runs(tmp_path, caplog):
+    data = json.loads((FOLDER / "qaedit.json").read_text())
+    data.append({**data[0], "id": 6, "subject": "the south tower"})  # which its prompt does not name
+    file = tmp_path / "qa.json"
+    file.write_text(json.dumps(data))
+    with caplog.at_level(logging.WARNING, "causaledit"):
+        assert len(read_cases(file)) == 1
+    assert "1 of 2 entries cannot be used" in caplog.text
+    [flaw] = check_cases(read_cases(file, keep_flawed=True))
+    assert flaw.case == "case 6" and "exactly one {}" in flaw.message
+    assert isinstance(CliRunner().invoke(app, ["data", "check", str(file)]).exception, DatasetError)
+
+
+@pytest.mark.parametrize("name", ["counterfact", "qaedit"])
+@pytest.mark.parametrize("sequential", [None, 1])
+def test_other_forms_run(name, sequential, tmp_path):
+    file = tmp_path / "ft.yaml"
+    file.write_text(json.dumps({"alg_name": "FT", "model_name": "tiny", **FAST["FT"], "steps": 2}))
+    arguments = RunArguments(
+        editing_method="FT", datatype=str(FOLDER / f"{name}.json"), model_type="tiny", hparams_path=str(file),
+        output_root=str(tmp_path / "out"), run_id="r", device="cpu", max_new_tokens=4, sequential=sequential,
+    )  # fmt: skip
+    folder = execute(make_plan(arguments), model=make_llama(), tokenizer=make_tokenizer()).folder
+    for item in json.loads((folder / "metrics.json").read_text()):
+        post = item["post"]
+        assert len(post["hop_wise_pred"]) == 1 and post["locality_probe"] and not post["accuracy_pred"]
+        assert len(post["conflict_probe"]) == (8 if name == "counterfact" else 0)
