@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from causaledit.errors import CausalEditError, one_line
 from causaledit.hosts.easyedit import own_methods
@@ -52,9 +51,10 @@ class TooLong(Exception):
     """A method took longer than its time."""
 
 
-def small_model() -> tuple[Any, Any]:
-    """A random Llama, and SmolLM2's tokenizer."""
-    _, tokenizer = load_model("smollm2-135m-instruct", device="cpu", dtype="float32")
+def small_model(tokenizer: Any) -> Any:
+    """A random Llama."""
+    from transformers import LlamaConfig, LlamaForCausalLM  # only now can a torchvision for GPUs be passed over
+
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=DEPTH,
@@ -62,7 +62,7 @@ def small_model() -> tuple[Any, Any]:
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip
-    return LlamaForCausalLM(config).eval(), tokenizer
+    return LlamaForCausalLM(config).eval()
 
 
 def state_of(model: Any) -> dict[str, Any]:
@@ -158,7 +158,8 @@ def main() -> None:
         raise TooLong(f"stopped after {args.seconds} s")
 
     signal.signal(signal.SIGALRM, stop)
-    model, tokenizer = small_model()
+    _, tokenizer = load_model("smollm2-135m-instruct", device="cpu", dtype="float32")
+    model = small_model(tokenizer)
     original = state_of(model)
     os.chdir(tempfile.mkdtemp())  # EasyEdit writes into the current folder
     print("| method | file | result | s |\n| --- | --- | --- | --- |", flush=True)
@@ -169,7 +170,7 @@ def main() -> None:
         signal.alarm(0)
         if not same(original, state_of(model)):
             result += "; the model was left changed"
-            model, _ = small_model()
+            model = small_model(tokenizer)
         print(f"| {name} | {file} | {result} | {time.perf_counter() - began:.0f} |", flush=True)
 
 

@@ -36,7 +36,7 @@ FIGURES = {
         "model_class": "AutoModelForCausalLM", "tokenizer_class": "AutoTokenizer", "tokenizer_name": "x",
         "inner_params": ["model.layers.1.mlp.down_proj"], "dropout": 0.0, "no_grad_layers": None, "lr": 1e-4,
         "token": "mask", "batch_size": 100, "batch_size_once": 10, "editor_batch_size": 1024, "silent": True,
-        "half": True, "results_dir": "results",
+        "half": False, "results_dir": "results",
     },
     "R-ROME": {
         "stats_dir": "stats", "layers": [1], "fact_token": "subject_last", "v_num_grad_steps": 8, "v_lr": 0.5,

@@ -42,6 +42,7 @@ every_method = pytest.mark.parametrize("name", FIGURES)
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path / "cache"))
 
 
 # ---- files -----------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ def test_the_files_format_decides_whose_method_runs(tmp_path):
         choose_method("ROME", model_type="no-such-file")
 
 
-@pytest.mark.parametrize("name", ["WISE", "GRACE", "ULTRAEDIT", "R-ROME", "DPO", "LoRA", "ROME"])
+@pytest.mark.parametrize("name", ["WISE", "GRACE", "ULTRAEDIT", "R-ROME", "DPO", "LoRA", "ROME", "MEMIT", "AlphaEdit"])
 def test_bundled_files_in_easyedits_format(name):
     method, hparams = choose_method(f"easyedit:{name}", model_type="smollm2-135m-instruct")
     assert (method.host, hparams.model_name) == ("easyedit", "smollm2-135m-instruct")
@@ -151,19 +152,27 @@ def test_bundled_files_in_easyedits_format(name):
 
 # ---- edits -----------------------------------------------------------------------------------------
 @every_method
-def test_an_edit_is_asked_and_undone(name):
+def test_an_edit_is_asked(name):
     method, hparams = method_with(name)
     model, tokenizer, report = unusual(make_llama()), make_tokenizer(), MethodReport()
-    weights, around = weights_of(model), surroundings(model)
     edited = edit_in_place(method, model, tokenizer, [dict(EGYPT)], hparams, report=report)
     prober = Prober(tokenizer, max_new_tokens=4)
     answers = prober.ask(edited.model, ["The capital of Egypt is", "Who?"])
     assert answers == [prober.ask(edited.model, [text])[0] for text in ("The capital of Egypt is", "Who?")]
     assert report.tally.seconds["edit"] > 0
     assert report.trained_prompts == ["The capital of Egypt is"]
-    assert edited.undo() is model
+    edited.undo()
+
+
+def test_ultraedits_half_precision_is_undone_too():
+    method, hparams = method_with("ULTRAEDIT", half=True)
+    model = make_llama()
+    weights = weights_of(model)
+    edited = edit_in_place(method, model, make_tokenizer(), [dict(EGYPT)], hparams)
+    assert model.dtype == torch.float16
+    edited.undo()
     assert same_weights(weights_of(model), weights)
-    assert surroundings(model) == around
+    assert model.dtype == torch.float32
 
 
 @every_method
@@ -222,6 +231,41 @@ def test_a_wrapped_model_is_asked_a_row_at_a_time():
     handle.remove()
     edited.undo()
     assert set(rows) == {1}
+
+
+# ---- statistics ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["MEMIT", "AlphaEdit", "ROME"])
+def test_second_moments_of_a_text_stand_in_for_wikipedia(name, tmp_path, words):
+    from easyeditor.models.memit import memit_main
+    from easyeditor.models.rome import compute_u
+
+    def changed(text):
+        method, hparams = method_with(name, mom2_adjustment=True, mom2_dataset=text, mom2_n_samples=40)
+        model = make_llama()
+        edited = edit_in_place(method, model, make_tokenizer(), [dict(EGYPT)], hparams)
+        weights = weights_of(model)
+        edited.undo()
+        return weights
+
+    other = tmp_path / "other.txt"
+    other.write_text(Path(words).read_text(encoding="utf-8").upper(), encoding="utf-8")
+    memit_main.COV_CACHE["the user's own"] = torch.ones(1)
+    first = changed(words)
+    assert same_weights(changed(words), first)  # from the cache, too
+    assert not same_weights(changed(str(other)), first)
+    assert list(memit_main.COV_CACHE) == ["the user's own"]
+    assert not compute_u.inv_mom2_cache
+    memit_main.COV_CACHE.clear()
+    assert not list(Path().glob("*.pt"))  # nothing is left in the user's folder
+
+
+def test_a_tied_output_layer_is_found():
+    # named_parameters, where EasyEdit looks, names a tied weight once: as the embeddings'
+    method, hparams = method_with("MEMIT")
+    for tied in (True, False):
+        model = make_llama(tie_word_embeddings=tied)
+        assert edit_in_place(method, model, make_tokenizer(), [dict(EGYPT)], hparams).parameters_changed() > 0
+    assert hparams.lm_head_module == "lm_head"
 
 
 # ---- module variables ------------------------------------------------------------------------------
