@@ -36,6 +36,12 @@ DEPTH = 4
 LAYER = 2  # where a file's layers are moved to
 LIKELY = ("llama3-8b", "llama3-8b-instruct", "llama-7b", "llama3.1-8b", "qwen2.5-7b")
 STEPS = ("num_steps", "n_iter", "v_num_grad_steps")
+# settings without which the checkout's file is refused or fails
+CHANGES: dict[str, dict[str, Any]] = {
+    "DINM": {"layers": [LAYER]},
+    "IKE": {"use_icl_examples": False},
+    "LoRA": {"lora_type": "lora"},
+}
 REQUEST = {
     "prompt": "The capital of Egypt is",
     "subject": "Egypt",
@@ -116,20 +122,28 @@ def fit(hparams: Any) -> None:
         elif key == "mom2_dataset":
             hparams.mom2_dataset, hparams.mom2_max_tokens = None, 2000
             hparams.mom2_adjustment = hparams.mom2_adjustment and hparams.alg_name not in ("ROME", "R-ROME")
+        elif key == "fan_in_fan_out":  # of MELO, whose only file is for GPT-2
+            hparams.fan_in_fan_out = False
+        elif key == "grace_layer":  # the one before those of the adapter
+            hparams.grace_layer = moved(value).replace(str(LAYER), str(LAYER - 1))
         elif isinstance(value, list) and all(isinstance(item, str) for item in value):
             setattr(hparams, key, list(dict.fromkeys(moved(item) for item in value)))
 
 
 def moved(path: str) -> str:
     """A module's path with its layer's number moved into the small model."""
+    path = re.sub(r"transformer\.h\.\d+\.mlp\.c_fc", f"model.layers.{LAYER}.mlp.up_proj", path)
     return re.sub(r"(layers[.\[])\d+", rf"\g<1>{LAYER}", path)
 
 
-def try_method(method: Any, home: Path, model: Any, tokenizer: Any) -> tuple[str, str]:
+def try_method(method: Any, home: Path, model: Any, tokenizer: Any, changes: dict[str, Any]) -> tuple[str, str]:
     """What became of one edit, and the file it was made with."""
     name = "none"
     try:
         name, hparams = hparams_of(home, method)
+        for key, value in changes.items():
+            setattr(hparams, key, value)
+            name += f", `{key}: {yaml.safe_dump(value, default_flow_style=True).split(chr(10))[0]}`"
         before = state_of(model)
         edited = edit_all(method, model, tokenizer, [copy.deepcopy(REQUEST)], hparams)
         generate_texts(edited.model, tokenizer, [REQUEST["prompt"]], max_new_tokens=2)
@@ -140,7 +154,7 @@ def try_method(method: Any, home: Path, model: Any, tokenizer: Any) -> tuple[str
     except CausalEditError as error:
         return f"refused: {one_line(error)}", name
     except Exception as error:  # whatever EasyEdit's code runs into
-        return f"fails in EasyEdit: {type(error).__name__}: {one_line(error)}", name
+        return f"fails in EasyEdit: {one_line(error)}", name
 
 
 def main() -> None:
@@ -163,10 +177,11 @@ def main() -> None:
     original = state_of(model)
     os.chdir(tempfile.mkdtemp())  # EasyEdit writes into the current folder
     print("| method | file | result | s |\n| --- | --- | --- | --- |", flush=True)
-    for name in chosen:
+    rows = [(name, changes) for name in chosen for changes in ({}, CHANGES.get(name)) if changes is not None]
+    for name, changes in rows:
         began = time.perf_counter()
         signal.alarm(args.seconds)
-        result, file = try_method(methods[name], home, model, tokenizer)
+        result, file = try_method(methods[name], home, model, tokenizer, changes)
         signal.alarm(0)
         if not same(original, state_of(model)):
             result += "; the model was left changed"

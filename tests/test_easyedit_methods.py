@@ -344,9 +344,20 @@ def test_wise_gets_an_unrelated_question_and_dpo_the_old_answer(monkeypatch):
     assert "loc_prompt" not in asked_with("ROME", bare, monkeypatch)
 
 
-def test_ike_without_a_training_set_is_refused_before_anything_runs(monkeypatch):
-    with pytest.raises(HostError, match=r"train_ds.*use_icl_examples: false.*embedded:IKE"):
-        asked_with("IKE", EGYPT, monkeypatch, use_icl_examples=True)
+@pytest.mark.parametrize(
+    ("name", "figures", "words"),
+    [
+        ("IKE", {"use_icl_examples": True}, r"train_ds.*use_icl_examples: false.*embedded:IKE"),
+        ("MEND", {"archive": "results/mend"}, r"'results/mend'.*EditTrainer"),
+        ("SERAC", {"archive": None}, r"archive.*EditTrainer"),
+        ("DINM", {"layers": []}, r"`layers` is empty.*\[20\]"),
+        ("FT-Api", {}, "behind an API"),
+        ("DeepEdit-Api", {}, "behind an API"),
+    ],
+)
+def test_what_a_method_lacks_is_said_before_anything_runs(name, figures, words, monkeypatch):
+    with pytest.raises(HostError, match=words):
+        asked_with(name, EGYPT, monkeypatch, **figures)
 
 
 def test_ike_puts_its_facts_before_the_prompts():

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HostError
 from causaledit.hosts.easyedit.module_state import module_state
+from causaledit.hosts.easyedit.refusals import refuse_unusable
 from causaledit.hosts.easyedit.requests import context_of, their_requests
 from causaledit.hosts.easyedit.statistics import own_statistics
 from causaledit.methods.hyperparams import model_label
@@ -45,6 +46,7 @@ def edit_function(name: str) -> Callable[..., Edited]:
 
     def edit(model: Any, tokenizer: Any, edits: Any, hparams: Any, call: Call) -> Edited:
         """EasyEdit's method on our requests: the inputs left alone, the model restored after a fault."""
+        refuse_unusable(name, hparams, call.extra)
         hparams = copying.copy(hparams)
         device = resolve_device(hparams.device)
         hparams.device = device.index or 0 if device.type == "cuda" else device.type
@@ -55,7 +57,7 @@ def edit_function(name: str) -> Callable[..., Edited]:
         hparams.sequential_edit = call.sequence is not None  # WISE: go on with the side memory of the edit before
         tokenizer = copying.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        requests = their_requests(name, model, tokenizer, edits, call.requests, hparams, call.extra)
+        requests = their_requests(name, model, tokenizer, edits, call.requests)
         call.report.trained_prompts = list(dict.fromkeys(request["prompt"] for request in requests))
         parameters = dict(model.named_parameters())
         said = io.StringIO()

@@ -63,12 +63,9 @@ def own_statistics(name: str, model: Any, tokenizer: Any, hparams: Any, call: Ca
 
 
 def _moments(model: Any, tokenizer: Any, hparams: Any, call: Call) -> dict[int, Moment]:
-    settings = LocateEditHyperParams(
-        layers=list(hparams.layers),
-        mom2_dataset=hparams.mom2_dataset or None,
-        **{key: getattr(hparams, key) for key in _FIGURES},
-        **{key: getattr(hparams, key, None) for key in _PATHS},
-    )
+    given: dict[str, Any] = {key: getattr(hparams, key) for key in _FIGURES}
+    given |= {key: getattr(hparams, key, None) for key in _PATHS}
+    settings = LocateEditHyperParams(layers=list(hparams.layers), mom2_dataset=hparams.mom2_dataset or None, **given)
     layout = find_layout(model, settings)
     return moments_for(model, tokenizer, layout, settings.layers, settings, call.progress)
 
