@@ -85,6 +85,15 @@ def test_what_its_loader_rewrites_arrives():
     assert simie.base_hparams.alg_name == simie.base_method == "ROME"
 
 
+def test_settings_of_ours_in_its_files_are_kept():
+    kind = get_method("easyedit:MEMIT").load_hparams()
+    made = kind.from_dict({**kind.from_hparams("smollm2-135m-instruct").to_dict(), "seed": 7})
+    assert (made.mom2_max_tokens, made.seed) == (10000, 7)
+    assert kind.from_dict(made.to_dict()).to_dict() == made.to_dict()
+    with pytest.raises(HparamsError, match="mom2_max_tokens"):  # nothing for a method that reads no text
+        get_method("easyedit:WISE").load_hparams().from_dict(file_for("WISE", mom2_max_tokens=3))
+
+
 def test_folder_spelling_and_alg_name_both_serve():
     assert get_method("UltraEdit") == get_method("ULTRAEDIT") == get_method("easyedit:UltraEdit")
     method, hparams = choose_method("UltraEdit", model_type="qwen2.5-7b")

@@ -80,6 +80,7 @@ def hparams_class(name: str) -> type[Any]:
         def to_dict(self) -> dict[str, Any]:
             """Plain data; a `(model, tokenizer)` pair becomes its model's name."""
             values = {key: _plain(getattr(self, key)) for key in fields}
+            values |= {key: getattr(self, key) for key in sorted(added) if key in vars(self)}
             return {**values, "model_name": model_label(self.model_name)}
 
     HostedHyperParams.__name__ = HostedHyperParams.__qualname__ = theirs.__name__
