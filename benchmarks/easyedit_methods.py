@@ -38,7 +38,6 @@ LIKELY = ("llama3-8b", "llama3-8b-instruct", "llama-7b", "llama3.1-8b", "qwen2.5
 STEPS = ("num_steps", "n_iter", "v_num_grad_steps")
 # settings without which the checkout's file is refused or fails
 CHANGES: dict[str, dict[str, Any]] = {
-    "DINM": {"layers": [LAYER]},
     "IKE": {"use_icl_examples": False},
     "LoRA": {"lora_type": "lora"},
 }

@@ -359,7 +359,7 @@ def test_wise_gets_an_unrelated_question_and_dpo_the_old_answer(monkeypatch):
         ("IKE", {"use_icl_examples": True}, r"train_ds.*use_icl_examples: false.*embedded:IKE"),
         ("MEND", {"archive": "results/mend"}, r"'results/mend'.*EditTrainer"),
         ("SERAC", {"archive": None}, r"archive.*EditTrainer"),
-        ("DINM", {"layers": []}, r"`layers` is empty.*\[20\]"),
+        ("DINM", {}, "unsafe prompts"),
         ("FT-Api", {}, "behind an API"),
         ("DeepEdit-Api", {}, "behind an API"),
     ],

@@ -36,10 +36,10 @@ def refuse_unusable(name: str, hparams: Any, extra: Mapping[str, Any]) -> None:
             f"EasyEdit's {name} applies an editor that was trained before, and `archive` ({archive!r}) is not there: "
             "train it with EasyEdit's EditTrainer, and set `archive` to its checkpoint."
         )
-    if name == "DINM" and not hparams.layers:
+    if name == "DINM":
         raise HostError(
-            "EasyEdit's DINM edits the layer that its safety editor finds for each prompt, and `layers` is empty: name "
-            "layers, for example [20]."
+            "EasyEdit's DINM turns answers to unsafe prompts into safe ones, on SafeEdit's data, in a layer that "
+            "EasyEdit's safety editor finds for each prompt: it writes no facts, and can't be used here."
         )
     if name == "IKE" and getattr(hparams, "use_icl_examples", True) and extra.get("train_ds") is None:
         raise HostError(
