@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib.util
 import os
 import random
 import signal
@@ -18,22 +17,9 @@ from typing import Any
 
 import pytest
 
+from causaledit.support.torchvision import make_torchvision_importable
 
-def _declare_torchvision_operator() -> None:
-    """Let a CUDA build of torchvision be imported beside a CPU torch, as EasyEdit's environment may hold.
-
-    Its compiled library does not load there and `register_fake("torchvision::nms")` fails; the operator's
-    schema is enough. This must happen before transformers, peft or trl are imported.
-    """
-    if not os.environ.get("EASYEDIT_HOME") or importlib.util.find_spec("torchvision") is None:
-        return
-    import torch
-
-    if not hasattr(torch.ops.torchvision, "nms"):
-        torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
-
-_declare_torchvision_operator()
+make_torchvision_importable()  # before transformers, peft or trl are imported
 
 # transformers warns about forks after the fast tokenizer was used; trainers must not phone anywhere
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,15 +1,15 @@
 """One contract for every method in every host: what an edit changes, and all that it must leave alone.
 
 The methods are those of the registry; a new one needs its fast hyper-parameters in conftest.FAST. The hosts
-are the embedded one and, where EASYEDIT_HOME names a checkout, EasyEdit itself. A test of what not every method
-has (weights that change, an adapter, draws) names those it is about.
+are the embedded one and, where EASYEDIT_HOME names a checkout, EasyEdit itself; what holds for an edit in place and for
+the apply function holds for EasyEdit's own methods too, as `get_method` gives them. A test of what not every method has
+(weights that change, an adapter, draws) names those it is about.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 from typing import Any
 
 import pytest
@@ -26,19 +26,19 @@ from conftest import (
     same_weights,
     weights_of,
 )
+from easyedit_files import FIGURES, file_for, needs_easyedit
 
 from causaledit.errors import CausalEditError, EditFailedError, HparamsError, ModelError, RequestError
+from causaledit.hosts.lookup import get_method
 from causaledit.hosts.token_accuracy import predicted_tokens, token_accuracy
 from causaledit.methods.call import edit_in_place
 from causaledit.methods.ike.prompts import FACT
 from causaledit.methods.registry import METHODS
 from causaledit.models.adapters import is_adapted
 from causaledit.models.chat import in_context_prefix
+from causaledit.models.edited import AdapterEdit, ForeignEdit
 from causaledit.support.progress import SilentProgress
 
-needs_easyedit = pytest.mark.skipif(
-    not os.environ.get("EASYEDIT_HOME"), reason="EASYEDIT_HOME names no EasyEdit checkout"
-)
 every_host = pytest.mark.parametrize("host", ["embedded", pytest.param("easyedit", marks=needs_easyedit)])
 
 
@@ -52,7 +52,18 @@ def has(field):
     return lambda method: field in {spec.name for spec in dataclasses.fields(method.load_hparams())}
 
 
+def everywhere(keep=lambda method: True, *, but=()) -> Any:
+    """As `methods`, and over EasyEdit's own but those named."""
+    ours = [pytest.param(m, id=m.name) for m in METHODS.values() if keep(m)]
+    theirs = [f"easyedit:{name}" for name in FIGURES if name not in but]
+    theirs = [pytest.param(name, id=name, marks=needs_easyedit) for name in theirs]
+    return pytest.mark.parametrize("method", [*ours, *theirs], indirect=True)
+
+
 every_method = methods()
+every_method_everywhere = everywhere()
+# EasyEdit's GRACE and WISE put modules of their own into the network, its LoRA and DPO an adapter around it
+weight_methods_everywhere = everywhere(lambda method: method.changes_weights, but=("GRACE", "WISE", "LoRA", "DPO"))
 weight_methods = methods(lambda method: method.changes_weights)
 adapter_methods = methods(has("merge_adapter"))
 SEED_MATTERS = [
@@ -64,10 +75,19 @@ causal_edit = methods(lambda method: method.name == "CausalEdit")
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # EasyEdit writes ./logs
+    monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def method(request):
+    return get_method(request.param) if isinstance(request.param, str) else request.param
 
 
 # ---- helpers ---------------------------------------------------------------------------------------
 def hparams_for(method, model, tokenizer, **changes) -> Any:
+    if method.host == "easyedit":
+        changes.pop("lora_target_modules", None)
+        return method.load_hparams().from_dict(file_for(method.name, **changes))
     if changes.get("lora_target_modules") and not has("lora_target_modules")(method):
         del changes["lora_target_modules"]  # asked for so that an architecture's own names do not matter
     return method.load_hparams()(
@@ -370,19 +390,27 @@ def edited_in_place(method, model, tokenizer, *requests, **changes):
     return edit_in_place(method, model, tokenizer, list(requests), hparams, progress=SilentProgress())
 
 
-@every_method
+@every_method_everywhere
 @pytest.mark.parametrize("make", [make_llama, make_gpt2], ids=["llama", "gpt2"])
 def test_an_edit_in_place_says_what_it_changed_and_undoes_itself(method, make):
+    if method.host == "easyedit" and make is make_gpt2:
+        pytest.skip("its file names the modules of a Llama")
     model, tokenizer = unusual(make()), make_tokenizer()
     weights, around = weights_of(model), surroundings(model)
     values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     edited = edited_in_place(method, model, tokenizer, EGYPT, lora_target_modules=["all-linear"])
-    changed = sum(int((parameter != values[name]).sum()) for name, parameter in model.named_parameters())
-    assert edited.parameters_changed() == changed
-    assert (changed > 0) is method.changes_weights
     assert edited.plain is model
-    assert not edited.own_generate
-    assert edited.weights_copy(asked=False) == {}
+    if isinstance(edited, AdapterEdit):
+        assert edited.parameters_changed() > 0
+    elif isinstance(edited, ForeignEdit):
+        assert edited.parameters_changed() is None
+        assert callable(edited.weights_copy(asked=False))
+    else:
+        changed = sum(int((parameter != values[name]).sum()) for name, parameter in model.named_parameters())
+        assert edited.parameters_changed() == changed
+        assert (changed > 0) is method.changes_weights
+        assert not edited.own_generate
+        assert edited.weights_copy(asked=False) == {}
     assert edited.undo() is model
     assert same_weights(weights_of(model), weights)
     assert surroundings(model) == around
@@ -391,6 +419,25 @@ def test_an_edit_in_place_says_what_it_changed_and_undoes_itself(method, make):
     after = weights_of(model)
     assert edited.undo() is model  # once is enough: what came later is not overwritten
     assert same_weights(weights_of(model), after)
+
+
+@every_method_everywhere
+def test_the_same_seed_gives_the_same_edit_in_place(method):
+    tokenizer, found = make_tokenizer(), []
+    tokenizer.padding_side, tokenizer.truncation_side, tokenizer.pad_token = "right", "right", None
+    for _ in range(2):
+        model, requests = make_llama(), [copy.deepcopy(EGYPT)]
+        hparams = hparams_for(method, model, tokenizer, seed=1)
+        before = {key: value for key, value in vars(hparams).items() if key != "model_name"}
+        torch.rand(3)  # the caller's own draws must not matter
+        edited = edit_in_place(method, model, tokenizer, requests, hparams, progress=SilentProgress())
+        found.append(state_of(edited.model))
+        assert requests == [EGYPT]
+        assert {key: value for key, value in vars(hparams).items() if key != "model_name"} == before
+        edited.undo()
+        edit_in_place(method, model, tokenizer, [copy.deepcopy(NORWAY)], hparams, progress=SilentProgress()).undo()
+    assert same_weights(*found)  # nor what was edited and undone in between
+    assert (tokenizer.padding_side, tokenizer.truncation_side, tokenizer.pad_token) == ("right", "right", None)
 
 
 @adapter_methods
@@ -438,7 +485,7 @@ def apply(method, model, tokenizer, *requests, progress=None, report=None, copy=
     )
 
 
-@weight_methods
+@weight_methods_everywhere
 def test_the_original_tensors_come_back_by_name(method):
     model, tokenizer = make_llama(), make_tokenizer()
     before = weights_of(model)
@@ -454,13 +501,13 @@ def test_the_original_tensors_come_back_by_name(method):
     assert same_weights(weights_of(model), before)
 
 
-@every_method
+@everywhere(but=("GRACE", "WISE"))  # these are undone by a callable, asked for or not
 def test_no_tensors_are_copied_where_none_are_asked_for(method):
     _, originals = apply(method, make_llama(), make_tokenizer(), EGYPT, orig=False)
     assert originals == {}
 
 
-@weight_methods
+@everywhere(lambda method: method.changes_weights)
 def test_copy_leaves_the_input_alone(method):
     model, tokenizer = unusual(make_llama()), make_tokenizer()
     weights, around = weights_of(model), surroundings(model)
@@ -523,7 +570,7 @@ def test_a_loss_that_is_not_finite_is_an_error_and_the_model_is_restored(method)
     assert same_weights(weights_of(model), weights)
 
 
-@every_method
+@every_method_everywhere
 def test_the_callers_random_numbers_go_on_as_if_nothing_had_happened(method):
     import random
 
@@ -543,13 +590,13 @@ def make_llama_quietly() -> Any:
         return make_llama()
 
 
-@every_method
+@every_method_everywhere
 def test_an_edit_prints_nothing(method, capfd):
     apply(method, make_llama(), make_tokenizer(), EGYPT)
     assert capfd.readouterr().out == ""
 
 
-@weight_methods
+@weight_methods_everywhere
 def test_half_precision_weights_are_restored_bit_for_bit(method):
     model, tokenizer = make_llama().to(torch.bfloat16), make_tokenizer()
     before = weights_of(model)
@@ -646,7 +693,7 @@ def refused(method, error, match, *requests, model=None, **changes):
     handle.remove()
 
 
-@every_method
+@every_method_everywhere
 def test_unusable_input_is_refused(method):
     refused(method, RequestError, "empty")
     unusable = {"subject": ""} if method.needs_subject else {"subject": 3}
@@ -668,7 +715,7 @@ def test_modules_and_layers_that_are_not_there_are_refused(method):
     refused(method, ModelError, r"\[1, 9\].*2 layers", EGYPT, lora_layers=[1, 9])
 
 
-@every_method
+@every_method_everywhere
 def test_a_model_with_an_adapter_is_refused(method):
     from peft import LoraConfig, get_peft_model
 

@@ -117,12 +117,16 @@ def test_generate_edit_shares_a_sequence(register):
     assert not same_weights(weights_of(editor.model), before)
 
 
-def test_the_judge_of_easyedit_needs_a_key(register, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    with pytest.raises(HparamsError, match=r"LLM-judge.*OPENAI_API_KEY"):
-        editor_of(register, evaluation_type="LLM-judge")
+def test_the_judge_of_easyedit_gets_the_key_of_the_script_or_the_environment(register, monkeypatch, caplog):
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     assert editor_of(register, evaluation_type="LLM-judge").hparams.api_key == "k"
+    hparams = FTHyperParams(model_name=(make_llama(), make_tokenizer()), **FAST["FT"], evaluation_type="LLM-judge")
+    hparams.api_key = "given"  # as its run_LLM_evaluation.py does
+    assert register().from_hparams(hparams).hparams.api_key == "given"
+    assert not caplog.records
+    monkeypatch.delenv("OPENAI_API_KEY")
+    assert editor_of(register, evaluation_type="LLM-judge").hparams.api_key is None  # exact matches count then
+    assert "OPENAI_API_KEY" in caplog.text
 
 
 def test_registering_says_one_line(register, caplog):

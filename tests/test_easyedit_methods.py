@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from conftest import (
     same_weights,
     weights_of,
 )
+from easyedit_files import FIGURES, HOME, file_for, method_with
 from test_contract import Fault, surroundings, unusual
 
 from causaledit.errors import HostError, HparamsError
@@ -34,61 +34,15 @@ from causaledit.models.generation import generate_texts
 from causaledit.models.network import network_of
 from causaledit.probes.asking import Prober
 
-HOME = os.environ.get("EASYEDIT_HOME")
 pytestmark = pytest.mark.skipif(not HOME, reason="EASYEDIT_HOME names no EasyEdit checkout")
 
-ROUTED = "model.layers[1].mlp.down_proj.weight"
-LORA = {
-    "lora_type": "lora", "layers": [], "num_steps": 8, "lr": 5e-3, "weight_decay": 0, "kl_factor": 0,
-    "norm_constraint": False, "target_modules": ["q_proj", "v_proj"], "rank": 4, "lora_alpha": 8, "lora_dropout": 0.0,
-    "batch_size": 1,
-}  # fmt: skip
-FIGURES = {
-    "WISE": {
-        "mask_ratio": 0.2, "edit_lr": 1.0, "n_iter": 8, "norm_constraint": 1.0, "act_margin": [0.02, 0.1, 0.05],
-        "act_ratio": 0.88, "save_freq": 500, "merge_freq": 1000, "merge_alg": "ties", "densities": 0.53, "weights": 1.0,
-        "objective_optimization": "only_label", "inner_params": [ROUTED], "retrieve": True, "replay": False,
-        "batch_size": 1,
-    },
-    "GRACE": {
-        "edit_lr": 1.0, "n_iter": 8, "eps": 1.0, "dist_fn": "euc", "val_init": "cold", "val_train": "sgd",
-        "val_reg": "None", "reg": "early_stop", "replacement": "replace_last", "eps_expand": "coverage", "num_pert": 8,
-        "dropout": 0.0, "inner_params": [ROUTED],
-    },
-    "DPO": LORA,
-    "LoRA": LORA,
-    "ULTRAEDIT": {
-        "model_class": "AutoModelForCausalLM", "tokenizer_class": "AutoTokenizer", "tokenizer_name": "x",
-        "inner_params": ["model.layers.1.mlp.down_proj"], "dropout": 0.0, "no_grad_layers": None, "lr": 1e-4,
-        "token": "mask", "batch_size": 100, "batch_size_once": 10, "editor_batch_size": 1024, "silent": True,
-        "half": True, "results_dir": "results",
-    },
-    "R-ROME": {
-        "stats_dir": "stats", "layers": [1], "fact_token": "subject_last", "v_num_grad_steps": 8, "v_lr": 0.5,
-        "v_loss_layer": 1, "v_weight_decay": 1e-3, "clamp_norm_factor": 4, "kl_factor": 0.0625,
-        "mom2_adjustment": False, "context_template_length_params": [[4, 5]],
-        "rewrite_module_tmp": "model.layers.{}.mlp.down_proj", "layer_module_tmp": "model.layers.{}",
-        "mlp_module_tmp": "model.layers.{}.mlp", "attn_module_tmp": "model.layers.{}.self_attn",
-        "ln_f_module": "model.norm", "lm_head_module": "lm_head", "mom2_dataset": "wikipedia",
-        "mom2_n_samples": 10, "mom2_dtype": "float32",
-    },
-}  # fmt: skip
-FIGURES["ROME"] = FIGURES["R-ROME"]
 every_method = pytest.mark.parametrize("name", FIGURES)
-
-
-def file_for(name, **changes):
-    return {"alg_name": name, "model_name": "x", "device": "cpu", **FIGURES[name], **changes}
-
-
-def method_with(name, **changes):
-    method = get_method(name, host="easyedit")
-    return method, method.load_hparams().from_dict(file_for(name, **changes))
 
 
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path / "cache"))
 
 
 # ---- files -----------------------------------------------------------------------------------------
@@ -129,6 +83,15 @@ def test_what_its_loader_rewrites_arrives():
     assert ultra.model_class == "AutoModelForCausalLM"
     simie = get_method("SimIE").load_hparams().from_hparams("llama3-8b")
     assert simie.base_hparams.alg_name == simie.base_method == "ROME"
+
+
+def test_settings_of_ours_in_its_files_are_kept():
+    kind = get_method("easyedit:MEMIT").load_hparams()
+    made = kind.from_dict({**kind.from_hparams("smollm2-135m-instruct").to_dict(), "seed": 7})
+    assert (made.mom2_max_tokens, made.seed) == (10000, 7)
+    assert kind.from_dict(made.to_dict()).to_dict() == made.to_dict()
+    with pytest.raises(HparamsError, match="mom2_max_tokens"):  # nothing for a method that reads no text
+        get_method("easyedit:WISE").load_hparams().from_dict(file_for("WISE", mom2_max_tokens=3))
 
 
 def test_folder_spelling_and_alg_name_both_serve():
@@ -190,7 +153,7 @@ def test_the_files_format_decides_whose_method_runs(tmp_path):
         choose_method("ROME", model_type="no-such-file")
 
 
-@pytest.mark.parametrize("name", ["WISE", "GRACE", "ULTRAEDIT", "R-ROME", "DPO", "LoRA", "ROME"])
+@pytest.mark.parametrize("name", ["WISE", "GRACE", "ULTRAEDIT", "R-ROME", "DPO", "LoRA", "ROME", "MEMIT", "AlphaEdit"])
 def test_bundled_files_in_easyedits_format(name):
     method, hparams = choose_method(f"easyedit:{name}", model_type="smollm2-135m-instruct")
     assert (method.host, hparams.model_name) == ("easyedit", "smollm2-135m-instruct")
@@ -198,19 +161,27 @@ def test_bundled_files_in_easyedits_format(name):
 
 # ---- edits -----------------------------------------------------------------------------------------
 @every_method
-def test_an_edit_is_asked_and_undone(name):
+def test_an_edit_is_asked(name):
     method, hparams = method_with(name)
     model, tokenizer, report = unusual(make_llama()), make_tokenizer(), MethodReport()
-    weights, around = weights_of(model), surroundings(model)
     edited = edit_in_place(method, model, tokenizer, [dict(EGYPT)], hparams, report=report)
     prober = Prober(tokenizer, max_new_tokens=4)
     answers = prober.ask(edited.model, ["The capital of Egypt is", "Who?"])
     assert answers == [prober.ask(edited.model, [text])[0] for text in ("The capital of Egypt is", "Who?")]
     assert report.tally.seconds["edit"] > 0
     assert report.trained_prompts == ["The capital of Egypt is"]
-    assert edited.undo() is model
+    edited.undo()
+
+
+def test_ultraedits_half_precision_is_undone_too():
+    method, hparams = method_with("ULTRAEDIT", half=True)
+    model = make_llama()
+    weights = weights_of(model)
+    edited = edit_in_place(method, model, make_tokenizer(), [dict(EGYPT)], hparams)
+    assert model.dtype == torch.float16
+    edited.undo()
     assert same_weights(weights_of(model), weights)
-    assert surroundings(model) == around
+    assert model.dtype == torch.float32
 
 
 @every_method
@@ -269,6 +240,41 @@ def test_a_wrapped_model_is_asked_a_row_at_a_time():
     handle.remove()
     edited.undo()
     assert set(rows) == {1}
+
+
+# ---- statistics ------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["MEMIT", "AlphaEdit", "ROME"])
+def test_second_moments_of_a_text_stand_in_for_wikipedia(name, tmp_path, words):
+    from easyeditor.models.memit import memit_main
+    from easyeditor.models.rome import compute_u
+
+    def changed(text):
+        method, hparams = method_with(name, mom2_adjustment=True, mom2_dataset=text, mom2_n_samples=40)
+        model = make_llama()
+        edited = edit_in_place(method, model, make_tokenizer(), [dict(EGYPT)], hparams)
+        weights = weights_of(model)
+        edited.undo()
+        return weights
+
+    other = tmp_path / "other.txt"
+    other.write_text(Path(words).read_text(encoding="utf-8").upper(), encoding="utf-8")
+    memit_main.COV_CACHE["the user's own"] = torch.ones(1)
+    first = changed(words)
+    assert same_weights(changed(words), first)  # from the cache, too
+    assert not same_weights(changed(str(other)), first)
+    assert list(memit_main.COV_CACHE) == ["the user's own"]
+    assert not compute_u.inv_mom2_cache
+    memit_main.COV_CACHE.clear()
+    assert not list(Path().glob("*.pt"))  # nothing is left in the user's folder
+
+
+def test_a_tied_output_layer_is_found():
+    # named_parameters, where EasyEdit looks, names a tied weight once: as the embeddings'
+    method, hparams = method_with("MEMIT")
+    for tied in (True, False):
+        model = make_llama(tie_word_embeddings=tied)
+        assert edit_in_place(method, model, make_tokenizer(), [dict(EGYPT)], hparams).parameters_changed() > 0
+    assert hparams.lm_head_module == "lm_head"
 
 
 # ---- module variables ------------------------------------------------------------------------------
@@ -347,9 +353,20 @@ def test_wise_gets_an_unrelated_question_and_dpo_the_old_answer(monkeypatch):
     assert "loc_prompt" not in asked_with("ROME", bare, monkeypatch)
 
 
-def test_ike_without_a_training_set_is_refused_before_anything_runs(monkeypatch):
-    with pytest.raises(HostError, match=r"train_ds.*use_icl_examples: false.*embedded:IKE"):
-        asked_with("IKE", EGYPT, monkeypatch, use_icl_examples=True)
+@pytest.mark.parametrize(
+    ("name", "figures", "words"),
+    [
+        ("IKE", {"use_icl_examples": True}, r"train_ds.*use_icl_examples: false.*embedded:IKE"),
+        ("MEND", {"archive": "results/mend"}, r"'results/mend'.*EditTrainer"),
+        ("SERAC", {"archive": None}, r"archive.*EditTrainer"),
+        ("DINM", {}, "unsafe prompts"),
+        ("FT-Api", {}, "behind an API"),
+        ("DeepEdit-Api", {}, "behind an API"),
+    ],
+)
+def test_what_a_method_lacks_is_said_before_anything_runs(name, figures, words, monkeypatch):
+    with pytest.raises(HostError, match=words):
+        asked_with(name, EGYPT, monkeypatch, **figures)
 
 
 def test_ike_puts_its_facts_before_the_prompts():

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+from transformers import DynamicCache, cache_utils
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from causaledit.models.network import is_network, network_of
 
@@ -134,7 +134,9 @@ def keys_and_values(model: Any) -> DynamicCache | None:
     return cache if all(type(layer) in _KEYS_AND_VALUES for layer in cache.layers) else None
 
 
-_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)  # a dummy uses another layer's
+# stands for a layer that uses another layer's; transformers 5.5 leaves such a layer out of the cache
+_DUMMY: type | None = getattr(cache_utils, "DummyLayer", None)
+_KEYS_AND_VALUES = (DynamicLayer, DynamicSlidingWindowLayer, _DUMMY)
 
 
 def sees_everything(cache: DynamicCache, length: int) -> bool:
@@ -171,13 +173,13 @@ def read_once(
         columns = torch.arange(len(beginning)) - torch.tensor(list(padding))[:, None]
         layer: Any
         for layer in cache.layers:
-            if type(layer) is not DummyLayer:
+            if type(layer) is not _DUMMY:
                 layer.keys, layer.values = _moved(layer.keys, columns), _moved(layer.values, columns)
     return cache
 
 
 def _holds(layer: Any, length: int) -> bool:
-    if type(layer) is DummyLayer:
+    if type(layer) is _DUMMY:
         return True
     kept = min(length, getattr(layer, "sliding_window", length + 1) - 1)
     return layer.is_initialized and layer.keys.shape[-2] == kept

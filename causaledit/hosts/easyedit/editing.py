@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HostError
 from causaledit.hosts.easyedit.module_state import module_state
+from causaledit.hosts.easyedit.refusals import refuse_unusable
 from causaledit.hosts.easyedit.requests import context_of, their_requests
+from causaledit.hosts.easyedit.statistics import own_statistics
 from causaledit.methods.hyperparams import model_label
 from causaledit.methods.ike.model import InContextModel
 from causaledit.models.adapters import forget_adapter, is_adapted
@@ -44,31 +46,35 @@ def edit_function(name: str) -> Callable[..., Edited]:
 
     def edit(model: Any, tokenizer: Any, edits: Any, hparams: Any, call: Call) -> Edited:
         """EasyEdit's method on our requests: the inputs left alone, the model restored after a fault."""
+        refuse_unusable(name, hparams, call.extra)
         hparams = copying.copy(hparams)
         device = resolve_device(hparams.device)
         hparams.device = device.index or 0 if device.type == "cuda" else device.type
         hparams.model_name = _name_it_knows(model, hparams.model_name)
         _take_all(name, hparams, len(edits))
+        if getattr(hparams, "lm_head_module", None):
+            hparams.lm_head_module = _head_it_finds(model, hparams.lm_head_module)
         hparams.sequential_edit = call.sequence is not None  # WISE: go on with the side memory of the edit before
         tokenizer = copying.deepcopy(tokenizer)
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        requests = their_requests(name, model, tokenizer, edits, call.requests, hparams, call.extra)
+        requests = their_requests(name, model, tokenizer, edits, call.requests)
         call.report.trained_prompts = list(dict.fromkeys(request["prompt"] for request in requests))
-        model.requires_grad_(True)  # EasyEdit's methods freeze what they want frozen
         parameters = dict(model.named_parameters())
         said = io.StringIO()
-        with call.report.tally.timed("edit"), module_state(name, call.sequence), contextlib.redirect_stdout(said):
+        with own_statistics(name, model, tokenizer, hparams, call), contextlib.redirect_stdout(said):
+            model.requires_grad_(True)  # EasyEdit's methods freeze what they want frozen
             snapshot = call.rewriting(model, list(parameters))
-            result = function(
-                model,
-                tokenizer,
-                requests,
-                hparams,
-                copy=False,
-                return_orig_weights=True,
-                keep_original_weight=False,
-                train_ds=call.extra.get("train_ds"),
-            )
+            with call.report.tally.timed("edit"), module_state(name, call.sequence):
+                result = function(
+                    model,
+                    tokenizer,
+                    requests,
+                    hparams,
+                    copy=False,
+                    return_orig_weights=True,
+                    keep_original_weight=False,
+                    train_ds=call.extra.get("train_ds"),
+                )
         logger.debug("EasyEdit's %s: %s", name, said.getvalue())
         if isinstance(result, list):  # IKE gives texts to put before the prompt
             call.put_back()
@@ -99,6 +105,16 @@ def _take_all(name: str, hparams: Any, edits: int) -> None:
     if name == "ULTRAEDIT":
         hparams.batch_size = edits
         hparams.batch_size_once = math.gcd(edits, hparams.batch_size_once)
+
+
+def _head_it_finds(model: Any, path: str) -> str:
+    """The path under which EasyEdit's methods find the output layer's weight: a tied one is that of the embeddings."""
+    names = {id(value): name for name, value in model.named_parameters()}
+    try:
+        weight = model.get_parameter(f"{path}.weight")
+    except AttributeError:  # its own error names the path
+        return path
+    return names[id(weight)].removesuffix(".weight")
 
 
 def _parts_of(name: str, result: Any) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ import io
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -24,6 +24,8 @@ from causaledit.methods.hyperparams import BaseHyperParams, model_label, read_hp
 
 # settings of ours that a file in EasyEdit's format may also have, though EasyEdit's classes know nothing of them
 ADDED = ("dtype", "fp16", "seed")
+# and one of those that read text for statistics (see `statistics`): how many tokens of it
+_TEXT_BUDGET = "mom2_max_tokens"
 
 
 def hparams_class(name: str) -> type[Any]:
@@ -36,11 +38,14 @@ def hparams_class(name: str) -> type[Any]:
     fields = {spec.name: spec for spec in dataclasses.fields(theirs)}
     defaults = {spec.name: spec.default for spec in dataclasses.fields(BaseHyperParams)}
     added = set(ADDED) - set(fields)
+    if "mom2_n_samples" in fields:
+        added.add(_TEXT_BUDGET)
 
     class HostedHyperParams(theirs):  # type: ignore[misc, valid-type]
         """EasyEdit's hyper-parameters, loaded by name or file like ours."""
 
         dtype, fp16, seed = (defaults[key] for key in ADDED)
+        mom2_max_tokens: ClassVar[Any] = None
 
         @classmethod
         def from_hparams(cls, path: str | Path) -> Any:
@@ -75,6 +80,7 @@ def hparams_class(name: str) -> type[Any]:
         def to_dict(self) -> dict[str, Any]:
             """Plain data; a `(model, tokenizer)` pair becomes its model's name."""
             values = {key: _plain(getattr(self, key)) for key in fields}
+            values |= {key: getattr(self, key) for key in sorted(added) if key in vars(self)}
             return {**values, "model_name": model_label(self.model_name)}
 
     HostedHyperParams.__name__ = HostedHyperParams.__qualname__ = theirs.__name__

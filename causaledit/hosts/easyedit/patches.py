@@ -20,7 +20,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import HparamsError, one_line
+from causaledit.errors import one_line
 from causaledit.hosts.easyedit.found import _MARK, _import_parts, home_folder
 from causaledit.hosts.easyedit.keywords import carry_columns, taking_requests
 from causaledit.methods.hyperparams import BaseHyperParams
@@ -191,7 +191,7 @@ def _run_our_methods(base_editor: Any, algorithms: dict[str, Any]) -> None:
         device = resolve_device(hparams.device)
         hparams.device = device.index if device.type == "cuda" and device.index is not None else device.type
         if getattr(hparams, "evaluation_type", None) == "LLM-judge":  # EasyEdit's judge reads it here
-            hparams.api_key = _key_of_judge()
+            hparams.api_key = _key_of_judge(hparams)
         given, hparams.model_name = hparams.model_name, (model, copy.deepcopy(tok))
         original(self, hparams)
         hparams.model_name = given
@@ -211,12 +211,14 @@ def _run_our_methods(base_editor: Any, algorithms: dict[str, Any]) -> None:
         setattr(base_editor, name, taking_requests(name, getattr(base_editor, name), _OwnMethod))
 
 
-def _key_of_judge() -> str:
-    key = os.environ.get(_JUDGE_KEY)
+def _key_of_judge(hparams: Any) -> str | None:
+    """The key that EasyEdit's judge takes: the one a script set on the hyper-parameters, or the environment's."""
+    key = getattr(hparams, "api_key", None) or os.environ.get(_JUDGE_KEY)
     if not key:
-        raise HparamsError(
-            f"`evaluation_type` is 'LLM-judge', which asks a chat endpoint: set the environment variable {_JUDGE_KEY}."
-        )
+        logger.warning(
+            "no LLM is asked for `evaluation_type: LLM-judge`: there is no `api_key` and no environment variable %s, "
+            "and answers count where they match exactly, as EasyEdit has it", _JUDGE_KEY,
+        )  # fmt: skip
     return key
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import HostError
 from causaledit.facts.relations import RelationBank
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
@@ -24,8 +23,6 @@ def their_requests(
     tokenizer: Any,
     edits: Sequence[EditRequest],
     given: Any,
-    hparams: Any,
-    extra: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """The requests of a call to a method of EasyEdit.
 
@@ -38,17 +35,7 @@ def their_requests(
         model, tokenizer: For own answers.
         edits: The requests as they were read.
         given: As the caller gave them.
-        hparams: The method's hyper-parameters.
-        extra: Further arguments of the call.
-
-    Raises:
-        HostError: The method needs something that the call does not bring (IKE's training set).
     """
-    if name == "IKE" and getattr(hparams, "use_icl_examples", True) and extra.get("train_ds") is None:
-        raise HostError(
-            "EasyEdit's IKE takes demonstrations from a training set (`train_ds`) and a sentence encoder, and this "
-            "call has none: set `use_icl_examples: false` in its file, or take embedded:IKE."
-        )
     raws = list(given) if isinstance(given, list | tuple) and len(given) == len(edits) else [{}] * len(edits)
     requests = [_their_request(edit, raw) for edit, raw in zip(edits, raws, strict=True)]
     ask = _Asker(model, tokenizer)
