@@ -28,6 +28,7 @@ def test_counts_of_every_set(case):
     counts = {kind: len(build_probes(case, (kind,))) for kind in KINDS}
     hops, edits = len(case.hops), len(case.edits)
     local = sum(len(edit.request.locality) for edit in case.edits)
+    rephrased = sum(len(edit.request.rephrase) for edit in case.edits)
     assert counts == {
         "hop": 3 * hops,
         "multi_hop": len(case.questions),
@@ -35,6 +36,7 @@ def test_counts_of_every_set(case):
         "old_knowledge": 2 * edits,
         "locality": local,
         "open_book": 3 * hops + 8 * edits,
+        "portability": 2 * (edits + rephrased + local + 2 * len(case.questions)),  # multi-hop as it is and unseen
     }
 
 
@@ -144,7 +146,7 @@ def test_what_loses_its_capital_behind_now(text, expected):
 
 def test_sets_are_chosen_by_name():
     assert parse_kinds("locality, hop") == ("hop", "locality")  # in the order in which they are asked
-    assert set(probe_sets.DEFAULT_KINDS) == set(KINDS) - {"open_book"}
+    assert set(probe_sets.DEFAULT_KINDS) == set(KINDS) - {"open_book", "portability"}
     with pytest.raises(RunError, match=r"'multihop'.*Did you mean 'multi_hop'"):
         parse_kinds("hop,multihop")
     with pytest.raises(RunError, match="--probes is empty"):

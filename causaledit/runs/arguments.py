@@ -20,6 +20,8 @@ PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
 # what makes a run the pilot study
 PILOT: dict[str, Any] = {"editing_method": PRE_EDITED, "exp_tag": "pilot", "probes": ("forced",)}
 NAME = re.compile(r"[\w.-]+")
+# what `--protocol` asks; the causal one is made of the sets of `--probes`
+PROTOCOLS = ("causal", "portability")
 HOSTS = ("auto", "embedded", "easyedit")  # those of hosts.lookup, which is not imported for a help text
 
 
@@ -59,6 +61,10 @@ class RunArguments:
         from_text=parse_kinds,
         to_text=",".join,
     )
+    protocol: str = option(
+        "causal",
+        "causal (the sets of --probes), or portability: edit success, locality and portability as in arXiv 2602.02028.",
+    )
     max_new_tokens: int = option(MAX_NEW_TOKENS, "Maximum length of an answer to a probe, in tokens.")
     token_budget: int = option(TOKEN_BUDGET, "Maximum number of tokens in one batch of probes.")
 
@@ -68,6 +74,18 @@ class RunArguments:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise RunError(f"--{name} must be at least {bound}, got {value}.")
+        if self.protocol not in PROTOCOLS:
+            raise RunError(
+                f"--protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}."
+                f"{did_you_mean(self.protocol, PROTOCOLS)}"
+            )
+        if self.protocol == "portability" and self.probes != ("portability",):
+            if self.probes != DEFAULT_KINDS:
+                raise RunError(
+                    f"--probes {','.join(self.probes)} with --protocol portability: the protocol says what is asked; "
+                    "leave one of the two out."
+                )
+            object.__setattr__(self, "probes", ("portability",))
         if self.host not in HOSTS:
             raise RunError(
                 f"--host must be one of {', '.join(HOSTS)}, got {self.host!r}.{did_you_mean(self.host, HOSTS)}"

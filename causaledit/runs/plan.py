@@ -261,7 +261,7 @@ def _plain(hparams: Any) -> dict[str, Any]:
 def _refuse_other_arguments(arguments: RunArguments, now: Mapping[str, Any], started_with: Mapping[str, Any]) -> None:
     flags = arguments.comparable()
     # what earlier versions did not write
-    added = {"model": None, "host": "auto", "method_of": now["method_of"]}
+    added = {"model": None, "host": "auto", "protocol": "causal", "method_of": now["method_of"]}
     for name in now:
         before = started_with.get(name, added.get(name))
         if name in ("output_root", "run_id") or before == now[name]:
