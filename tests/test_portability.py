@@ -15,6 +15,7 @@ from causaledit.judges.rule import RuleJudge
 from causaledit.metrics.summary import evaluate_run
 from causaledit.mquake.cases import read_case
 from causaledit.probes.portability import (
+    PORTABILITY_VERSION,
     UNSEEN_FORMS,
     Kind,
     paper_match,
@@ -195,7 +196,10 @@ def test_a_run_of_the_protocol(arguments):
     assert len(probes) == sum(len(portability_questions(case)) for case in (FRANCE, BOTH))
     assert not any(item["post"]["hop_wise_pred"] for item in items)
     assert {p["shape"] for p in probes if "shape" in p} <= set(UNSEEN_FORMS)
-    results = json.loads((folder / "res.json").read_text(encoding="utf-8"))["portability"]
+    results = json.loads((folder / "res.json").read_text(encoding="utf-8"))
+    arguments_file = json.loads((folder / "meta" / "run_args.json").read_text(encoding="utf-8"))
+    assert results["portability_version"] == arguments_file["portability_version"] == PORTABILITY_VERSION
+    results = results["portability"]
     assert results["portability/multi_fact/direct"] == {"hits": 0, "total": 3}
     assert results["edit_success/original/direct"]["total"] == 3
     assert results.keys() == {p["kind"] for p in probes}

@@ -383,6 +383,10 @@ def test_requests_that_cannot_be_used_are_refused_before_any_compute(tmp_path):
     ):
         file.write_text(json.dumps(data))
         refused(match, EGYPT, question_source="file", question_file=str(file))
+    entry = {"subject": "Egypt", "target_new": "Alexandria", "questions": ["Which sea is near Egypt's ministries?"]}
+    file.write_text(json.dumps([entry]))
+    answerless = {"single_hop_questions": 0, "question_source": "file", "question_file": str(file)}
+    refused(r"target_source: given.*Egypt.*comes with one", EGYPT, **answerless)
     refused("preserve_file", EGYPT, error=HparamsError, preserve_weight=1.0, preserve_file="/no/such/file.json")
     refused("context window", {**EGYPT, "narrative": EGYPT["narrative"] * 200})
     refused("context window", EGYPT, target_source="sampled", answer_max_new_tokens=5000)

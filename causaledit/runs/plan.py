@@ -26,6 +26,7 @@ from causaledit.mquake.selection import (
     refuse_bad_cases,
     select_cases,
 )
+from causaledit.probes.portability import PORTABILITY_VERSION
 from causaledit.probes.sets import PROBE_SET_VERSION
 from causaledit.runs.arguments import NAME, PRE_EDITED, RunArguments
 from causaledit.support.files import check_writable
@@ -249,6 +250,7 @@ def _run_args(arguments: RunArguments, method: Method | None, hparams: Any, sha2
         "run_id": arguments.run_id,
         "dataset_sha256": sha256,
         "probe_set_version": PROBE_SET_VERSION,
+        **({"portability_version": PORTABILITY_VERSION} if "portability" in arguments.probes else {}),
         "method_of": method.host if method else None,
         "hparams": json.loads(json.dumps(_plain(hparams), default=str)),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.facts.answers import alias_match
-from causaledit.probes.portability import paper_match, scores
+from causaledit.probes.portability import PORTABILITY_VERSION, paper_match, scores
 from causaledit.probes.sets import CONFLICT, HOP, PROBE_SET_VERSION, CaseProbe
 from causaledit.support.statistics import mean
 
@@ -136,6 +136,6 @@ def averages(
         result[f"{name}_cases"] = len(values)
     hits = [(p["kind"], p["hit"]) for item in done for p in item["post"].get("portability_probe", ())]
     if hits:
-        result["portability"] = scores(hits)
+        result |= {"portability_version": PORTABILITY_VERSION, "portability": scores(hits)}
     result["time"] = mean([item["time"] for item in done])
     return result

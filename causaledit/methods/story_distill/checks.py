@@ -54,7 +54,12 @@ def check_before_compute(
     edits = _with_stories(edits, hparams)
     pool = QuestionPool(hparams, edits)
     for number, edit in enumerate(edits):
-        questions, _ = pool.of(edit)
+        questions, _ = pool.of(edit, warn=False)  # the model may still write some
+        if hparams.target_source == "given" and not any(question.answer for question in questions):
+            raise RequestError(
+                f"`target_source: given` writes the answers, and none of the questions for {edit.subject!r} comes with "
+                "one: give them as {question, answer}, or set `target_source: sampled`."
+            )
         context = P.teacher_context(
             dataclasses.replace(edit, ground_truth=edit.ground_truth or "…"),
             state_answer=hparams.state_answer,

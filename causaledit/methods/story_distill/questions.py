@@ -120,18 +120,23 @@ class QuestionPool:
 
     def __init__(self, hparams: StoryDistillHyperParams, edits: Sequence[EditRequest]) -> None:
         self._hparams = hparams
-        self._edits = edits
         self._file = read_question_file(hparams.question_file) if hparams.question_file else {}
         self._held_out = {normalise(p.question) for edit in edits for p in (*edit.rephrase, *edit.locality)}
 
     def of(
-        self, request: EditRequest, written: Iterable[str] = (), dropped: Counter[str] | None = None
+        self,
+        request: EditRequest,
+        written: Iterable[str] = (),
+        dropped: Counter[str] | None = None,
+        *,
+        warn: bool = True,
     ) -> tuple[list[Question], QuestionReport]:
         """The questions of one edit, from everything but the model.
 
         Args:
             written: What the model wrote for it.
             dropped: What was dropped of that before, by reason.
+            warn: Say it where templates fill up.
 
         Raises:
             RequestError: `question_file` has no entry for the edit, or no question is left.
@@ -152,7 +157,8 @@ class QuestionPool:
         if len(multi) < min(hparams.min_questions, hparams.multi_hop_questions):
             more = self._kept([*multi, *templates], request, Counter())[: hparams.min_questions]
             report.filled = len(more) - len(multi)
-            logger.warning(
+            logger.log(
+                logging.WARNING if warn else logging.DEBUG,
                 "only %d questions for %r are left (dropped: %s), `min_questions` is %d: %d from templates join them",
                 len(multi), request.subject, dict(rejected) or "none", hparams.min_questions, report.filled,
             )  # fmt: skip
