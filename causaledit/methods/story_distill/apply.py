@@ -33,6 +33,7 @@ from causaledit.models.generation import greedy_answers
 from causaledit.narratives.resolve import resolve_edits
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -141,10 +142,12 @@ def _questions(
     call: Call,
 ) -> list[list[Question]]:
     """Each edit's questions."""
-    pool, found = QuestionPool(hparams, requests), []
+    pool = QuestionPool(hparams, requests)
+    found: list[list[Question]] = []
     call.progress.start("questions", len(requests))
     for i, request in enumerate(requests):
-        written, dropped = [], None
+        written: list[str] = []
+        dropped: Counter[str] | None = None
         before = call.report.tally.tokens.generated
         if hparams.question_source == "self" and hparams.multi_hop_questions:
             written, dropped = pool.write(

@@ -111,7 +111,7 @@ class DistilTrainer(SupervisedTrainer):
         super().__init__(*args, **kwargs)
         self._rows, self._teacher, self._hparams = rows, teacher, hparams
         self.draws = StoryDraws(rows, self.data_collator, dropout=hparams.context_dropout, seed=hparams.seed)
-        self.data_collator = self.draws  # type: ignore[assignment]
+        self.data_collator = self.draws
 
     def get_decay_parameter_names(self, model: Any) -> list[str]:
         """The A matrices alone decay (arXiv 2602.02028): B begins at zero, and the paper lets it free."""
