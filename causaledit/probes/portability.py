@@ -64,12 +64,6 @@ class Kind(NamedTuple):
         """As it is written in files: `portability/unseen/reasoned`."""
         return f"{self.metric}/{self.form}/{'reasoned' if self.reasoned else 'direct'}"
 
-    @classmethod
-    def from_key(cls, key: str) -> Kind:
-        """The reverse of `key`."""
-        metric, form, asked = key.split("/")
-        return cls(metric, form, asked == "reasoned")
-
 
 @dataclass(frozen=True)
 class PortabilityQuestion:
