@@ -281,7 +281,8 @@ def measure(args: argparse.Namespace, model: Any, tokenizer: Any, config: Any, r
     pairs = [(P.trace_prompt(request, causal=True), trace.text)] * hparams.bootstrap_batch_size
     done = meter.run(
         lambda: run_bootstrap(
-            adapted, prepared, completion_rows(prepared, pairs), [request], hparams, preservation=preservation, progress=quiet, count=count
+            adapted, prepared, completion_rows(prepared, pairs), [request], hparams,
+            preservation=preservation, progress=quiet, count=count,
         )
     )  # fmt: skip
     show("bootstrap", done, steps=args.steps)

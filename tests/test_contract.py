@@ -67,7 +67,7 @@ weight_methods_everywhere = everywhere(lambda method: method.changes_weights, bu
 weight_methods = methods(lambda method: method.changes_weights)
 adapter_methods = methods(has("merge_adapter"))
 SEED_MATTERS = [
-    METHODS[name] for name in ("CaKE", "CausalEdit", "EtCon", "ICE", "LoRA")
+    METHODS[name] for name in ("CaKE", "CausalEdit", "EtCon", "ICE", "LoRA", "StoryDistill")
 ]  # these draw: another seed, another edit
 causal_edit = methods(lambda method: method.name == "CausalEdit")
 
@@ -786,7 +786,11 @@ def test_registering_twice_is_harmless(method):
     assert method.name in names
     assert editor.__init__ is init  # not wrapped a second time
     assert (editor.edit_requests, editor.batch_edit) == calls
-    ours = method.name in ("CausalEdit", "ICE")  # what EasyEdit lacks is added, what it has stays its own
+    ours = method.name in (
+        "CausalEdit",
+        "ICE",
+        "StoryDistill",
+    )  # what EasyEdit lacks is added, what it has stays its own
     assert (ALG_DICT[method.name].__module__ == "causaledit.hosts.easyedit.patches") is ours
     if ours:
         assert BatchEditor.is_batchable_method(method.name) is method.batched

@@ -28,6 +28,7 @@ def test_counts_of_every_set(case):
     counts = {kind: len(build_probes(case, (kind,))) for kind in KINDS}
     hops, edits = len(case.hops), len(case.edits)
     local = sum(len(edit.request.locality) for edit in case.edits)
+    rephrased = sum(len(edit.request.rephrase) for edit in case.edits)
     assert counts == {
         "hop": 3 * hops,
         "multi_hop": len(case.questions),
@@ -36,6 +37,7 @@ def test_counts_of_every_set(case):
         "locality": local,
         "open_book": 3 * hops + 8 * edits,
         "likelihood": 0,  # asks nothing freely
+        "portability": 2 * (edits + rephrased + local + 2 * len(case.questions)),  # multi-hop as it is and unseen
     }
 
 
@@ -145,7 +147,7 @@ def test_what_loses_its_capital_behind_now(text, expected):
 
 def test_sets_are_chosen_by_name():
     assert parse_kinds("locality, hop") == ("hop", "locality")  # in the order in which they are asked
-    assert set(probe_sets.DEFAULT_KINDS) == set(KINDS) - {"open_book", "likelihood"}
+    assert set(probe_sets.DEFAULT_KINDS) == set(KINDS) - {"open_book", "likelihood", "portability"}
     with pytest.raises(RunError, match=r"'multihop'.*Did you mean 'multi_hop'"):
         parse_kinds("hop,multihop")
     with pytest.raises(RunError, match="--probes is empty"):

@@ -67,9 +67,9 @@ for _command in (
 ):  # fmt: skip
     app.command(name=_command.__name__)(_interruptible(_command))
 
-_data = typer.Typer(help="Fetch and check MQuAKE files.", no_args_is_help=True)
-for _command in (data.fetch, data.check):
-    _data.command(name=_command.__name__)(_interruptible(_command))
+_data = typer.Typer(help="Fetch, check and filter MQuAKE files.", no_args_is_help=True)
+for _command in (data.fetch, data.check, data.filter_):
+    _data.command(name=_command.__name__.rstrip("_"))(_interruptible(_command))
 app.add_typer(_data, name="data")
 
 

@@ -1,4 +1,4 @@
-"""`causaledit data`: fetch the public MQuAKE files, check any MQuAKE file."""
+"""`causaledit data`: fetch the public MQuAKE files, check any MQuAKE file, keep the cases that suit a model."""
 
 from __future__ import annotations
 
@@ -54,3 +54,62 @@ def check(file: Annotated[Path, typer.Argument(help="A file of any form that --d
         bad = len({problem.case for problem in problems})
         raise DatasetError(f"{str(file)!r}: {len(problems)} problem(s) in {bad} of {len(data)} cases.")
     console.print(f"{file}: {describe_cases(data)}; nothing is wrong", highlight=False, markup=False)
+
+
+def filter_(
+    file: Annotated[Path, typer.Argument(help="An MQuAKE file, plain or causal-enhanced.")],
+    model: Annotated[str, typer.Option(help="Folder of a model, hub name, .gguf file or embedded name.")],
+    out: Annotated[Path, typer.Option(help="Where the cases that stay are written.")],
+    known: Annotated[
+        str, typer.Option(help="What the model must know: hops (those that no edit makes), chain (the old one).")
+    ] = "hops,chain",
+    drop_relations: Annotated[
+        str, typer.Option("--drop-relations", help="Relation ids to leave out, with commas, such as P30,P36.")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Keep the cases whose other facts a model knows and whose new fact it does not. The same command resumes."""
+    from causaledit.errors import CausalEditError, SaveError
+    from causaledit.models.loading import load_model
+    from causaledit.mquake.cases import parse_cases, read_cases
+    from causaledit.probes.known import filter_known, parse_requirements
+    from causaledit.support.files import check_writable, write_json
+    from causaledit.support.progress import terminal_progress
+
+    required = parse_requirements(known)
+    left_out = [name.strip() for name in drop_relations.split(",") if name.strip()]
+    data = read_cases(file, "data filter")
+    cases = parse_cases(data)
+    if out.is_dir() or out.resolve() == file.resolve():
+        what = "a folder" if out.is_dir() else "the file itself"
+        raise SaveError(f"--out {str(out)!r} is {what}: name another file.")
+    check_writable(out.parent, "the folder of --out")
+    answers = out.with_name(f"{out.name}.answers.jsonl")
+    console = Console(stderr=True)
+    with console.status(f"loading {model}"):
+        loaded = load_model(model, device=device)
+    try:
+        with terminal_progress() as progress:
+            found = filter_known(
+                cases, loaded.model, loaded.tokenizer, known=required, leave_out=left_out, answers=answers,
+                label=model, progress=progress,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        kept = f"answers are kept in {str(answers)!r}, and the same command goes on."
+        raise CausalEditError(f"interrupted; {kept}") from None
+    write_json(out, [data[position] for position in found.kept])
+    summary = {
+        "file": str(file),
+        "model": model,
+        "known": list(required),
+        "drop_relations": left_out,
+        "cases": len(cases),
+        "kept": len(found.kept),
+        "dropped": found.by_rule,
+        "dropped_cases": [{"case_id": case, "rule": rule} for case, rule in found.dropped],
+    }
+    write_json(out.with_name(f"{out.name}.filter.json"), summary)
+    show = Console(soft_wrap=True)
+    show.print(f"{len(found.kept)} of {len(cases)} cases are kept: {out}", highlight=False, markup=False)
+    for rule, number in found.by_rule.items():
+        show.print(f"  dropped, {rule}: {number}", highlight=False, markup=False)

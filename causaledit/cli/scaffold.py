@@ -49,7 +49,12 @@ class ScaffoldOptions:
     )
     paraphrases: int = option(0, "Paraphrased questions per edit.", min=0)
     locality: int = option(0, "Locality questions per edit.", min=0)
-    questions: int = option(0, "Learning questions (CAKE) per edit.", min=0)
+    questions: int = option(
+        0, "Learning questions (CAKE) per edit; with --stories, questions that need the story.", min=0
+    )
+    stories: bool = option(
+        False, "Write background stories, as StoryDistill reads them, instead of narratives.", flag="--stories"
+    )
     audit: str = option("", "Check the narratives of this file instead of writing any.")
     model: str = option("", "With --audit: the model that reads the narratives.")
     json_file: str = option("", "With --audit: file for all measurements (JSON).", flag="--json")
@@ -77,6 +82,8 @@ class ScaffoldOptions:
             raise ScaffoldError(
                 f"--source {self.source!r} is unknown: {', '.join(SOURCES)}.{did_you_mean(self.source, SOURCES)}"
             )
+        if self.stories and self.source == "template":
+            raise ScaffoldError("--stories: there are no templates for stories; give --source llm or hf.")
         if self.source != "template" and not self.generate_model_name:
             raise ScaffoldError(f"--generate_model_name is missing: --source {self.source} needs a model.")
 
@@ -160,6 +167,7 @@ def _run(options: ScaffoldOptions, paths: Any, console: Console) -> bool:
         batch=HF_BATCH if local else 1,
         max_attempts=options.max_attempts,
         amounts=Amounts(options.paraphrases, options.locality, options.questions),
+        stories=options.stories,
     )
     with RichProgress(console) as progress:
         report = run_scaffold(
@@ -237,20 +245,22 @@ class _Roles:
         from causaledit.narratives.verify import ChatVerifier, LocalVerifier
 
         if self._options.source == "hf":
-            return LocalVerifier(name, self._load(name, temperature=None))
+            return LocalVerifier(name, self._load(name, temperature=None), stories=self._options.stories)
         self.verify_client = self._client(name)
-        return ChatVerifier(self.verify_client)
+        return ChatVerifier(self.verify_client, stories=self._options.stories)
 
     def writer(self, grounding: Any) -> Any:
         """The writer, once the entities are grounded."""
-        from causaledit.narratives.generate import ChatWriter, LocalWriter, TemplateWriter
+        from causaledit.narratives.generate import ChatWriter, LocalWriter, TemplateWriter, narrative_messages
+        from causaledit.narratives.stories import story_messages
         from causaledit.narratives.templates import TemplateBank
 
         seed = self._options.seed
+        prompt = story_messages if self._options.stories else narrative_messages
         if self._options.source == "llm":
-            return ChatWriter(self.write_client, grounding, seed=seed)
+            return ChatWriter(self.write_client, grounding, seed=seed, prompt=prompt)
         if self._options.source == "hf":
-            return LocalWriter(self._options.generate_model_name, self._generate, grounding)
+            return LocalWriter(self._options.generate_model_name, self._generate, grounding, prompt=prompt)
         return TemplateWriter(TemplateBank.bundled(), grounding, seed=seed)
 
     def stop(self) -> None:

@@ -201,7 +201,7 @@ def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: b
         if run_id is not None and kept:
             raise RunError(f"--run_id {run_id!r}: that comparison exists; --resume goes on with it.")
         return None
-    added: dict[str, Any] = {"model": None, "host": "auto", "hparams": {}}  # what earlier versions did not write
+    added: dict[str, Any] = {"model": None, "host": "auto", "hparams": {}, "protocol": "causal"}  # not written before
     for _, known, data in kept:
         if all(data.get(name, added.get(name)) == value for name, value in ours.items()):
             return known

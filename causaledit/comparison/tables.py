@@ -42,6 +42,9 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
     methods, reference = data["methods"], data["reference"]
     others = {name: row for name, row in methods.items() if name != reference}
     made = [_table("Metrics", _METRICS, methods, _METRICS_NOTE)]
+    if columns := _portability_columns(methods):
+        portability = _table("Portability", columns, methods, _PORTABILITY_NOTE)
+        made = [portability] if data["arguments"].get("protocol") == "portability" else [*made, portability]
     if any(row["paired"] for row in others.values()):
         title = f"Against {reference}, on the cases that both have"
         made.append(_table(title, _PAIRED, others, _PAIRED_NOTE.format(reference=reference)))
@@ -129,6 +132,26 @@ def _device(device: Mapping[str, Any]) -> str:
     known = [device.get("name"), device.get("type"), device.get("dtype")]
     threads = f"{device.get('threads')} threads" if device.get("type") == "cpu" else ""
     return " ".join(str(part) for part in [*known, threads] if part)
+
+
+def _portability_columns(methods: Mapping[str, Any]) -> _Columns:
+    """A column for each score of the portability protocol that some method has."""
+    found: dict[str, str] = {}
+    for row in methods.values():
+        found |= {key: score["name"] for key, score in ((row["metrics"] or {}).get("portability") or {}).items()}
+    return (("Cases", _cases), *((name, _portability(key)) for key, name in found.items())) if found else ()
+
+
+def _portability(key: str) -> _Cell:
+    """A score by the judge, with the paper's match beside it."""
+
+    def cell(row: _Row) -> tuple[str, ...]:
+        found = _at(row["metrics"], ("portability", key))
+        if found is None:
+            return (NOTHING,)
+        return (*worded_rate(found["judged"]).parts, f"paper's match {worded_rate(found['paper_match']).value}")
+
+    return cell
 
 
 # ---- cells -----------------------------------------------------------------------------------------
@@ -219,6 +242,11 @@ _METRICS_NOTE = (
     "are short there is little to refute. Locality: unchanged answers, "
     "and still right of those right before. Answers of one case are not independent, so intervals of rationale and "
     "locality are too narrow."
+)
+_PORTABILITY_NOTE = (
+    "By the judge, with count and Wilson 95 % interval; below, the same answers by the paper's match (arXiv "
+    "2602.02028): one of right answer and tagged answer stands in the other, and without tags an answer is wrong. "
+    "Answers of one case are not independent, so the intervals are too narrow."
 )
 _PAIRED: _Columns = (
     ("H-Acc", _difference("h_acc")),

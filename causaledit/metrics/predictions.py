@@ -27,6 +27,7 @@ from causaledit.metrics.published import (
     response_of,
     rivals_of,
 )
+from causaledit.probes.portability import without_tags
 from causaledit.support.files import load_json
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ProbeGroup = Literal["hop_wise", "multi_hop", "conflict", "open_book_hop_wise", "open_book_conflict", "locality"]
+ProbeGroup = Literal[
+    "hop_wise", "multi_hop", "conflict", "open_book_hop_wise", "open_book_conflict", "locality", "portability"
+]
 
 # where a probe's predictions lie under `post`
 HOP_WISE_KEYS: dict[ProbeGroup, str] = {
@@ -103,6 +106,8 @@ class Item:
         response: What the judge is given; None where `problem` says why there is nothing to judge.
         problem: No prediction, or nothing to compare it with.
         before: Locality only: the response of the model before the edit.
+        kind: Portability only: which score it counts in (`Kind.key`).
+        hit: Portability only: the paper's match, as the run noted it.
         trained: The method trained on this prompt, so that the answer shows no generalisation.
     """
 
@@ -117,6 +122,8 @@ class Item:
     response: JudgedResponse | None = None
     problem: str | None = None
     before: bool = False
+    kind: str = ""
+    hit: bool | None = None
     trained: bool = False
 
     @property
@@ -326,6 +333,22 @@ def _items(case: int, case_id: Any, post: Mapping[str, Any], edits: tuple[Judged
         rivals = [(e.target_new, *e.aliases) for e in edits if e.target_new and e.index == place.edit]
         yield _answer_item(place, prediction, rivals)
         yield _answer_item(replace(place, before=True), prediction, rivals, key="pred_before")
+    yield from _portability_items(case, case_id, post)
+
+
+def _portability_items(case: int, case_id: Any, post: Mapping[str, Any]) -> Iterator[Item]:
+    """Answers of the portability protocol; one with several parts is judged part by part."""
+    for slot, prediction in present(as_list(post.get("portability_probe"))):
+        if not isinstance(prediction, Mapping) or not isinstance(prediction.get("kind"), str):
+            continue
+        place = Item(
+            "answer", case, case_id, "portability", (case, "post", "portability_probe", slot),
+            prediction.get("edit"), slot=slot, trained=prediction.get("trained") is True,
+            kind=prediction["kind"], hit=prediction.get("hit") is True,
+        )  # fmt: skip
+        read = {**prediction, "pred": without_tags(response_of(prediction, "pred") or "")}
+        for names in as_list(prediction.get("parts")) or [references_of(prediction)]:
+            yield _answer_item(place, {**read, "ref": names}, [rivals_of(prediction)])
 
 
 def _answer_item(place: Item, prediction: Any, rivals: Sequence[tuple[str, ...]], key: str = "pred") -> Item:

@@ -96,11 +96,11 @@ def score_case(case: JudgedCase, verdicts: VerdictTable) -> CaseScores:
     return CaseScores(
         case=case,
         hop_answers={
-            (item.hop, item.slot): _right(item, verdicts)
+            (item.hop, item.slot): is_right(item, verdicts)
             for item in case.of("answer", "hop_wise")
             if item.hop is not None
         },
-        multi_hop_answers={item.slot: _right(item, verdicts) for item in case.of("answer", "multi_hop")},
+        multi_hop_answers={item.slot: is_right(item, verdicts) for item in case.of("answer", "multi_hop")},
         edits=tuple(_outcome(case, edit, verdicts, "hop_wise", "conflict") for edit in case.edits),
         open_book_edits=tuple(
             _outcome(case, edit, verdicts, "open_book_hop_wise", "open_book_conflict") for edit in case.edits if opened
@@ -142,13 +142,13 @@ def _locality(case: JudgedCase, verdicts: VerdictTable) -> dict[int, tuple[bool 
     found = {}
     for after in (item for item in items if not item.before):
         was, now = before[after.slot], after
-        was_right, is_right = _right(was, verdicts), _right(now, verdicts)
+        right_before, right_after = is_right(was, verdicts), is_right(now, verdicts)
         unchanged: bool | None
         if _same_text(was, now):
             unchanged = True
         else:
-            unchanged = None if was_right is None or is_right is None else was_right and is_right
-        found[after.slot] = (unchanged, was_right, is_right)
+            unchanged = None if right_before is None or right_after is None else right_before and right_after
+        found[after.slot] = (unchanged, right_before, right_after)
     return found
 
 
@@ -169,7 +169,8 @@ def _grade(item: Item, verdicts: VerdictTable) -> str | None:
     return None if verdict is None or isinstance(verdict, RefutationVerdict) else verdict.grade
 
 
-def _right(item: Item, verdicts: VerdictTable) -> bool | None:
+def is_right(item: Item, verdicts: VerdictTable) -> bool | None:
+    """Whether an answer is right; None where it is not judged."""
     grade = _grade(item, verdicts)
     return None if grade is None else grade == "PASS"
 

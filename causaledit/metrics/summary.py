@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, get_args
 from causaledit.judges.base import Task
 from causaledit.judges.judging import judge_responses
 from causaledit.judges.store import VerdictTable
+from causaledit.metrics.portability import PortabilityScore, portability_scores
 from causaledit.metrics.predictions import JudgedCase, cases_of, last_checkpoint, units_of
 from causaledit.metrics.retention import Retention, retention_of
-from causaledit.metrics.scores import SOURCES, CaseScores, EditOutcome, Source, score_case
+from causaledit.metrics.scores import SOURCES, CaseScores, EditOutcome, Source, is_right, score_case
 from causaledit.support.statistics import Mean, Rate, mean
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class RunMetrics:
         by_hops: The main metrics by length of the chain.
         trained_predictions: How many predictions answer a prompt that the method trained on.
         unseen: The metrics without those; None where there are none.
+        portability: The scores of the portability protocol; empty where it was not asked.
         scores: The outcomes behind these metrics, per case (not in `to_dict`).
         retention: Of a run over a sequence of edits, whose other metrics are those at the last checkpoint; else None.
     """
@@ -147,6 +149,7 @@ class RunMetrics:
     by_hops: Mapping[int, ChainMetrics]
     trained_predictions: int = 0
     unseen: RunMetrics | None = None
+    portability: tuple[PortabilityScore, ...] = ()
     scores: tuple[CaseScores, ...] = field(repr=False, default=())
     retention: Retention | None = None
 
@@ -168,6 +171,7 @@ class RunMetrics:
             "by_hops": {str(hops): part.to_dict() for hops, part in self.by_hops.items()},
             "trained_predictions": self.trained_predictions,
             "unseen": self.unseen and self.unseen.to_dict(),
+            "portability": {score.kind.key: score.to_dict() for score in self.portability},
             **({"retention": self.retention.to_dict()} if self.retention else {}),
         }
 
@@ -223,6 +227,7 @@ def summarise(cases: Sequence[JudgedCase], verdicts: VerdictTable) -> RunMetrics
         by_hops={hops: _chain_metrics([s for s in answered if s.case.hops == hops]) for hops in _lengths(answered)},
         trained_predictions=len(trained),
         unseen=unseen,
+        portability=portability_scores((s.case for s in answered), lambda item: is_right(item, verdicts)),
         scores=scores,
         retention=retention_of(every, verdicts),
     )

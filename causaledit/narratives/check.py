@@ -85,6 +85,12 @@ def rule_failures(edit: ScaffoldEdit, text: str) -> list[str]:
             failures.append(f"the new answer is named {counts}: the new one must be named more often")
         if where_new[-1] < where_old[-1]:
             failures.append("the old answer is named after the new one: the new answer must come last")
+    return [*failures, *wording_failures(edit, text)]
+
+
+def wording_failures(edit: ScaffoldEdit, text: str) -> list[str]:
+    """What is wrong with a text's wording, whatever it is to say: hedges, left-overs, half a sentence at the end."""
+    failures = []
     bare = _without_names(text, edit.names)
     if hedge := _HEDGES.search(bare):
         failures.append(f"it hedges ({hedge.group()!r}): the change must be stated as a fact")

@@ -16,6 +16,7 @@ from causaledit.facts.text import normalise
 from causaledit.mquake.cases import read_hops
 from causaledit.narratives.cases import Problem
 from causaledit.narratives.generate import facts_text
+from causaledit.narratives.stories import ASK_QUESTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,6 +71,7 @@ class ExtrasWriter:
     Args:
         cases: All cases: the single hops of the others are where neighbours come from.
         client: A chat endpoint for paraphrases and learning questions; None for templates alone.
+        stories: Its questions are those that StoryDistill is trained on.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class ExtrasWriter:
         *,
         grounding: Grounding | None = None,
         client: ChatClient | None = None,
+        stories: bool = False,
     ) -> None:
+        self._ask_learning = ASK_QUESTIONS if stories else _ASK_LEARNING
         self._bank, self._amounts, self._grounding, self._client = bank, amounts, grounding, client
         self._edited = {normalise(e.question or e.cloze) for c in cases for e in c.edits}
         self._neighbours = self._collect(cases) if amounts.locality else {}
@@ -141,7 +145,7 @@ class ExtrasWriter:
     def _learning(self, edit: ScaffoldEdit, n: int) -> list[tuple[str, str]]:
         pairs = []
         if self._client is not None:
-            pairs = [(q, a) for q, a in self._asked(_ASK_LEARNING, edit, n) if a.strip() and not mentions(q, [a])]
+            pairs = [(q, a) for q, a in self._asked(self._ask_learning, edit, n) if a.strip() and not mentions(q, [a])]
         return _distinct([*pairs, *self._bank.learning_questions(edit, self._grounding, n)])[:n]
 
     def _locality(self, edit: ScaffoldEdit, n: int) -> list[tuple[str, str]]:

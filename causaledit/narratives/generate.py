@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PROMPT_VERSION = 1
 MAX_TOKENS = 500
 
-_SYSTEM = (
+SYSTEM = (
     "You write short news reports for a research data set about changing facts. A report tells one change of one fact "
     "as settled. People are treated neutrally and with respect."
 )
@@ -104,7 +104,11 @@ def narrative_messages(draft: Draft, facts: str = "") -> Messages:
         "related": "".join(f"Also true from now on, and not to be contradicted: {f}.\n" for f in edit.related),
     }
     content = re.sub(r"\{(\w+)\}", lambda m: values[m.group(1)], _WRITE)
-    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": content}]
+    return with_last_try([{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}], draft)
+
+
+def with_last_try(messages: Messages, draft: Draft) -> Messages:
+    """A prompt, and after a failed try that text and what was wrong with it."""
     if draft.reason:
         if draft.last_text:
             messages.append({"role": "assistant", "content": draft.last_text})
@@ -118,11 +122,18 @@ def clean_text(text: str) -> str:
 
 
 class ChatWriter:
-    """Writes through a chat endpoint."""
+    """Writes through a chat endpoint; `prompt` makes the conversation that asks for a draft's text."""
 
-    def __init__(self, client: ChatClient, grounding: Grounding | None = None, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        client: ChatClient,
+        grounding: Grounding | None = None,
+        *,
+        seed: int = 0,
+        prompt: Callable[[Draft, str], Messages] = narrative_messages,
+    ) -> None:
         self.name = client.model
-        self._client, self._grounding, self._seed = client, grounding, seed
+        self._client, self._grounding, self._seed, self._prompt = client, grounding, seed, prompt
 
     def write(self, drafts: Sequence[Draft]) -> list[str | CausalEditError]:
         """See `Writer.write`.
@@ -133,7 +144,7 @@ class ChatWriter:
         return [self._write(draft) for draft in drafts]
 
     def _write(self, draft: Draft) -> str | CausalEditError:
-        messages = narrative_messages(draft, facts_text(draft.edit, self._grounding))
+        messages = self._prompt(draft, facts_text(draft.edit, self._grounding))
         try:
             reply = self._client.complete(
                 messages, max_tokens=MAX_TOKENS, temperature=0.8, seed=self._seed + draft.attempt
@@ -144,7 +155,7 @@ class ChatWriter:
 
 
 class LocalWriter:
-    """Writes with a local chat model; `generate` maps conversations to replies."""
+    """Writes with a local chat model; `generate` maps conversations to replies, `prompt` makes one for a draft."""
 
     def __init__(
         self,
@@ -153,13 +164,14 @@ class LocalWriter:
         grounding: Grounding | None = None,
         *,
         max_new_tokens: int = MAX_TOKENS,
+        prompt: Callable[[Draft, str], Messages] = narrative_messages,
     ) -> None:
-        self.name = name
+        self.name, self._prompt = name, prompt
         self._generate, self._grounding, self._max_new_tokens = generate, grounding, max_new_tokens
 
     def write(self, drafts: Sequence[Draft]) -> list[str | CausalEditError]:
         """See `Writer.write`. The length is limited, so a fragment after the last whole sentence is dropped."""
-        conversations = [narrative_messages(d, facts_text(d.edit, self._grounding)) for d in drafts]
+        conversations = [self._prompt(d, facts_text(d.edit, self._grounding)) for d in drafts]
         texts = (clean_text(t) for t in self._generate(conversations, self._max_new_tokens))
         return [whole_sentences(text) for text in texts]
 
@@ -210,6 +222,7 @@ def produce(
     *,
     max_attempts: int = 3,
     grounding: Grounding | None = None,
+    failures_of: Callable[[ScaffoldEdit, str], list[str]] = rule_failures,
 ) -> list[Written]:
     """Write and check narratives until each passes or its tries are used up.
 
@@ -217,6 +230,7 @@ def produce(
         edits: Edits that need a narrative; a local model writes them as one batch.
         verifier: Judges what passed the rules; None checks by the rules alone.
         max_attempts: Tries per edit.
+        failures_of: The rules.
 
     Returns:
         One outcome per edit; a narrative that never passed has a failed check.
@@ -233,7 +247,7 @@ def produce(
         for state, text in zip(open_, writer.write([s.draft for s in open_]), strict=True):
             if isinstance(text, CausalEditError):
                 state.done = Written("", attempt + 1, Check(False, str(text), fatal=True))
-            elif failures := rule_failures(state.draft.edit, text):
+            elif failures := failures_of(state.draft.edit, text):
                 _settle(state, text, attempt, Check(False, "; ".join(failures)))
             elif verifier is None:
                 _settle(state, text, attempt, Check(True))

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import LLMError
 from causaledit.narratives.cases import Problem
+from causaledit.narratives.check import rule_failures
 from causaledit.narratives.extras import Amounts, ExtrasWriter
 from causaledit.narratives.generate import PROMPT_VERSION, entities_of, produce
 from causaledit.narratives.ground import EntityInfo, Grounding, ground
 from causaledit.narratives.merge import conflicts, merge, with_related_facts, write_merged
+from causaledit.narratives.stories import story_failures
 from causaledit.narratives.templates import TemplateBank
 from causaledit.support.jsonl import JsonlStore
 from causaledit.support.workers import GaveUpError, in_workers
@@ -53,6 +55,7 @@ class Settings:
         workers: Edits that are written at the same time (chat endpoints).
         batch: Edits that a local model writes in one batch; 1 for the other sources.
         max_attempts: Tries per narrative.
+        stories: Background stories instead of narratives (`narratives.stories`), and questions that need them.
     """
 
     source: str
@@ -60,6 +63,7 @@ class Settings:
     batch: int = 1
     max_attempts: int = 3
     amounts: Amounts = Amounts()
+    stories: bool = False
 
 
 @dataclass
@@ -126,7 +130,9 @@ def run_scaffold(
     )
     extras: dict[tuple[Any, int], dict[str, Any]] = {}
     if any(settings.amounts):
-        writer = ExtrasWriter(cases, bank, settings.amounts, grounding=grounding, client=extras_client)
+        writer = ExtrasWriter(
+            cases, bank, settings.amounts, grounding=grounding, client=extras_client, stories=settings.stories
+        )
         extras = _write_extras(cases, writer, stores["extras"], settings, report, progress)
     text, problems = merge(cases, narratives, extras)
     report.problems += problems
@@ -188,7 +194,11 @@ def _generate(
     """Narratives by edit; those the store holds already are kept."""
     where = {e.key: (c, i) for c in reversed(cases) for i, e in enumerate(c.edits)}
     wanted = {e.key: e for c in cases for e in c.edits if not e.narrative}
-    done = {key: row for key, row in store.rows.items() if key in wanted and row.get("status") == "pass"}
+    done = {
+        key: row
+        for key, row in store.rows.items()
+        if key in wanted and row.get("status") == "pass" and row.get("stories", False) is settings.stories
+    }
     report.kept = len(done) + sum(bool(e.narrative) for c in cases for e in c.edits)
     todo = [edit for key, edit in wanted.items() if key not in done]
     found = {key: row["article"] for key, row in done.items()}
@@ -201,7 +211,7 @@ def _generate(
             "status": "pass" if written.check.passed else "fail", "reason": written.check.reason,
             "checked_by": written.check.by, "flags": written.check.flags, "attempts": written.attempts,
             "source": settings.source, "writer": writer.name, "prompt_version": PROMPT_VERSION,
-            "article": written.text,
+            "article": written.text, **({"stories": True} if settings.stories else {}),
         }  # fmt: skip
         store.put(row)
         report.attempts += written.attempts
@@ -215,7 +225,10 @@ def _generate(
 
     def attempt(batch: Sequence[ScaffoldEdit]) -> list[Written] | LLMError:
         try:
-            return produce(batch, writer, verifier, max_attempts=settings.max_attempts, grounding=grounding)
+            return produce(
+                batch, writer, verifier, max_attempts=settings.max_attempts, grounding=grounding,
+                failures_of=story_failures if settings.stories else rule_failures,
+            )  # fmt: skip
         except LLMError as error:
             return error
 
@@ -257,7 +270,7 @@ def _write_extras(
     progress: ProgressSink,
 ) -> dict[tuple[Any, int], dict[str, Any]]:
     jobs = [(case, i) for case in cases for i in range(len(case.edits))]
-    amounts = "-".join(map(str, settings.amounts))
+    amounts = "-".join(map(str, settings.amounts)) + ("-stories" if settings.stories else "")
     found: dict[tuple[Any, int], dict[str, Any]] = {}
     failed = 0
     with _stage(progress, "questions", len(jobs)):

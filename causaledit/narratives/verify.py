@@ -41,6 +41,8 @@ _VERIFY = (
     "reason: one sentence that names the worst fault, or says that there is none.\n"
     "Reply with a JSON object with exactly these keys; the first four are true or false."
 )
+_SUPERSESSION = "the text says in plain words that {old} was the answer and no longer is."
+_STORY_SUPERSESSION = "the text makes plain that this is new; it need not say what the answer was before."
 
 
 class Verifier(Protocol):
@@ -52,14 +54,15 @@ class Verifier(Protocol):
         """One check for each (edit, narrative, grounded facts as text)."""
 
 
-def verifier_messages(edit: ScaffoldEdit, text: str, facts: str) -> Messages:
-    """The verifier's prompt."""
+def verifier_messages(edit: ScaffoldEdit, text: str, facts: str, *, stories: bool = False) -> Messages:
+    """The verifier's prompt; a story does not name the old answer, and need not."""
+    template = _VERIFY.replace(_SUPERSESSION, _STORY_SUPERSESSION) if stories else _VERIFY
     known = f"Background:\n{facts}\n" if facts else ""
     values = {
         "cloze": edit.cloze, "old": edit.old.name, "new": edit.new.name, "subject": edit.subject.name,
         "facts": known, "text": text,
     }  # fmt: skip
-    content = re.sub(r"\{(\w+)\}", lambda m: values[m.group(1)], _VERIFY)
+    content = re.sub(r"\{(\w+)\}", lambda m: values[m.group(1)], template)
     return [{"role": "user", "content": content}]
 
 
@@ -77,8 +80,8 @@ def check_from_verdict(data: dict[str, Any], name: str) -> Check:
 class ChatVerifier:
     """A verifier behind a chat endpoint."""
 
-    def __init__(self, client: ChatClient) -> None:
-        self._client = client
+    def __init__(self, client: ChatClient, *, stories: bool = False) -> None:
+        self._client, self._stories = client, stories
         self.name = client.model
 
     def verify(self, items: Sequence[tuple[ScaffoldEdit, str, str]]) -> list[Check]:
@@ -91,7 +94,8 @@ class ChatVerifier:
 
     def _verify(self, edit: ScaffoldEdit, text: str, facts: str) -> Check:
         try:
-            reply = self._client.complete(verifier_messages(edit, text, facts), schema=VERDICT_SCHEMA, temperature=0.0)
+            messages = verifier_messages(edit, text, facts, stories=self._stories)
+            reply = self._client.complete(messages, schema=VERDICT_SCHEMA, temperature=0.0)
         except ContentFilterError as error:
             return Check(False, f"the verifier refused: {error}", self.name, fatal=True)
         except LLMError as error:
@@ -104,13 +108,15 @@ class ChatVerifier:
 class LocalVerifier:
     """A verifier that is a local chat model; `generate` maps conversations to replies."""
 
-    def __init__(self, name: str, generate: Callable[[list[Messages], int], list[str]]) -> None:
+    def __init__(
+        self, name: str, generate: Callable[[list[Messages], int], list[str]], *, stories: bool = False
+    ) -> None:
         self.name = name
-        self._generate = generate
+        self._generate, self._stories = generate, stories
 
     def verify(self, items: Sequence[tuple[ScaffoldEdit, str, str]]) -> list[Check]:
         """See `Verifier.verify`."""
-        replies = self._generate([verifier_messages(*item) for item in items], 200)
+        replies = self._generate([verifier_messages(*item, stories=self._stories) for item in items], 200)
         checks = []
         for reply in replies:
             try:

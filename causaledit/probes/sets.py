@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from causaledit.errors import RunError, did_you_mean
+from causaledit.probes.portability import PortabilityQuestion, portability_questions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,7 +25,9 @@ PROBE_SET_VERSION = 1
 MAX_NEW_TOKENS = 256
 TOKEN_BUDGET = 16384
 
-ProbeKind = Literal["hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "likelihood", "forced"]
+ProbeKind = Literal[
+    "hop", "multi_hop", "conflict", "old_knowledge", "locality", "open_book", "likelihood", "portability", "forced"
+]
 # what `causaledit run --probes` offers; "forced" is the pilot study's
 KINDS: tuple[ProbeKind, ...] = tuple(kind for kind in get_args(ProbeKind) if kind != "forced")
 DEFAULT_KINDS: tuple[ProbeKind, ...] = ("hop", "multi_hop", "conflict", "old_knowledge", "locality")
@@ -104,6 +107,7 @@ class CaseProbe:
         open_book: The narrative is put before the question.
         prefix: What the assistant's turn is made to open with (pilot study).
         rivals: Answers that it might give instead (multi-hop: the one before the edits, with its aliases).
+        portability: The question of the portability protocol that it is.
     """
 
     kind: ProbeKind
@@ -116,6 +120,7 @@ class CaseProbe:
     open_book: bool = False
     prefix: str = ""
     rivals: tuple[str, ...] = ()
+    portability: PortabilityQuestion | None = None
 
 
 def parse_kinds(value: str) -> tuple[ProbeKind, ...]:
@@ -211,6 +216,14 @@ def _open_book(case: Case) -> Iterator[CaseProbe]:
             yield in_open_book(probe, "\n\n".join(narratives))
 
 
+def _portability(case: Case) -> Iterator[CaseProbe]:
+    for slot, asked in enumerate(portability_questions(case)):
+        yield CaseProbe(
+            "portability", asked.question, asked.prompt, asked.parts[0], slot, edit=asked.edit, rivals=asked.rivals,
+            portability=asked,
+        )  # fmt: skip
+
+
 def in_open_book(probe: CaseProbe, narrative: str) -> CaseProbe:
     """A probe's open-book twin: the narrative is put before the question."""
     prompt = OPEN_BOOK.text.format(narrative=narrative, prompt=probe.prompt)
@@ -243,6 +256,7 @@ _BUILDERS = {
     "locality": _locality,
     "open_book": _open_book,
     "likelihood": lambda case: (),  # nothing is generated: probes/likelihood.py
+    "portability": _portability,
     "forced": _forced,
 }
 

@@ -28,6 +28,7 @@ PROBES = {
     "conflict": "Conflict",
     "old_knowledge": "Old knowledge",
     "locality": "Locality",
+    "portability": "Portability",
     "open_book_hop_wise": "Hop-wise, open-book",
     "open_book_conflict": "Conflict, open-book",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import MetricsError
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from causaledit.metrics.scores import Source
     from causaledit.metrics.summary import RunMetrics, SelfRefutation
+    from causaledit.probes.portability import Kind
     from causaledit.report.runs import ReportedRun
     from causaledit.support.statistics import PairedTable, Rate
 
@@ -87,7 +89,22 @@ def is_known(measured: Rate | Mean | None) -> bool:
 def metric_rows(runs: Sequence[ReportedRun]) -> list[tuple[str, list[Worded]]]:
     """One row per metric that some run has."""
     rows = _rows(MEASURES, [(run.metrics, run.metrics.judge) for run in runs])
-    return rows + _rows(UNSEEN_MEASURES, [(run.metrics.unseen, run.metrics.judge) for run in runs])
+    rows += _rows(UNSEEN_MEASURES, [(run.metrics.unseen, run.metrics.judge) for run in runs])
+    return rows + _rows(_portability_measures(runs), [(run.metrics, run.metrics.judge) for run in runs])
+
+
+def _portability_measures(runs: Sequence[ReportedRun]) -> list[Measure]:
+    """Each score of the portability protocol that some run has, by the judge and by the paper's match."""
+    names = {score.kind: score.name for run in runs for score in run.metrics.portability}
+    found = []
+    for kind, name in names.items():
+        for how, which in (("", "judged"), (", paper's match", "matched")):
+            found.append(Measure(f"{name}{how}", partial(_score, kind=kind, which=which)))
+    return found
+
+
+def _score(metrics: RunMetrics, *, kind: Kind, which: str) -> Rate | None:
+    return next((getattr(score, which) for score in metrics.portability if score.kind == kind), None)
 
 
 def _rows(measures: Sequence[Measure], columns: Sequence[tuple[Any, str]]) -> list[tuple[str, list[Worded]]]:

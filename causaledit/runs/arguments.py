@@ -21,10 +21,12 @@ PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
 # what makes a run the pilot study
 PILOT: dict[str, Any] = {"editing_method": PRE_EDITED, "exp_tag": "pilot", "probes": ("forced",)}
 # flags that a run without them does not write
-OPTIONAL_FIELDS = ("sequential", "checkpoints", "protocol", "ability", "ability_limit", "base")
-PROTOCOLS: dict[str, int] = {"gao": 5}  # name → number of steps (Gao et al.: five sub-batches)
+OPTIONAL_FIELDS = ("sequential", "checkpoints", "ability", "ability_limit", "base")
+PRESETS: dict[str, int] = {"gao": 5}  # protocol → number of steps of its sequence (Gao et al.: five sub-batches)
 _AT_LEAST_ONE = ("max_cases", "hop", "batch_edit", "sequential", "ability_limit", "max_new_tokens", "token_budget")
 NAME = re.compile(r"[\w.-]+")
+# what `--protocol` asks; the causal one is made of the sets of `--probes`
+PROTOCOLS = ("causal", "portability", *PRESETS)
 HOSTS = ("auto", "embedded", "easyedit")  # those of hosts.lookup, which is not imported for a help text
 
 
@@ -80,9 +82,6 @@ class RunArguments:
         from_text=parse_checkpoints,
         to_text=lambda value: value and ",".join(map(str, value)),
     )
-    protocol: str | None = option(
-        None, "Preset of a sequence: gao, five steps, the current edits and all earlier ones asked after each."
-    )
     ability: str | None = option(
         None,
         "Comma-separated ability tasks, measured before and after edits: bundled, drift, bundled_facts, …, or tasks of "
@@ -102,6 +101,11 @@ class RunArguments:
         from_text=parse_kinds,
         to_text=",".join,
     )
+    protocol: str = option(
+        "causal",
+        "causal (the sets of --probes), portability: edit success, locality and portability as in arXiv 2602.02028, or "
+        "gao: a sequence of five steps, the current edits and all earlier ones asked after each.",
+    )
     max_new_tokens: int = option(MAX_NEW_TOKENS, "Maximum length of an answer to a probe, in tokens.")
     token_budget: int = option(TOKEN_BUDGET, "Maximum number of tokens in one batch of probes.")
 
@@ -111,6 +115,18 @@ class RunArguments:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise RunError(f"--{name} must be at least {bound}, got {value}.")
+        if self.protocol not in PROTOCOLS:
+            raise RunError(
+                f"--protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}."
+                f"{did_you_mean(self.protocol, PROTOCOLS)}"
+            )
+        if self.protocol == "portability" and self.probes != ("portability",):
+            if self.probes != DEFAULT_KINDS:
+                raise RunError(
+                    f"--probes {','.join(self.probes)} with --protocol portability: the protocol says what is asked; "
+                    "leave one of the two out."
+                )
+            object.__setattr__(self, "probes", ("portability",))
         if self.host not in HOSTS:
             raise RunError(
                 f"--host must be one of {', '.join(HOSTS)}, got {self.host!r}.{did_you_mean(self.host, HOSTS)}"
@@ -131,12 +147,7 @@ class RunArguments:
                 raise RunError(f"--{name} becomes part of a folder's name: use letters, digits, . _ -, not {value!r}.")
 
     def _check_sequence(self) -> None:
-        if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise RunError(
-                f"--protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}."
-                f"{did_you_mean(self.protocol, PROTOCOLS)}"
-            )
-        if self.protocol is not None and (self.sequential is not None or self.checkpoints is not None):
+        if self.protocol in PRESETS and (self.sequential is not None or self.checkpoints is not None):
             other = "sequential" if self.sequential is not None else "checkpoints"
             raise RunError(f"--protocol {self.protocol} sets the steps and the checkpoints: leave out --{other}.")
         if self.checkpoints is not None and self.sequential is None:
@@ -147,7 +158,7 @@ class RunArguments:
     @property
     def in_sequence(self) -> bool:
         """Whether edits are kept, one step on top of the other."""
-        return self.sequential is not None or self.protocol is not None
+        return self.sequential is not None or self.protocol in PRESETS
 
     def comparable(self) -> dict[str, Any]:
         """What must be the same for a run to be resumed."""

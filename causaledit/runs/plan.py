@@ -27,6 +27,7 @@ from causaledit.mquake.selection import (
     refuse_bad_cases,
     select_cases,
 )
+from causaledit.probes.portability import PORTABILITY_VERSION
 from causaledit.probes.sets import PROBE_SET_VERSION
 from causaledit.runs.arguments import NAME, OPTIONAL_FIELDS, PRE_EDITED, RunArguments
 from causaledit.runs.sequence import SequencePlan, plan_sequence
@@ -268,6 +269,7 @@ def _run_args(arguments: RunArguments, method: Method | None, hparams: Any, sha2
         "run_id": arguments.run_id,
         "dataset_sha256": sha256,
         "probe_set_version": PROBE_SET_VERSION,
+        **({"portability_version": PORTABILITY_VERSION} if "portability" in arguments.probes else {}),
         "method_of": method.host if method else None,
         "hparams": json.loads(json.dumps(_plain(hparams), default=str)),
     }
@@ -280,7 +282,7 @@ def _plain(hparams: Any) -> dict[str, Any]:
 def _refuse_other_arguments(arguments: RunArguments, now: Mapping[str, Any], started_with: Mapping[str, Any]) -> None:
     flags = {*arguments.comparable(), *OPTIONAL_FIELDS}
     # what earlier versions did not write
-    added = {"model": None, "host": "auto", "method_of": now["method_of"]}
+    added = {"model": None, "host": "auto", "protocol": "causal", "method_of": now["method_of"]}
     now = {**now, **{name: None for name in OPTIONAL_FIELDS if name in started_with and name not in now}}
     for name in now:
         before = started_with.get(name, added.get(name))

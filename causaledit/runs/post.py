@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.facts.answers import alias_match
+from causaledit.probes.portability import PORTABILITY_VERSION, paper_match, scores
 from causaledit.probes.sets import CONFLICT, HOP, PROBE_SET_VERSION, CaseProbe
 from causaledit.support.statistics import mean
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from causaledit.probes.trained import TrainedPrompts
 
 
-# published keys, in published order; ours is the last
+# published keys, in published order; ours is the last (and `portability_probe`, where that protocol is asked)
 POST_KEYS = (
     "hop_wise", "hop_wise_pred", "accuracy", "accuracy_pred", "conflict_probe", "old_knowledge_probe",
     "causal_enhanced_hop_wise_pred", "causal_enhanced_conflict_probe", "locality_probe",
@@ -73,6 +74,13 @@ def assemble_post(
             post["conflict_probe"].append(entry)
         elif probe.kind == "old_knowledge":
             post["old_knowledge_probe"].append(entry)
+        elif probe.portability is not None:
+            entry |= {"kind": probe.portability.kind.key, "hit": paper_match(text, probe.portability)}
+            if probe.portability.shape:
+                entry["shape"] = probe.portability.shape
+            if len(probe.portability.parts) > 1:
+                entry["parts"] = [list(names) for names in probe.portability.parts]
+            post.setdefault("portability_probe", []).append(entry)
         elif probe.kind == "locality":
             post["locality_probe"].append({**entry, "pred_before": before[probe.prompt]})
     return post
@@ -126,5 +134,8 @@ def averages(
         values = [value for of_case in counted if (value := of_case[name]) is not None]
         result[name] = mean(values)
         result[f"{name}_cases"] = len(values)
+    hits = [(p["kind"], p["hit"]) for item in done for p in item["post"].get("portability_probe", ())]
+    if hits:
+        result |= {"portability_version": PORTABILITY_VERSION, "portability": scores(hits)}
     result["time"] = mean([item["time"] for item in done])
     return result

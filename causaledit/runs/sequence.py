@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from causaledit.errors import RunError
 from causaledit.mquake.cases import Hop
 from causaledit.mquake.selection import Group
-from causaledit.runs.arguments import PROTOCOLS
+from causaledit.runs.arguments import PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,9 +145,9 @@ def plan_sequence(cases: Sequence[Case], arguments: RunArguments) -> SequencePla
 
 
 def _size(arguments: RunArguments, total: int) -> int:
-    if arguments.protocol is None:
+    if arguments.protocol not in PRESETS:
         return arguments.sequential or 1
-    steps = PROTOCOLS[arguments.protocol]
+    steps = PRESETS[arguments.protocol]
     if total < steps:
         raise RunError(
             f"--protocol {arguments.protocol} makes {steps} steps, and the chosen cases have {total} unique edits: "
