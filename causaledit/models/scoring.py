@@ -21,6 +21,7 @@ from causaledit.models.hooks import narrowed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 
@@ -44,7 +45,7 @@ def _groups_by_prefix(rows: Sequence[Sequence[int]]) -> list[list[int]]:
 
 @torch.no_grad()
 def completion_logits(
-    model: PreTrainedModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    model: PreTrainedModel | PeftModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
 ) -> list[torch.Tensor]:
     """Logits at every completion token, each context's shared part read once.
 
@@ -66,7 +67,7 @@ def completion_logits(
 
 
 def logits_in_one_pass(
-    model: PreTrainedModel,
+    model: PreTrainedModel | PeftModel,
     contexts: Sequence[Sequence[int]],
     completions: Sequence[Sequence[int]],
     *,
