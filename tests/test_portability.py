@@ -7,6 +7,7 @@ import json
 import pytest
 from conftest import FAST, REPOSITORY, make_llama, make_tokenizer
 
+from causaledit.cli.bars import averages_text
 from causaledit.comparison.tables import tables
 from causaledit.errors import RunError
 from causaledit.judges.base import JudgedResponse
@@ -199,6 +200,7 @@ def test_a_run_of_the_protocol(arguments):
     results = json.loads((folder / "res.json").read_text(encoding="utf-8"))
     arguments_file = json.loads((folder / "meta" / "run_args.json").read_text(encoding="utf-8"))
     assert results["portability_version"] == arguments_file["portability_version"] == PORTABILITY_VERSION
+    assert "portability multi_fact 0/3" in averages_text(results)
     results = results["portability"]
     assert results["portability/multi_fact/direct"] == {"hits": 0, "total": 3}
     assert results["edit_success/original/direct"]["total"] == 3

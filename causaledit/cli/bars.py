@@ -108,6 +108,9 @@ _NAMES = {
 def averages_text(running: Mapping[str, Any]) -> str:
     """Averages as one line; probes that were not asked are left out."""
     shown = [f"{label} {running[name]:.0%}" for name, label in _NAMES.items() if running.get(name) is not None]
+    for metric, found in (running.get("portability") or {}).items():
+        if metric.endswith("/direct"):  # the paper's match, for the answer alone
+            shown.append(f"{metric.removesuffix('/direct').replace('/', ' ')} {found['hits']}/{found['total']}")
     if running.get("failed"):
         shown.append(f"{running['failed']} failed")
     return ", ".join(shown)
