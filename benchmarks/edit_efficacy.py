@@ -1,6 +1,6 @@
 """How well, how local and how costly an edit is, on the cases of an MQuAKE-format file.
 
-    python benchmarks/edit_efficacy.py --data FILE --hparams YAML --json OUT
+    python benchmarks/edit_efficacy.py --data FILE [--method CausalEdit] --hparams YAML --json OUT
 
 Edits of a case are applied together; closed-book greedy answers are taken before and after; the weights
 are restored after each case. Where both stages run, the probes are asked between them too (its time is not
@@ -21,6 +21,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -34,8 +35,7 @@ from causaledit.facts.requests import requests_from_data
 from causaledit.facts.text import word_count
 from causaledit.judges.base import JudgedResponse
 from causaledit.judges.rule import RuleJudge
-from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
-from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.methods.registry import METHODS
 from causaledit.metrics.wording import answer_length, worded_rate
 from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
@@ -50,12 +50,17 @@ from causaledit.support.progress import SilentProgress
 from causaledit.support.statistics import Rate
 
 
-def overridden(hparams: str, settings: list[str], changes: dict | None = None) -> CausalEditHyperParams:
+# what every method's card has; the method's own fields stand beside the results
+EVERY_CARD = ("method", "created", "requests", "losses", "hparams", "versions", "metrics", "seconds", "tokens")
+
+
+def overridden(hparams: str, settings: list[str], changes: dict | None = None, *, method: str = "CausalEdit") -> Any:
     """A bundled or given file's hyper-parameters with `KEY=VALUE` settings and further changes."""
-    data = CausalEditHyperParams.from_hparams(hparams).to_dict()
+    kind = METHODS[method].load_hparams()
+    data = kind.from_hparams(hparams).to_dict()
     pairs = dict(item.split("=", 1) for item in settings)
     data.update({name: yaml.safe_load(value) for name, value in pairs.items()})
-    return CausalEditHyperParams.from_dict({**data, **(changes or {})})
+    return kind.from_dict({**data, **(changes or {})})
 
 
 def selected(cases: list[dict], select: str | None, limit: int | None) -> list[dict]:
@@ -75,7 +80,8 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
     probes = case_probes(case, requests)
     asked = functools.partial(ask, tokenizer=tokenizer, probes=probes, template_kwargs=hparams.chat_template_kwargs)
     pre = asked(model)
-    report = EditReport()
+    method = METHODS[hparams.alg_name]
+    report = method.load_report()()
     asked_between: list = []
     spent = 0.0
 
@@ -88,7 +94,7 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
         spent = time.perf_counter() - started
 
     began = time.perf_counter()
-    edited, originals = apply_causal_edit_to_model(
+    edited, originals = method.load_apply()(
         model,
         tokenizer,
         requests,
@@ -96,7 +102,7 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
         return_orig_weights=True,
         progress=SilentProgress(),
         report=report,
-        after_bootstrap=look if between and 2 in hparams.stages else None,
+        **({"after_stage_1": look} if between and 2 in getattr(hparams, "stages", ()) else {}),
     )
     seconds = time.perf_counter() - began - spent
     trained = TrainedPrompts(report.trained_prompts)
@@ -109,8 +115,7 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
         "seconds": seconds,
         "stage_seconds": report.tally.seconds,
         "tokens": vars(report.tally.tokens),
-        "teacher": report.teacher,
-        "traces": [vars(trace) for trace in report.traces],
+        "card": {name: value for name, value in report.card(hparams, []).items() if name not in EVERY_CARD},
         "losses": report.losses,
         "rates": rates(pre, post),
         "rates_before": rates(pre, pre),
@@ -206,6 +211,7 @@ def main() -> None:
     """Parse, run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="MQuAKE-format JSON with narratives")
+    parser.add_argument("--method", default="CausalEdit", choices=list(METHODS), help="alg_name of the method")
     parser.add_argument("--hparams", required=True, help="YAML file or bundled name")
     parser.add_argument("--json", required=True, help="where the result goes; an unfinished one is resumed")
     parser.add_argument("--model", help="instead of the hparams' model_name")
@@ -218,7 +224,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
 
     stages = {"stages": [int(stage) for stage in args.stages.split(",")]} if args.stages else None
-    hparams = overridden(args.hparams, args.set, stages)
+    hparams = overridden(args.hparams, args.set, stages, method=args.method)
     model, tokenizer = load_model(
         args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
     )

@@ -77,14 +77,14 @@ def edit(
 ) -> Edited:
     """Both stages of CODE (arXiv 2605.28303) on an adapter, which is then merged.
 
-    A callable `after_bootstrap` in the call's further arguments gets the adapted model between the stages, to inspect
+    A callable `after_stage_1` in the call's further arguments gets the adapted model between the stages, to inspect
     the result of stage 1.
     """
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     check_before_compute(model, tokenizer, edits, hparams, merged=hparams.merge_adapter or call.sequence is not None)
     trained = train_adapter(
         model, tokenizer, edits, hparams,
-        progress=call.progress, tally=call.report.tally, after_bootstrap=call.extra.get("after_bootstrap"),
+        progress=call.progress, tally=call.report.tally, after_stage_1=call.extra.get("after_stage_1"),
     )  # fmt: skip
     call.report.record(trained)
     with call.report.tally.timed("merge"):

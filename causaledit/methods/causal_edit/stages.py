@@ -114,7 +114,7 @@ def train_adapter(
     *,
     progress: ProgressSink,
     tally: EditTally,
-    after_bootstrap: Callable[[PeftModel], None] | None = None,
+    after_stage_1: Callable[[PeftModel], None] | None = None,
 ) -> TrainedEdit:
     """Both stages on a fresh adapter around the model.
 
@@ -123,7 +123,7 @@ def train_adapter(
         tokenizer: As from `prepare_tokenizer`.
         edits: The edits to train together.
         tally: Receives seconds and tokens.
-        after_bootstrap: Called with the adapted model between the stages.
+        after_stage_1: Called with the adapted model between the stages.
 
     Returns:
         The adapter, and what led to it. The base weights are not written; the caller removes the adapter
@@ -171,8 +171,8 @@ def train_adapter(
     trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, reports)
     if reports:
         _stage_1(run, trained, lessons, preservation)
-        if after_bootstrap is not None:
-            after_bootstrap(peft_model)
+        if after_stage_1 is not None:
+            after_stage_1(peft_model)
     if 2 in hparams.stages:
         _stage_2(run, trained, lessons, preservation, held_out)
     return trained
