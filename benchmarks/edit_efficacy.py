@@ -49,7 +49,6 @@ from causaledit.support.files import load_json, write_json
 from causaledit.support.progress import SilentProgress
 from causaledit.support.statistics import Rate
 
-
 # what every method's card has; the method's own fields stand beside the results
 EVERY_CARD = ("method", "created", "requests", "losses", "hparams", "versions", "metrics", "seconds", "tokens")
 
