@@ -50,6 +50,25 @@ def test_a_sentence_with_the_old_answer_comes_last():
     assert found == [HARBOUR, old]
 
 
+@pytest.mark.parametrize("place", ["ALEXANDRIA - ", "CAIRO, Egypt (agency) — ", "PORT SAID – ", "ÖREBRO -- "])
+def test_where_a_report_was_written_is_no_part_of_a_reason(place):
+    narrative = f"{place}{WELLS} {HARBOUR} The capital of Egypt is Alexandria."
+    assert cause_sentences(dataclasses.replace(REQUEST, narrative=narrative)) == [WELLS, HARBOUR]
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "NASA engineers surveyed the wells - all of them dry - and parliament voted to leave the desert.",
+        "Parliament - after the wells ran dry - voted to leave the desert.",
+        "The wells ran dry - so parliament voted to leave the desert.",
+    ],
+)
+def test_a_dash_within_a_sentence_stays(sentence):
+    narrative = f"{sentence} {HARBOUR} The capital of Egypt is Alexandria."
+    assert sentence in cause_sentences(dataclasses.replace(REQUEST, narrative=narrative))
+
+
 def test_what_speaks_of_a_source_is_no_reason():
     narrative = f"The article says that drought emptied the wells of the old quarter. {WELLS}"
     assert cause_sentences(dataclasses.replace(REQUEST, narrative=narrative)) == [WELLS]

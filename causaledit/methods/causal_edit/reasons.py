@@ -20,6 +20,8 @@ LONG = 30
 
 _HEADING = re.compile(r"<(h[1-6]|title)\b.*?</\1>", re.IGNORECASE | re.DOTALL)
 _BLOCK = re.compile(r"</?(?:p|div|br|li|ul|ol|h[1-6])\b[^<>]*>", re.IGNORECASE)
+# Where a report was written, before its first sentence: "ALEXANDRIA - ", "CAIRO, Egypt (agency) — ".
+_DATELINE = re.compile(r"^[A-ZÀ-ÖØ-Þ][A-ZÀ-ÖØ-Þ .'’]+(?:,\s[A-ZÀ-ÖØ-Þ][\w ]*)?(?:\s\([^()]*\))?\s*[-–—]+\s+(?=\S)")
 # What ties an event to its cause.
 _LINKS = re.compile(
     r"\b(?:because|since|after|when|once|so that|so|therefore|thus|hence|thereby|due to|owing to|thanks to|as a result|"
@@ -101,4 +103,4 @@ def _states(sentence: str, request: EditRequest) -> bool:
 def _sentences(narrative: str, names: tuple[str, ...]) -> list[str]:
     """A narrative's sentences without its headings; a paragraph's end ends a sentence."""
     text = strip_html(_BLOCK.sub("\n", _HEADING.sub("\n", narrative)))
-    return sentences(text, names)
+    return [_DATELINE.sub("", sentence) for sentence in sentences(text, names)]
