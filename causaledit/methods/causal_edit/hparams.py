@@ -302,7 +302,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     distill_prompts: str = setting(
         "all",
         "Stage 2's prompts: `all`, or those where the teacher `leads`, that is gives the answer that is wanted more "
-        "probability than the student does; each then has the teacher with the larger lead.",
+        "probability than the student does; with `teacher: auto` each then has the teacher with the larger lead.",
         choices=("all", "leads"),
     )
     distill_min_lead: float = setting(

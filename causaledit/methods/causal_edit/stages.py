@@ -240,7 +240,8 @@ def _stage_2(
     if trained.traces and not hparams.student_use_sft:
         _restart_student(peft_model, hparams)
     with run.tally.timed("leads"):
-        study = _study(run, trained, lessons, ["base", *(["bootstrapped"] if snapshot else [])])
+        teachers = {"base": ["base"], "bootstrapped": ["bootstrapped"]}.get(hparams.teacher, ["base", "bootstrapped"])
+        study = _study(run, trained, lessons, [name for name in teachers if name == "base" or snapshot])
     trust = TrustRegion(peft_model, held_out, hparams.distill_trust_kl or 0.0) if held_out is not None else None
     with run.tally.timed("internalise"):
         losses = run_internalisation(
