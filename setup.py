@@ -14,6 +14,7 @@ setup(
         "causaledit.ability.bundled": ["*.yaml", "*.jsonl", "text.txt"],
         "causaledit.data": ["*.json", "*.md"],
         "causaledit.hparams": ["*/*.yaml", "easyedit/*/*.yaml"],
+        "causaledit.models": ["model_card.md.jinja"],
         "causaledit.report": ["page.css", "page.js", "template.html.jinja"],
     },
 )
