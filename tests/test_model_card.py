@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.methods.method import MethodReport
 from causaledit.methods.registry import METHODS
 from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder
-from causaledit.models.model_card import collect_metrics
+from causaledit.models.loading import load_model
+from causaledit.models.model_card import VLLM_LORA_RANKS, collect_metrics
 from causaledit.models.origin import find_origin
 from causaledit.models.saving import save_result
 
@@ -58,6 +60,11 @@ def test_an_adapter_of_the_embedded_model_finds_its_base_model(tmp_path, embedde
     ids = torch.tensor([[7, 8, 9]])
     with torch.no_grad():
         assert torch.equal(again(input_ids=ids).logits, edited.eval()(input_ids=ids).logits)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(embedded_model)
+    elsewhere = {**config, "base_model_name_or_path": str(Path("/another/cache") / embedded_model.name)}
+    (out / "adapter_config.json").write_text(json.dumps(elsewhere))
+    assert torch.equal(load_model(str(out)).model(input_ids=ids).logits, again(input_ids=ids).logits)
     card = ModelCard.load(out / "README.md")
     assert card.data.base_model == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert card.data.to_dict()["base_model_relation"] == "adapter"
@@ -65,10 +72,9 @@ def test_an_adapter_of_the_embedded_model_finds_its_base_model(tmp_path, embedde
     assert card.data.library_name == "peft"
     assert {"knowledge-editing", "causaledit", "LoRA", "lora"} == set(card.data.tags)
     assert "More Information Needed" not in card.text
-    assert "--enable-lora" in card.text
-    rank = json.loads((out / "adapter_config.json").read_text())["r"]
-    offered = int(re.search(r"--max-lora-rank (\d+)", card.text)[1])
-    assert rank <= offered
+    assert "Q4_1.gguf" in card.text  # what was edited is not bit for bit what the Hub has
+    assert f"--max-lora-rank {VLLM_LORA_RANKS[0]} " in card.text
+    assert config["r"] <= VLLM_LORA_RANKS[0]
     measured = {result.metric_type: result.metric_value for result in card.data.eval_results}
     assert measured["rewrite_acc"] == pytest.approx(metrics[0]["post"]["rewrite_acc"][0], abs=1e-4)
     assert "locality.neighbour_acc" in measured

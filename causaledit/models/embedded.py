@@ -55,6 +55,12 @@ def embedded_folder(name: str) -> Path:
     return cache_dir() / "models" / f"{name}-{EMBEDDED_MODELS[name].sha256[:12]}"
 
 
+def embedded_name(folder: Path) -> str | None:
+    """The embedded model whose folder this is, in this or in anybody's cache; None for another folder."""
+    names = (name for name in EMBEDDED_MODELS if embedded_folder(name).name == folder.name)
+    return next(names, None)
+
+
 def ensure_embedded_model(name: str) -> Path:
     """Return the folder of an embedded model, fetching and converting it the first time.
 

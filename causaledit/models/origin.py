@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder
+from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder, embedded_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +29,14 @@ class Origin:
         path: What `from_pretrained` loads on this machine: a folder or a Hub name; None for a GGUF file.
         hub_name: Its repository on the Hub, where known: `owner/name`.
         license: The licence's keys for a model card; empty where not known.
+        weights: Where these weights are not bit for bit the Hub's: what they are.
     """
 
     name: str
     path: str | None
     hub_name: str | None
     license: Mapping[str, str]
+    weights: str = ""
 
 
 def find_origin(name: str) -> Origin:
@@ -44,12 +46,13 @@ def find_origin(name: str) -> Origin:
         name: A folder, a Hub name, a `.gguf` file, or an embedded model's name.
     """
     path = Path(name).expanduser()
-    for known, embedded in EMBEDDED_MODELS.items():
-        folder = embedded_folder(known)
-        if path == folder or (name == known and not path.exists()):
-            # of a model that was never fetched here, the caller has a copy from elsewhere
-            found = str(folder.absolute()) if folder.is_dir() else embedded.hub_name
-            return Origin(known, found, embedded.hub_name, {"license": embedded.license})
+    known = embedded_name(path) or (name if name in EMBEDDED_MODELS and not path.exists() else None)
+    if known is not None:
+        embedded, folder = EMBEDDED_MODELS[known], embedded_folder(known)
+        # of a model that was never fetched here, the caller has a copy from elsewhere
+        found = str(folder.absolute()) if folder.is_dir() else embedded.hub_name
+        weights = f"its weights dequantised from {Path(embedded.member).name}"
+        return Origin(known, found, embedded.hub_name, {"license": embedded.license}, weights)
     if path.suffix == ".gguf":
         return Origin(name, None, None, {})
     if path.exists():
