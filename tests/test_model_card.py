@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import EGYPT, FAST, NORWAY, make_llama, make_tokenizer
 from huggingface_hub import ModelCard
-from peft import AutoPeftModelForCausalLM
+from peft import AdaLoraConfig, AutoPeftModelForCausalLM, LoraConfig
 
 from causaledit.facts.requests import request_from_dict
 from causaledit.hosts.embedded import EmbeddedEditor
@@ -16,7 +16,7 @@ from causaledit.methods.method import MethodReport
 from causaledit.methods.registry import METHODS
 from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder
 from causaledit.models.loading import load_model
-from causaledit.models.model_card import VLLM_LORA_RANKS, collect_metrics
+from causaledit.models.model_card import VLLM_LORA_RANKS, collect_metrics, model_card
 from causaledit.models.origin import find_origin
 from causaledit.models.saving import save_result
 
@@ -89,6 +89,22 @@ def test_a_base_model_in_a_folder_is_found_from_anywhere(tmp_path, tiny_model_fo
     monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path))  # never fetched here: nothing is downloaded for a card
     assert find_origin(EMBEDDED).path == EMBEDDED_MODELS[EMBEDDED].hub_name
     assert not list(tmp_path.iterdir())
+
+
+def test_a_card_offers_vllm_what_it_serves(tiny_model_folder):
+    hparams = lora_hparams(model_name=str(tiny_model_folder))
+    text = {
+        name: model_card("out", MethodReport().card(hparams, []), find_origin(str(tiny_model_folder)), adapter).text
+        for name, adapter in (
+            ("whole", None),
+            ("rank 12", LoraConfig(r=12)),
+            ("rank 600", LoraConfig(r=600)),
+            ("adaptive", AdaLoraConfig(total_step=1)),
+        )
+    }
+    assert "vllm serve out\n" in text["whole"]
+    assert "--max-lora-rank 16 " in text["rank 12"]
+    assert all("vllm serve" not in text[name] for name in ("rank 600", "adaptive"))
 
 
 # ---- what a card says ------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
     """
     metrics = collect_metrics(card.get("metrics", []))
     hparams = card["hparams"]
-    rank = getattr(adapter, "r", None)
+    rank = adapter.r if adapter is not None and adapter.peft_type == "LORA" else None  # vLLM serves no other kind
     licence: dict[str, Any] = dict(origin.license)
     data = ModelCardData(
         model_name=name,
