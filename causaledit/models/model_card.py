@@ -172,7 +172,7 @@ def _preserved(requests: Sequence[Mapping[str, Any]], hparams: Mapping[str, Any]
     if weight := hparams.get("preserve_weight"):
         said.append(
             f"A preservation term (`preserve_weight: {weight:g}`) held the model to its unedited answers on "
-            f"{hparams.get('preserve_prompts')} questions that the edits do not concern, drawn for each edit."
+            f"{hparams.get('preserve_prompts')} questions that the edits do not touch, drawn for each edit."
         )
     else:
         said.append("No preservation term was trained: nothing but the method itself kept other knowledge in place.")
