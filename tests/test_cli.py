@@ -86,6 +86,9 @@ def test_edit_saves_what_plain_transformers_loads(tmp_path, tiny_model_folder, t
     AutoTokenizer.from_pretrained(out)
     card = json.loads((out / "causaledit.json").read_text())
     assert card["requests"][0]["target_new"] == "Lyon"
+    readme = (out / "README.md").read_text()
+    assert "| France | The capital of {} is | Paris | Lyon | request |" in readme
+    assert "answers that give the new answer" in readme
     assert card["narrative_source"] == ["request"]
     assert {"hparams", "versions", "metrics", "seconds", "tokens"} <= set(card)
     assert "The capital of France is: Paris → Lyon" in done.stdout
@@ -152,6 +155,7 @@ def test_adapter_only_saves_a_peft_adapter(tmp_path, tiny_model_folder, tiny_hpa
     assert (out / "adapter_config.json").is_file()
     assert not (out / "model.safetensors").exists()
     AutoPeftModelForCausalLM.from_pretrained(out)
+    assert "More Information Needed" not in (out / "README.md").read_text()
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path, tiny_model_folder, tiny_hparams_file):
@@ -179,3 +183,13 @@ def test_import_and_help_are_light():
     code = "import sys, causaledit.cli.app; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
     assert run("--help").returncode == 0
+
+
+def test_without_arguments_five_lines_say_what_to_do_next():
+    done = run(COLUMNS="80")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines[:4]] == [["causaledit", c] for c in ("demo", "edit", "run", "compare")]
+    assert len(lines) == 5
+    assert all(len(line) <= 80 for line in lines)
+    assert run("no-such-command").returncode == run("--no-such-option").returncode == 2

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 from conftest import FAST, REPOSITORY, make_llama, make_tokenizer
 
 NAMES = json.loads((Path(__file__).parent / "data" / "public_names.json").read_text(encoding="utf-8"))
@@ -56,6 +57,13 @@ def test_console_script():
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     module, name = project["scripts"]["causaledit"].split(":")
     assert callable(getattr(importlib.import_module(module), name))
+
+
+def test_the_citation_is_of_this_version():
+    import causaledit
+
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == causaledit.__version__
 
 
 @pytest.mark.parametrize("command", NAMES["flags"])

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="causaledit",
     help="Causal on-policy distillation for knowledge editing.",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -79,8 +79,19 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+# what to do next, each with what it is for
+_FIRST_STEPS = (
+    ("causaledit demo", "edit a small model on the CPU and see what it says"),
+    ("causaledit edit --help", "change facts in your model and save it"),
+    ("causaledit run --help", "measure a method on MQuAKE cases"),
+    ("causaledit compare --help", "several methods on the same cases, side by side"),
+    ("causaledit --help", "all commands; README.md and docs/ explain them"),
+)
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and all logs.")] = False,
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
@@ -97,6 +108,10 @@ def options(
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    if context.invoked_subcommand is None:
+        width = max(len(command) for command, _ in _FIRST_STEPS)
+        for command, purpose in _FIRST_STEPS:
+            Console(soft_wrap=True).print(f"{command:{width}}  {purpose}", highlight=False, markup=False)
 
 
 def main() -> None:

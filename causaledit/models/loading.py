@@ -259,6 +259,8 @@ def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
     """Load a saved adapter on its base model; the base may be an embedded model's name."""
     from peft import PeftConfig, PeftModel
 
+    from causaledit.models.embedded import embedded_name
+
     with _in_one_line(folder, "Save the adapter again, or load it with peft and give the pair (model, tokenizer)."):
         base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if not base_name:
@@ -266,6 +268,8 @@ def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
                 f"The adapter {str(folder)!r} names no base model: set `base_model_name_or_path` in its "
                 f"adapter_config.json, or {_PAIR}."
             )
+        if not Path(base_name).exists():  # the embedded model in the cache of another user or machine
+            base_name = embedded_name(Path(base_name)) or base_name
         base = load_model(base_name, device="cpu", dtype="auto")
         model = base.model if dtype == "auto" else base.model.to(dtype)
         adapted: Any = PeftModel.from_pretrained(model, str(folder))

@@ -1,4 +1,4 @@
-"""Save an edited model or adapter beside its card: all of it, or nothing."""
+"""Save an edited model or adapter beside its cards: all of it, or nothing."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 from causaledit.errors import SaveError
 from causaledit.models.adapters import name_base_model
+from causaledit.models.model_card import model_card
+from causaledit.models.origin import find_origin
 
 CARD_NAME = "causaledit.json"
 
@@ -39,10 +41,11 @@ def save_result(
     report: HasCard,
     metrics: list[dict[str, Any]],
 ) -> Path:
-    """Save model (or adapter), tokenizer and card: all of it, or nothing.
+    """Save model (or adapter), tokenizer and cards: all of it, or nothing.
 
     Everything goes into a hidden folder beside the target first; one rename puts it in place. What is saved
-    loads with plain transformers (a model) or peft (an adapter).
+    loads with plain transformers (a model) or peft (an adapter). `causaledit.json` holds all that is known of the
+    edit; `README.md` is the Hub's model card, for readers.
 
     Args:
         folder: A new or empty folder.
@@ -60,11 +63,16 @@ def save_result(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
-        name_base_model(model, hparams.to_dict()["model_name"])
+        origin = find_origin(hparams.to_dict()["model_name"])
+        name_base_model(model, origin.path or origin.name)
         model.save_pretrained(scratch)
         tokenizer.save_pretrained(scratch)
-        card = json.dumps(report.card(hparams, metrics), ensure_ascii=False, indent=1, default=str)
-        (scratch / CARD_NAME).write_text(card + "\n", encoding="utf-8")
+        card = report.card(hparams, metrics)
+        text = json.dumps(card, ensure_ascii=False, indent=1, default=str)
+        (scratch / CARD_NAME).write_text(text + "\n", encoding="utf-8")
+        adapter = getattr(model, "active_peft_config", None)
+        # after peft, which fills a template of its own
+        model_card(folder.name, card, origin, adapter).save(scratch / "README.md")
         scratch.chmod(0o755)
         if folder.exists():
             folder.rmdir()  # only an empty one: anything else is refused above

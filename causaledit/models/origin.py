@@ -1,0 +1,82 @@
+"""The model that a saved result was made from: where it loads from, its name on the Hub, its licence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from huggingface_hub import ModelCard, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder, embedded_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# what a card says of its licence: one the Hub knows, or `other` with a name and a link
+LICENSE_KEYS = ("license", "license_name", "license_link")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The base model of an edit.
+
+    Attributes:
+        name: As the user named it.
+        path: What `from_pretrained` loads on this machine: a folder or a Hub name; None for a GGUF file.
+        hub_name: Its repository on the Hub, where known: `owner/name`.
+        license: The licence's keys for a model card; empty where not known.
+        weights: Where these weights are not bit for bit the Hub's: what they are.
+    """
+
+    name: str
+    path: str | None
+    hub_name: str | None
+    license: Mapping[str, str]
+    weights: str = ""
+
+
+def find_origin(name: str) -> Origin:
+    """What is known of a base model, from its name and from files on this machine; nothing is downloaded.
+
+    Args:
+        name: A folder, a Hub name, a `.gguf` file, or an embedded model's name.
+    """
+    path = Path(name).expanduser()
+    known = embedded_name(path) or (name if name in EMBEDDED_MODELS and not path.exists() else None)
+    if known is not None:
+        embedded, folder = EMBEDDED_MODELS[known], embedded_folder(known)
+        # of a model that was never fetched here, the caller has a copy from elsewhere
+        found = str(folder.absolute()) if folder.is_dir() else embedded.hub_name
+        weights = f"its weights dequantised from {Path(embedded.member).name}"
+        return Origin(known, found, embedded.hub_name, {"license": embedded.license}, weights)
+    if path.suffix == ".gguf":
+        return Origin(name, None, None, {})
+    if path.exists():
+        return Origin(name, str(path.absolute()), None, _license_in(path / "README.md"))
+    if not _is_hub_name(name):
+        return Origin(name, name, None, {})
+    cached = try_to_load_from_cache(name, "README.md")
+    return Origin(name, name, name, _license_in(Path(cached)) if isinstance(cached, str) else {})
+
+
+def _is_hub_name(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return "/" in name
+
+
+def _license_in(card: Path) -> dict[str, str]:
+    """The licence that a model's own card names; a card that cannot be read names none."""
+    try:
+        data: dict[str, Any] = (
+            ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
+        )
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return {}
+    return {key: data[key] for key in LICENSE_KEYS if isinstance(data.get(key), str)}
