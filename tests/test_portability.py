@@ -245,7 +245,7 @@ def test_a_run_can_be_resumed_and_the_protocol_is_part_of_it(arguments):
 
 def test_refusals():
     given = {"editing_method": "FT", "datatype": "x", "model_type": "y"}
-    with pytest.raises(RunError, match="--protocol must be one of causal, portability, got 'portable'"):
+    with pytest.raises(RunError, match="--protocol must be one of causal, portability, gao, got 'portable'"):
         RunArguments(**given, protocol="portable")
     with pytest.raises(RunError, match="--probes hop with --protocol portability"):
         RunArguments(**given, protocol="portability", probes=("hop",))
