@@ -206,6 +206,7 @@ def settings(args: argparse.Namespace, *, checkpointing: bool, device: torch.dev
         hparams,
         device=str(device),
         gradient_checkpointing=checkpointing,
+        bootstrap_reasons="sampled",  # the sampling is measured, whatever the file takes its reasons from
         bootstrap_traces=1,
         bootstrap_candidates_per_trace=rows,
         bootstrap_sample_batch_size=rows,
@@ -215,6 +216,7 @@ def settings(args: argparse.Namespace, *, checkpointing: bool, device: torch.dev
         bootstrap_max_steps=args.steps,
         bootstrap_stop_loss=0.0,
         distill_max_steps=args.steps,
+        distill_max_new_tokens=args.rollout_new or hparams.distill_max_new_tokens,
         optimizer="adamw_torch",
         lora_layers=None if args.tiny else hparams.lora_layers,
     )
@@ -322,6 +324,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="optimiser steps of each stage")
     parser.add_argument("--trace-tokens", type=int, default=320, help="length of a trace that stage 1 trains on")
     parser.add_argument("--trace-new", type=int, help="length of sampled traces, instead of the file's")
+    parser.add_argument(
+        "--rollout-new", type=int, help="length of rollouts, instead of the file's; longer ones may end before it"
+    )
     parser.add_argument("--candidates", type=int, help="candidates sampled at a time, instead of the file's")
     args = parser.parse_args()
     args.hparams = args.hparams or ("smollm2-135m-instruct" if args.tiny else Path(args.model).name)

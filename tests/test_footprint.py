@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+import yaml
 from conftest import FAST, REPOSITORY, make_llama
 from typer.testing import CliRunner
 
@@ -177,7 +178,7 @@ def test_an_unknown_quantisation_is_refused(tiny_model_folder):
 
 # ---- a real edit -----------------------------------------------------------------------------------
 @pytest.mark.slow
-def test_a_measured_edit_of_smollm2_needs_what_was_predicted():
+def test_a_measured_edit_of_smollm2_needs_what_was_predicted(tmp_path):
     try:
         ensure_embedded_model("smollm2-135m-instruct")
     except ModelError as error:
@@ -189,9 +190,16 @@ def test_a_measured_edit_of_smollm2_needs_what_was_predicted():
         "MALLOC_MMAP_THRESHOLD_": "65536",
         "OMP_NUM_THREADS": "1",
     }
+    # rows and lengths of the batches that are measured; a bundled file may change
+    own = yaml.safe_load((REPOSITORY / "hparams/CausalEdit/smollm2-135m-instruct.yaml").read_text(encoding="utf-8"))
+    own |= {"preserve_prompts": 120, "preserve_batch_size": 8, "preserve_max_new_tokens": 12}
+    file = tmp_path / "measured.yaml"
+    file.write_text(yaml.safe_dump(own), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_memory.py"), "--model", "smollm2-135m-instruct",
-         "--device", "cpu", "--variants", "plain,gradient_checkpointing", "--steps", "1"],
+         "--hparams", str(file),
+         "--device", "cpu", "--variants", "plain,gradient_checkpointing", "--steps", "1",
+         "--candidates", "12", "--trace-new", "40", "--rollout-new", "24"],
         env=environment, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

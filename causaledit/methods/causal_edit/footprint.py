@@ -102,10 +102,12 @@ def _traces(plain: PlannedModel, hparams: CausalEditHyperParams, planner: Planne
     """Sampling, and then scoring what passed."""
     lengths = planner.lengths
     budget = hparams.bootstrap_traces * hparams.bootstrap_candidates_per_trace
-    new = hparams.bootstrap_max_new_tokens
-    peak = generation_peak(
-        plain, rows=min(hparams.bootstrap_sample_batch_size, budget), prompt=lengths.context, new=new, shared=True
-    )
+    new, peak = hparams.bootstrap_max_new_tokens, Peak()
+    if hparams.bootstrap_reasons == "narrative" and hparams.editing_mode == "causal":
+        budget = 0  # the reasons are the narrative's own sentences
+    else:
+        rows = min(hparams.bootstrap_sample_batch_size, budget)
+        peak = generation_peak(plain, rows=rows, prompt=lengths.context, new=new, shared=True)
     contexts = [[0] * lengths.prompt + [row + 1] * trace for row in range(SCORED_TOGETHER)]
     with plain.tracked(training=False) as tracker:
         completion_logits(plain.model, contexts, [[0] * lengths.answer] * SCORED_TOGETHER)
