@@ -61,8 +61,10 @@ def rule_failures(edit: ScaffoldEdit, text: str) -> list[str]:
     50 to 260 words (in scripts without spaces 50 to 1,000 characters) of whole sentences; not hedge; and hold nothing
     left over from a template or a chat reply.
     """
-    failures = []
     text = strip_html(text)
+    if not text.strip():  # every other rule is broken too, and says nothing more
+        return ["it is empty"]
+    failures = []
     words = word_count(text)
     most, unit = (MAX_CHARACTERS, "characters") if is_spaceless(text) else (MAX_WORDS, "words")
     if words < MIN_WORDS:
