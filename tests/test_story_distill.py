@@ -203,6 +203,13 @@ def test_what_an_edit_is_tested_with_is_not_trained_on():
     assert report.single_hop > 30
 
 
+def test_what_a_benchmark_asks_is_not_trained_on():
+    plain = questions.fact_questions(REQUEST)
+    request = dataclasses.replace(REQUEST, held_out=(plain[5].upper(),))
+    found, _ = questions.QuestionPool(hparams_of(single_hop_questions=99), [request]).of(request)
+    assert normalise(plain[5]) not in {normalise(q.text) for q in found}
+
+
 def test_the_requests_own_learning_questions_come_first():
     request = dataclasses.replace(REQUEST, learning=LEARNING)
     found, report = questions.QuestionPool(hparams_of(question_source="given"), [request]).of(request)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import RequestError
 from causaledit.facts.answers import mentions
+from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise, word_count
 from causaledit.methods.story_distill import prompts as P
@@ -121,7 +122,7 @@ class QuestionPool:
     def __init__(self, hparams: StoryDistillHyperParams, edits: Sequence[EditRequest]) -> None:
         self._hparams = hparams
         self._file = read_question_file(hparams.question_file) if hparams.question_file else {}
-        self._held_out = {normalise(p.question) for edit in edits for p in (*edit.rephrase, *edit.locality)}
+        self._held_out = held_out_questions(edits)
 
     def of(
         self,
