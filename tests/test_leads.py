@@ -19,7 +19,7 @@ from causaledit.methods.causal_edit.prompts import REASON_CUES, privileged_conte
 from causaledit.methods.causal_edit.traces import stated_trace
 from causaledit.methods.shared.compositions import Composition
 from causaledit.methods.shared.stopping import FactStop, TrustRegion
-from causaledit.methods.shared.supervised import completion_rows, raw_rows
+from causaledit.methods.shared.supervised import completion_rows, text_rows
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.weights import restore
 from causaledit.support.progress import SilentProgress
@@ -185,7 +185,7 @@ def test_raw_prompts_are_trained_as_text():
     assert ("The capital of Egypt is", "Alexandria") in pairs
     assert ("Question: The capital of Egypt is Answer:", "Alexandria") in pairs
     tokenizer = make_tokenizer()
-    [row, _] = raw_rows(tokenizer, pairs)
+    [row, _] = text_rows(tokenizer, pairs, ends=False)
     assert tokenizer.decode(row["input_ids"]) == "The capital of Egypt is Alexandria"
     target = [t for t, counts in zip(row["input_ids"], row["completion_mask"], strict=True) if counts]
     assert tokenizer.decode(target) == " Alexandria"

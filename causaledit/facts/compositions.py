@@ -41,12 +41,12 @@ def onward_questions(request: EditRequest, bank: RelationBank) -> list[Onward]:
     """Every question of two hops that begins with the edited fact, one per second relation and wording in turn.
 
     Returns:
-        None where the bank does not know the edit's relation, or nothing is asked about its kind of object.
+        No question where the bank does not know the edit's relation, or asks nothing about its kind of object.
     """
     first = bank.relation_of(request)
     if first is None:
         return []
-    seconds = [r for r in bank.relations if first.object_kind in r.subject_kinds and r.object_phrases]
+    seconds = [r for r in bank.relations if first.object_kind in r.subject_kinds]
     per_relation = [
         [
             Onward(_capital(prompt), second, _question(second).replace("{}", request.target_new))
@@ -72,7 +72,7 @@ def composed_questions(first: Relation, bank: RelationBank, name: str) -> list[s
 def leading_relations(request: EditRequest, bank: RelationBank) -> list[Relation]:
     """The relations whose object can be the edit's subject."""
     edited = bank.relation_of(request)
-    return [r for r in bank.relations if edited and r.object_kind in edited.subject_kinds and r.members]
+    return [r for r in bank.relations if edited and r.object_kind in edited.subject_kinds]
 
 
 def leading_questions(request: EditRequest, bank: RelationBank, first: Relation, name: str) -> list[str]:

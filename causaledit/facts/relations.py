@@ -40,10 +40,10 @@ class Relation:
     kind: str
     questions: tuple[str, ...]
     neighbour_kinds: tuple[str, ...]
-    object_kind: str = ""
-    object_phrases: tuple[str, ...] = ()
-    statement: str = ""
-    members: str = ""
+    object_kind: str
+    object_phrases: tuple[str, ...]
+    statement: str
+    members: str
 
     @property
     def subject_kinds(self) -> tuple[str, ...]:

@@ -156,7 +156,12 @@ def _packed_logits(
     return list(logits.float().split(list(lengths)))
 
 
+def token_log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    """`(n,)` log-probabilities of n tokens under `(n, vocabulary)` logits."""
+    ids = torch.tensor(list(tokens), device=logits.device)
+    return logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
+
+
 def mean_log_probability(logits: torch.Tensor, completion: Sequence[int]) -> float:
     """Mean log-probability of a completion under `(len, vocabulary)` logits."""
-    targets = torch.tensor(list(completion), device=logits.device)
-    return float(logits.log_softmax(-1).gather(-1, targets[:, None]).mean())
+    return float(token_log_probabilities(logits, completion).mean())

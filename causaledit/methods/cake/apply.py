@@ -10,11 +10,12 @@ from causaledit.methods.cake import METHOD
 from causaledit.methods.cake.data import texts_of
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
-from causaledit.methods.shared.preservation import build_preservation, read_questions
+from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised, text_rows
-from causaledit.methods.shared.trainers import WatchCallback, refuse_zero3
+from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.methods.shared.window import check_length
-from causaledit.models.adapters import add_adapter, check_adapter
+from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import deliver_adapter
 
@@ -51,10 +52,7 @@ def edit(
     call: Call,
 ) -> Edited:
     """Language modelling on circuit-aware data over a low-rank update (CaKE, arXiv 2503.16356, section 4)."""
-    refuse_zero3()
-    check_adapter(model, hparams, merged=hparams.merge_adapter or call.sequence is not None)
-    if hparams.preserve_weight and hparams.preserve_file:
-        read_questions(hparams.preserve_file)
+    check_training(model, hparams, merged=hparams.merge_adapter or call.sequence is not None)
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     by_edit = [texts_of(request, hparams) for request in edits]
     texts = [text for found in by_edit for text in found]
@@ -65,7 +63,7 @@ def edit(
     with tally.timed("preserve"):
         preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens)
     asked = [text.question for text in texts]
-    report.trained_prompts = list(dict.fromkeys([*asked, *(preservation.questions if preservation else ())]))
+    report.trained_prompts = list(dict.fromkeys([*asked, *preserved_questions(preservation)]))
     with tally.timed("train"):
         peft_model = add_adapter(model, hparams)
         steps = hparams.steps(len(rows), len(edits))
@@ -82,9 +80,7 @@ def edit(
             preservation=preservation,
             count=tally.tokens,
         )
-    report.losses["train"] = losses.own
-    if losses.preservation:
-        report.losses["train_preservation"] = losses.preservation
+    report.losses.update(losses.named("train"))
     with tally.timed("merge"):
         return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
 

@@ -1,8 +1,8 @@
 """CausalEdit (CODE, arXiv 2605.28303).
 
-Read in this order: `hparams` → `prompts` → `traces` (with `giveaways`) → `bootstrap` (stage 1, its
-trainer in `supervised`) → `teacher` → `internalise` (stage 2, with `losses`) → `stages`, which leads from one to the
-next → `apply`, what a host calls.
+Read in this order: `hparams` → `prompts` → `traces` (with `giveaways`) → `bootstrap` (stage 1, its reasons in
+`reasons`) → `teacher` → `leads` (stage 2's prompts) → `internalise` (stage 2, with `losses`) → `stages`, which leads
+from one to the next → `apply`, what a host calls.
 """
 
 from causaledit.methods.method import Method

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
-from causaledit.methods.shared.preservation import read_questions
+from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.processes import refuse_sharding
-from causaledit.methods.shared.trainers import refuse_zero3
-from causaledit.models.adapters import check_adapter
 from causaledit.narratives.resolve import load_narratives
 
 if TYPE_CHECKING:
@@ -44,14 +42,11 @@ def check_before_compute(
         ModelError: The adapter does not fit the model, or DeepSpeed's ZeRO stage 3 or FSDP is configured.
         RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
     """
-    refuse_zero3()
     refuse_sharding()
-    check_adapter(model, hparams, merged=merged)
+    check_training(model, hparams, merged=merged)
     check_context_window(model, tokenizer, list(edits), hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":
         load_narratives(hparams.narrative_file)
-    if hparams.preserve_weight and hparams.preserve_file:
-        read_questions(hparams.preserve_file)
     _check_vllm(hparams)
     _say_what_cake_data_lacks(edits, hparams)
 

@@ -34,7 +34,7 @@ from trl.trainer.utils import use_adapter
 
 from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit import prompts as P
-from causaledit.methods.causal_edit.leads import ADAPTERS, StudyPrompt, mixed
+from causaledit.methods.causal_edit.leads import ADAPTERS, TEACHER_ADAPTER, StudyPrompt, mixed
 from causaledit.methods.shared.preservation import PreservingMixin
 from causaledit.methods.shared.rollouts import RolloutMixin, longest_prompt
 from causaledit.methods.shared.trainers import (
@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     from causaledit.support.progress import ProgressSink
 
 STUDENT_ADAPTER = "default"
-TEACHER_ADAPTER = "teacher"
 
 
 class PrivilegedContextBuilder(DemonstrationTeacherContextBuilder):

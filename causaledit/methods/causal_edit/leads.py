@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# trl's adapter names; None is the network without an adapter
-ADAPTERS: dict[str, str | None] = {"base": None, "bootstrapped": "teacher"}
+TEACHER_ADAPTER = "teacher"
+# teacher → its adapter; None is the network without one
+ADAPTERS: dict[str, str | None] = {"base": None, "bootstrapped": TEACHER_ADAPTER}
 
 
 @dataclass(frozen=True)

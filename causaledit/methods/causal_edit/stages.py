@@ -22,10 +22,10 @@ from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts
 from causaledit.methods.causal_edit.prompts import reason_prompts
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
-from causaledit.methods.shared.preservation import build_preservation
+from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.stopping import TrustRegion
-from causaledit.methods.shared.supervised import completion_rows, raw_rows
+from causaledit.methods.shared.supervised import completion_rows, text_rows
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import supports_system_role
 from causaledit.narratives.resolve import resolve_edits
@@ -79,9 +79,7 @@ class TrainedEdit:
 
     def add(self, stage: str, losses: StepLosses, prompts: list[str]) -> None:
         """Record what a stage was trained on, and its losses."""
-        self.losses[stage] = losses.own
-        if losses.preservation:
-            self.losses[f"{stage}_preservation"] = losses.preservation
+        self.losses.update(losses.named(stage))
         self.trained_prompts = list(dict.fromkeys([*self.trained_prompts, *prompts]))
 
 
@@ -213,14 +211,14 @@ def _stage_1(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], preservat
         for pair in training_pairs(lesson.request, lesson.traces, run.hparams, lesson.compositions)
     ]
     raw = [pair for lesson in lessons for pair in raw_pairs(lesson.request, run.hparams)]
-    rows = [*completion_rows(run.tokenizer, pairs), *raw_rows(run.tokenizer, raw)]
+    rows = [*completion_rows(run.tokenizer, pairs), *text_rows(run.tokenizer, raw, ends=False)]
     with run.tally.timed("bootstrap"):
         losses = run_bootstrap(
             trained.peft_model, run.tokenizer, rows, trained.requests, run.hparams,
             preservation=preservation if 1 in run.hparams.preserve_stages else None,
             progress=run.progress, count=run.tally.tokens,
         )  # fmt: skip
-    trained.add("bootstrap", losses, [*(prompt for prompt, _ in (*pairs, *raw)), *_questions(preservation)])
+    trained.add("bootstrap", losses, [*(prompt for prompt, _ in (*pairs, *raw)), *preserved_questions(preservation)])
 
 
 def _stage_2(
@@ -252,7 +250,9 @@ def _stage_2(
             callbacks=[trust] if trust else [],
         )  # fmt: skip
     trained.taken_back = trust.taken_back if trust else None
-    trained.add("internalise", losses, [*(p.text for p in study), *_questions(preservation)] if losses.own else [])
+    trained.add(
+        "internalise", losses, [*(p.text for p in study), *preserved_questions(preservation)] if losses.own else []
+    )
     if TEACHER_ADAPTER in peft_model.peft_config:
         peft_model.delete_adapter(TEACHER_ADAPTER)
 
@@ -289,10 +289,6 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
         )
     ]
     return [StudyPrompt(text, context, trained.teacher.name) for text, context in asked]
-
-
-def _questions(preservation: PreservationSet | None) -> list[str]:
-    return preservation.questions if preservation is not None else []
 
 
 def _restart_student(peft_model: PeftModel, hparams: CausalEditHyperParams) -> None:

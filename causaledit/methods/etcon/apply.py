@@ -13,12 +13,12 @@ from causaledit.methods.etcon.consolidate import run_consolidation
 from causaledit.methods.etcon.labels import training_pairs
 from causaledit.methods.etcon.proximal import run_proximal
 from causaledit.methods.method import MethodReport
-from causaledit.methods.shared.preservation import build_preservation, read_questions
+from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rollouts import longest_prompt
 from causaledit.methods.shared.supervised import completion_rows
-from causaledit.methods.shared.trainers import refuse_zero3
 from causaledit.methods.shared.window import check_length
-from causaledit.models.adapters import add_adapter, check_adapter
+from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import deliver_adapter
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from causaledit.methods.call import Call
     from causaledit.methods.etcon.hparams import EtConHyperParams
     from causaledit.methods.etcon.labels import LabelReport
-    from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.methods.shared.trainers import StepLosses
     from causaledit.models.edited import Edited
 
@@ -64,10 +63,7 @@ class EtConReport(MethodReport):
 
     def add(self, stage: str, losses: StepLosses, curves: dict[str, list[float]]) -> None:
         """Record a stage's losses and curves."""
-        self.losses[stage] = losses.own
-        if losses.preservation:
-            self.losses[f"{stage}_preservation"] = losses.preservation
-        self.losses.update(curves)
+        self.losses.update(losses.named(stage) | curves)
 
 
 def edit(
@@ -97,7 +93,7 @@ def edit(
     prompts = [prompt for prompt, _ in pairs]
     if 2 in hparams.stages:
         prompts += [prompt for request in edits for prompt in P.reasoning_prompts(request, hparams)]
-    report.trained_prompts = list(dict.fromkeys([*prompts, *_questions(preservation)]))
+    report.trained_prompts = list(dict.fromkeys([*prompts, *preserved_questions(preservation)]))
     peft_model = add_adapter(model, hparams)
     shared: dict[str, Any] = {"preservation": preservation, "progress": call.progress, "count": tally.tokens}
     if pairs:
@@ -141,10 +137,7 @@ def _check_before_compute(
     merged: bool,
 ) -> None:
     """Refuse what this model, these edits and these hyper-parameters cannot do together."""
-    refuse_zero3()
-    check_adapter(model, hparams, merged=merged)
-    if hparams.preserve_weight and hparams.preserve_file:
-        read_questions(hparams.preserve_file)
+    check_training(model, hparams, merged=merged)
     lengths = [hparams.rollout_max_new_tokens] if 2 in hparams.stages else [1]
     if 2 in hparams.stages and not hparams.reference_kl:
         logger.warning("`reference_kl: 0`: nothing holds stage 2 to the edited model but the preservation term, if any")
@@ -152,10 +145,6 @@ def _check_before_compute(
         lengths.append(hparams.label_max_new_tokens)
     prompts = [prompt for request in edits for prompt in P.reasoning_prompts(request, hparams)]
     check_length(model, longest_prompt(tokenizer, prompts) + max(lengths), "A prompt with the longest response")
-
-
-def _questions(preservation: PreservationSet | None) -> list[str]:
-    return preservation.questions if preservation is not None else []
 
 
 apply_etcon_to_model = host_call(METHOD)

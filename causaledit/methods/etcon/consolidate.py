@@ -19,7 +19,6 @@ from causaledit.errors import ModelError
 from causaledit.methods.etcon import prompts as P
 from causaledit.methods.etcon.curves import Curves
 from causaledit.methods.etcon.hparams import PARTS
-from causaledit.methods.etcon.proximal import token_log_probabilities
 from causaledit.methods.etcon.rewards import reward
 from causaledit.methods.shared.preservation import PreservingMixin
 from causaledit.methods.shared.rollouts import RolloutMixin, longest_prompt
@@ -34,7 +33,7 @@ from causaledit.methods.shared.trainers import (
 from causaledit.models.adapters import exact_merging
 from causaledit.models.batches import in_batches, unpadded
 from causaledit.models.chat import user, with_end_token
-from causaledit.models.scoring import completion_logits, logits_in_one_pass
+from causaledit.models.scoring import completion_logits, logits_in_one_pass, token_log_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from causaledit.methods.etcon.curves import Curves
 from causaledit.methods.shared.supervised import Schedule, SupervisedTrainer, completion_rows, run_supervised
 from causaledit.methods.shared.trainers import WatchCallback, checkpointing_paused
-from causaledit.models.scoring import completion_logits
+from causaledit.models.scoring import completion_logits, token_log_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,12 +47,6 @@ def proximal_loss(log_p: torch.Tensor, old: torch.Tensor, *, low: float, high: f
     """
     ratio = (log_p - old).exp()
     return -torch.minimum(ratio, ratio.clamp(1 - low, 1 + high))
-
-
-def token_log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    """`(n,)` log-probabilities of n tokens under `(n, vocabulary)` logits."""
-    ids = torch.tensor(list(tokens), device=logits.device)
-    return logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
 
 
 class ProximalTrainer(SupervisedTrainer):

@@ -203,6 +203,11 @@ def bucketed_kl(reference_top: torch.Tensor, reference_ids: torch.Tensor, logits
     return (p * (reference_top - log_probs)).sum(-1) + rest_p * (rest_p.log() - rest_q.log())
 
 
+def preserved_questions(preservation: PreservationSet | None) -> list[str]:
+    """The questions of a preservation term, or none without one."""
+    return preservation.questions if preservation is not None else []
+
+
 def build_preservation(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -65,25 +65,23 @@ def completion_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[st
     return [_row(tokenizer, head, gap + completion) for head, (_, completion) in zip(heads, pairs, strict=True)]
 
 
-def text_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """As `completion_rows`, for bare texts: a beginning and what follows it behind a space, without a template."""
-    return [_row(tokenizer, tokenizer(head)["input_ids"], f" {rest}") for head, rest in pairs]
+def text_rows(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, ends: bool = True
+) -> list[dict[str, Any]]:
+    """As `completion_rows`, for bare texts: a beginning and what follows it behind a space, without a template.
+
+    Args:
+        ends: Whether the text ends there, with the end token, or goes on.
+    """
+    return [_row(tokenizer, tokenizer(head)["input_ids"], f" {rest}", ends=ends) for head, rest in pairs]
 
 
-def _row(tokenizer: PreTrainedTokenizerBase, head: Sequence[int], completion: str) -> dict[str, Any]:
-    end = tokenizer.eos_token_id
+def _row(
+    tokenizer: PreTrainedTokenizerBase, head: Sequence[int], completion: str, *, ends: bool = True
+) -> dict[str, Any]:
+    end = tokenizer.eos_token_id if ends else None
     tail = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *([end] if end is not None else [])]
     return {"input_ids": [*head, *tail], "completion_mask": [0] * len(head) + [1] * len(tail)}
-
-
-def raw_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    """(text, continuation) pairs as rows, without the chat template; the text goes on behind the continuation."""
-    rows: list[dict[str, Any]] = []
-    for text, continuation in pairs:
-        head = tokenizer(text)["input_ids"]
-        tail = tokenizer(f" {continuation}", add_special_tokens=False)["input_ids"]
-        rows.append({"input_ids": head + tail, "completion_mask": [0] * len(head) + [1] * len(tail)})
-    return rows
 
 
 class CompletionTrainer(StageMixin, SFTTrainer):

@@ -236,6 +236,11 @@ class StepLosses:
     own: list[float] = field(default_factory=list)
     preservation: list[float] = field(default_factory=list)
 
+    def named(self, stage: str) -> dict[str, list[float]]:
+        """As a report has them: under the stage's name, and under `STAGE_preservation` where there is that term."""
+        held = {f"{stage}_preservation": self.preservation} if self.preservation else {}
+        return {stage: self.own, **held}
+
 
 # The name under which a trainer logs the preservation term.
 PRESERVATION = "preservation"
@@ -263,8 +268,8 @@ class WatchCallback(TrainerCallback):
         if not logs or "loss" not in logs:
             return
         loss = float(logs["loss"])
-        held = [sum(float(logs[name]) for name in PRESERVATION_TERMS if name in logs)]
-        held = held if any(name in logs for name in PRESERVATION_TERMS) else []
+        terms = [float(logs[name]) for name in PRESERVATION_TERMS if name in logs]
+        held = [sum(terms)] if terms else []
         for value in (loss, *held):
             if not math.isfinite(value):
                 raise EditFailedError(

@@ -7,10 +7,12 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
+from causaledit.facts.text import normalise
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
-from causaledit.methods.shared.preservation import build_preservation, neighbour_questions
+from causaledit.methods.shared.preservation import build_preservation, neighbour_questions, preserved_questions
 from causaledit.methods.story_distill import METHOD
 from causaledit.methods.story_distill import prompts as P
 from causaledit.methods.story_distill.checks import check_before_compute, same_subject
@@ -124,10 +126,8 @@ def edit(
             peft_model, tokenizer, rows, teacher, len(requests), hparams,
             preservation=preservation, progress=call.progress, count=tally.tokens,
         )  # fmt: skip
-    report.losses["distil"] = losses.own
-    if losses.preservation:
-        report.losses["distil_preservation"] = losses.preservation
-    preserved = preservation.questions if preservation is not None else []
+    report.losses.update(losses.named("distil"))
+    preserved = preserved_questions(preservation)
     report.trained_prompts = list(dict.fromkeys([*(t.prompt for t in targets), *neighbours, *preserved]))
     with tally.timed("merge"):
         return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
@@ -199,12 +199,12 @@ def _conservative_rows(
     if not hparams.conservative_questions or not hparams.conservative_weight:
         return {}
     bank, rng = RelationBank.bundled(), random.Random(hparams.seed)
-    held_out = {pair.question for request in requests for pair in (*request.rephrase, *request.locality)}
+    held_out = held_out_questions(requests)
     questions = [
         question
         for request in requests
         for question in neighbour_questions(request, hparams.conservative_questions, bank=bank, rng=rng)
-        if question not in held_out
+        if normalise(question) not in held_out
     ]
     questions = list(dict.fromkeys(questions))
     prompts = [tokenizer(render(tokenizer, user(q)), add_special_tokens=False)["input_ids"] for q in questions]

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from causaledit.errors import RequestError
 from causaledit.facts.text import normalise
-from causaledit.methods.shared.preservation import read_questions
-from causaledit.methods.shared.trainers import refuse_zero3
+from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.window import check_length
 from causaledit.methods.story_distill import prompts as P
 from causaledit.methods.story_distill.questions import QuestionPool, refuse_conflicts
 from causaledit.methods.story_distill.targets import asked, story_reason
-from causaledit.models.adapters import check_adapter
 from causaledit.models.chat import render
 from causaledit.narratives.resolve import load_narratives
 
@@ -46,11 +44,8 @@ def check_before_compute(
         RequestError: An edit has no story, no question or no entry in a file; two edits contradict each other; or a
             story with a question and its answer does not fit into the model's context window.
     """
-    refuse_zero3()
-    check_adapter(model, hparams, merged=merged)
+    check_training(model, hparams, merged=merged)
     refuse_conflicts(edits)
-    if hparams.preserve_weight and hparams.preserve_file:
-        read_questions(hparams.preserve_file)
     edits = _with_stories(edits, hparams)
     pool = QuestionPool(hparams, edits)
     for number, edit in enumerate(edits):
