@@ -130,8 +130,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
             return 1.0  # one wrong letter, in a short name too: "lmm" and "llm"
         return max(difflib.SequenceMatcher(None, a, b).ratio(), 0.99 * beginning)  # the whole name before a longer one
 
-    rated = [(likeness(candidate), candidate) for candidate in known] if bare(name) else []
-    best, nearest = max(rated, default=(0.0, ""))
+    # of names that are as near, the shortest: "smollm2-135m-instruct" before its variants
+    rated = [(likeness(candidate), -len(candidate), candidate) for candidate in known] if bare(name) else []
+    best, _, nearest = max(rated, default=(0.0, 0, ""))
     return f" Did you mean {nearest!r}?" if best >= _NEAR else ""
 
 

@@ -28,7 +28,7 @@ from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.hosts.lookup import choose_method, get_method
 from causaledit.hosts.token_accuracy import predicted_tokens, token_accuracy
 from causaledit.methods.registry import METHODS
-from causaledit.models.loading import load_model
+from causaledit.models.loading import load_config, load_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -213,6 +213,20 @@ def test_a_name_is_offered_only_where_one_is_near(name, nearest):
     assert did_you_mean(name, []) == ""
 
 
+def test_of_names_that_are_as_near_the_shortest_is_offered():
+    files = ["smollm2-135m-instruct_thorough", "smollm2-135m-instruct", "smollm2-135m-instruct_stage1"]
+    assert did_you_mean("smollm2-135m-instruc", files) == " Did you mean 'smollm2-135m-instruct'?"
+
+
+def test_a_model_that_is_only_planned_is_named_as_one_that_is_loaded():
+    for name in ("smollm2-135m-instrct", "/no/such/folder"):
+        with pytest.raises(ModelError) as loaded:
+            load_model(name, device="cpu")
+        with pytest.raises(ModelError) as planned:
+            load_config(name)
+        assert str(planned.value) == str(loaded.value)
+
+
 def test_the_editor_refuses_an_unknown_method():
     hparams = types.SimpleNamespace(alg_name="Causal-Edit", model_name="x", device="cpu", model_parallel=False)
     with pytest.raises(HostError, match=r"'Causal-Edit'.*'CausalEdit'"):
@@ -352,6 +366,7 @@ def test_any_architecture_is_loaded_from_a_folder(architecture, tmp_path):
         ("", {}, ["model_name", "empty"]),
         (7, {}, ["model_name", "int"]),
         ("/no/such/file.gguf", {}, ["/no/such/file.gguf", "does not exist"]),
+        ("smollm2-135m-instrct", {}, ["smollm2-135m-instrct", "Did you mean 'smollm2-135m-instruct'"]),
         ("no/such-model-anywhere", {}, ["no/such-model-anywhere", "smollm2-135m-instruct"]),
         ("x", {"device": "tpu"}, ["device", "tpu"]),
         ("x", {"device": "cuda:99"}, ["cuda:99", "cpu"]),

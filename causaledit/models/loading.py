@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from causaledit.errors import ModelError
+from causaledit.errors import ModelError, did_you_mean
 from causaledit.models.batches import is_out_of_memory
 from causaledit.models.checkpoint import check_folder
 from causaledit.models.gguf import load_gguf
@@ -123,13 +123,7 @@ def load_model(
 
     if not str(name).strip():
         raise ModelError("`model_name` is empty: give a folder, a hub name, a .gguf file or an embedded name.")
-    from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
-
-    path = Path(name).expanduser()
-    if str(name) in EMBEDDED_MODELS and not path.exists():
-        path = ensure_embedded_model(str(name))
-    if not path.exists() and path.suffix != ".gguf" and (path.is_absolute() or str(name)[:1] in ".~"):
-        raise ModelError(f"The model folder {str(name)!r} does not exist: give a folder, a hub name or a .gguf file.")
+    path = _place_of(name)
     weights_dtype = resolve_dtype(dtype, target, fp16=fp16)
     if path.suffix == ".gguf":
         loaded = LoadedModel(*load_gguf(path, weights_dtype))
@@ -194,15 +188,31 @@ def load_config(name: Any) -> Any:
         return model.config
     from transformers import AutoConfig
 
-    from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
-
-    path = Path(name).expanduser()
-    if str(name) in EMBEDDED_MODELS and not path.exists():
-        path = ensure_embedded_model(str(name))
+    path = _place_of(name)
     if path.suffix == ".gguf":
         raise ModelError(f"{str(name)!r} is a GGUF file: give a folder with a config.json.")
     with _in_one_line(name, "Give a folder with a config.json, a hub name, or `smollm2-135m-instruct`."):
         return AutoConfig.from_pretrained(path if path.exists() else str(name), trust_remote_code=False)
+
+
+def _place_of(name: str | Path) -> Path:
+    """Where a model is; what does not exist there is a hub's name.
+
+    Raises:
+        ModelError: It can be no hub's name: a folder that does not exist, or nearly an embedded model's name.
+    """
+    from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
+
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
+    if str(name) in EMBEDDED_MODELS:
+        return ensure_embedded_model(str(name))
+    if path.suffix != ".gguf" and (path.is_absolute() or str(name)[:1] in ".~"):
+        raise ModelError(f"The model folder {str(name)!r} does not exist: give a folder, a hub name or a .gguf file.")
+    if "/" not in str(name) and (hint := did_you_mean(str(name), EMBEDDED_MODELS)):  # before a hub is asked
+        raise ModelError(f"There is no folder and no embedded model {str(name)!r}.{hint}")
+    return path
 
 
 _PAIR = "load both yourself and give the pair (model, tokenizer)"
