@@ -32,6 +32,11 @@ def run(*arguments, **environment):
         ([*EDIT, "--new", "Lyon", "--old", "Paris", "--hparams", "smolm2-135m"], 2, "smollm2-135m-instruct"),
         ([*EDIT, "--new", "Lyon", "--old", "Paris", "--device", "cuda:77"], 2, "cuda:77"),
         ([*EDIT, "--new", "Lyon", "--old", "Paris", "--narrative", "no/such/file.txt"], 2, "no/such/file.txt"),
+        (
+            [*EDIT, "--new", "Lyon", "--old", "Paris", "--narrative", "The law moved it. " * 20, "--device", "cuda:77"],
+            2,
+            "cuda:77",
+        ),
         (["edit", "--requests", "no-such.json"], 2, "no-such.json"),
         (["demo", "--case", "999"], 2, "999"),
         (["generate", "--model", "/no/such/model", "--prompt", "hello"], 2, "/no/such/model"),

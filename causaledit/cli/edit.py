@@ -101,16 +101,17 @@ def _narrative_text(value: str) -> str:
 
     if not value:
         return ""
-    looks_like_file = (
-        len(value) < 500 and " " not in value.strip() and ("/" in value or value.endswith((".txt", ".md")))
-    )
-    path = Path(value).expanduser() if len(value) < 500 else None
-    if path is not None and path.is_file():
+    try:
+        path = Path(value).expanduser()
+        is_file = path.is_file()
+    except (OSError, RuntimeError):  # no name of a file: too long, or of nobody's home
+        is_file = False
+    if is_file:
         try:
             return path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"--narrative: the file {value!r} cannot be read as UTF-8 text ({error}).") from None
-    if looks_like_file:
+    if len(value) < 500 and " " not in value.strip() and ("/" in value or value.endswith((".txt", ".md"))):
         raise RequestError(f"--narrative: the file {value!r} does not exist.")
     return value
 
