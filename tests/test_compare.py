@@ -17,7 +17,7 @@ import pytest
 from conftest import CARELESS, FAST, REPOSITORY
 
 from causaledit.comparison.execution import SilentCompare, execute_comparison
-from causaledit.comparison.plan import make_compare_plan, parse_methods
+from causaledit.comparison.plan import make_compare_plan, parse_files, parse_methods
 from causaledit.comparison.tables import markdown, tables
 from causaledit.errors import DatasetError, HparamsError, JudgeError, RunError, SaveError
 from causaledit.judges.recall import recall_note
@@ -433,6 +433,15 @@ def test_model_and_files_of_the_command_line(workplace, tiny_model_folder):
     for wrong, words in (("LoRA", "METHOD=FILE"), ("LORA=x", "Did you mean 'LoRA'"), ("=x", "METHOD=FILE")):
         with pytest.raises(RunError, match=words):
             make_compare_plan(("LoRA", "PreEdited"), given, judge=judge, hparams=[wrong])
+
+
+def test_a_file_is_given_for_a_method_without_its_host():
+    assert parse_files(["ROME=a.yaml"], ("LoRA", "easyedit:ROME")) == {"easyedit:ROME": "a.yaml"}
+    assert parse_files(["ROME=a.yaml"], ("ROME", "easyedit:ROME")) == {"ROME": "a.yaml"}
+    with pytest.raises(RunError, match="may be embedded:ROME or easyedit:ROME; write which"):
+        parse_files(["ROME=a.yaml"], ("embedded:ROME", "easyedit:ROME"))
+    with pytest.raises(RunError, match="names easyedit:ROME twice"):
+        parse_files(["ROME=a.yaml", "easyedit:ROME=b.yaml"], ("LoRA", "easyedit:ROME"))
 
 
 def test_a_host_before_a_name_is_a_row_of_its_own(workplace):

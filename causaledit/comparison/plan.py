@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HparamsError, RunError, did_you_mean
+from causaledit.hosts.lookup import split_host
 from causaledit.methods.hyperparams import model_label
 from causaledit.models.identity import same_models
 from causaledit.models.loading import resolve_device, resolve_dtype
@@ -75,11 +76,12 @@ def parse_files(given: Sequence[str], methods: Sequence[str]) -> dict[str, str]:
     """The files of `--hparams METHOD=FILE`, by method.
 
     Args:
-        given: One text for each time the flag is there.
+        given: One text for each time the flag is there. METHOD is spelled as in `--methods`, or without its host where
+            only one of the methods has that name (`ROME` for `easyedit:ROME`).
         methods: The names of `--methods`.
 
     Raises:
-        RunError: One is of another form, of no method of the comparison, or the second of its method.
+        RunError: One is of another form, of no method of the comparison or of several, or the second of its method.
     """
     files: dict[str, str] = {}
     for text in given:
@@ -87,7 +89,12 @@ def parse_files(given: Sequence[str], methods: Sequence[str]) -> dict[str, str]:
         if not (name and equals and file):
             raise RunError(f"--hparams {text!r}: give METHOD=FILE, a method of --methods and its file.")
         if name not in methods:
-            raise RunError(f"--hparams {text!r}: {name!r} is not among --methods.{did_you_mean(name, methods)}")
+            meant = [method for method in methods if split_host(method)[1] == name]
+            if len(meant) > 1:
+                raise RunError(f"--hparams {text!r}: {name!r} may be {' or '.join(meant)}; write which.")
+            if not meant:
+                raise RunError(f"--hparams {text!r}: {name!r} is not among --methods.{did_you_mean(name, methods)}")
+            name = meant[0]
         if name in files:
             raise RunError(f"--hparams names {name} twice.")
         files[name] = file
