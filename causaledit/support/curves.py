@@ -17,11 +17,11 @@ REWARD = "reward"
 FLAT_GROUPS = "flat_groups"
 MANY_FLAT = 0.5  # the share of groups with equal rewards from which on it is pointed out
 
-_NAMES = {REWARD: "reward, all parts", FLAT_GROUPS: "groups whose rewards are all equal (no gradient)"}
+_NAMES = {REWARD: "reward, all parts", FLAT_GROUPS: "groups with equal rewards (no gradient)"}
 _SUFFIXES = {
     "_preservation": "preservation term",
     "_clipped": "share of clipped tokens",
-    "_kl": "KL to the policy that it began with",
+    "_kl": "KL to the starting policy",
 }
 
 
