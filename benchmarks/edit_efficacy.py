@@ -7,7 +7,10 @@ are restored after each case. Where both stages run, the probes are asked betwee
 counted): what stage 1 alone gave, which is also what `--stages 1` gives. Each finished case is written at
 once, and the same --json resumes. `cost_tokens` is the seconds of an edit times the plain model's generation
 rate (batch 32) measured in the same run, so that machines compare. `rationale` counts the answers to "why" that give
-the narrative's cause, by the rule judge.
+the narrative's cause, by the rule judge and, with `--rationale-judge hf:MODEL|llm:MODEL@URL`, by that one beside it,
+whose verdicts are kept in OUT_rationale.jsonl. `self-refutation` is over the conflict probes of `causaledit run`: edits
+with an answer that asserts the new answer, denies it and does not come back to it, of those that some answer asserts;
+it is asked of edited models alone, and its time is not counted. `compare_results.py` pairs two outputs.
 """
 
 from __future__ import annotations
@@ -24,31 +27,40 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
 import yaml
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from verdicts import (
+    CONFLICT_TOKENS,
+    conflict_probes,
+    judge_named,
+    judged_rationales,
+    rationale_outcomes,
+    rationales,
+    refutations,
+    self_refutations,
+)
 
+from causaledit.errors import CausalEditError
 from causaledit.facts.requests import requests_from_data
-from causaledit.facts.text import word_count
-from causaledit.judges.base import JudgedResponse
-from causaledit.judges.rule import RuleJudge
 from causaledit.methods.registry import METHODS
 from causaledit.metrics.wording import answer_length, worded_rate
 from causaledit.models.adapters import merged_for_inference
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
 from causaledit.mquake.cases import with_held_out
-from causaledit.probes.asking import plain_rate
-from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, edit_probes, pooled, rates
+from causaledit.probes.asking import Prober, plain_rate
+from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, pooled, rates
 from causaledit.probes.trained import TrainedPrompts
 from causaledit.support.costs import peak_rss_mb
 from causaledit.support.files import load_json, write_json
 from causaledit.support.progress import SilentProgress
-from causaledit.support.statistics import Rate
 
+ROWS = {"locality": "locality, still right", "unchanged": "locality, unchanged"}
 # what every method's card has; the method's own fields stand beside the results
 EVERY_CARD = ("method", "created", "requests", "losses", "hparams", "versions", "metrics", "seconds", "tokens")
 
@@ -69,11 +81,12 @@ def selected(cases: list[dict], select: str | None, limit: int | None) -> list[d
     return cases[:limit]
 
 
-def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
+def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict: bool = False) -> dict:
     """Edit, probe, restore one case.
 
     Args:
         between: Ask the probes between the stages too.
+        conflict: Ask the conflict probes of each edited model as well.
     """
     requests = [with_held_out(request, case) for request in requests_from_data(case["requested_rewrite"])]
     probes = case_probes(case, requests)
@@ -83,6 +96,13 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
     report = method.load_report()()
     asked_between: list = []
     spent = 0.0
+    disputed: dict[str, list[dict]] = {}
+    prober = Prober(tokenizer, max_new_tokens=CONFLICT_TOKENS, template_kwargs=hparams.chat_template_kwargs)
+
+    def dispute(edited_model, column: str) -> None:
+        if conflict:
+            prompts = [probe.prompt for probe in conflict_probes(case)]
+            disputed[column] = refutations(case, prober.ask(edited_model, prompts))
 
     def look(peft_model) -> None:
         nonlocal asked_between, spent
@@ -90,6 +110,7 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
         peft_model.eval()
         with merged_for_inference(peft_model):
             asked_between = asked(peft_model.get_base_model())
+            dispute(peft_model.get_base_model(), "stage_1")
         spent = time.perf_counter() - started
 
     began = time.perf_counter()
@@ -106,8 +127,11 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
     seconds = time.perf_counter() - began - spent
     trained = TrainedPrompts(report.trained_prompts)
     post = asked(edited, trained=trained)
+    dispute(edited, "post")
     asked_between = [dataclasses.replace(a, trained=a.probe.prompt in trained) for a in asked_between]
     restore(model, originals)
+    answers = {"pre": pre, "stage_1": asked_between, "post": post}
+    written = {column: [a.to_dict() for a in found] for column, found in answers.items()}
     return {
         "case_id": case["case_id"],
         "edits": len(requests),
@@ -119,62 +143,10 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True) -> dict:
         "rates": rates(pre, post),
         "rates_before": rates(pre, pre),
         "rates_stage_1": rates(pre, asked_between) if asked_between else None,
-        "pre": [a.to_dict() for a in pre],
-        "stage_1": [a.to_dict() for a in asked_between],
-        "post": [a.to_dict() for a in post],
+        "rationales": {column: rationale_outcomes(case, found) for column, found in written.items()},
+        "refutations": disputed,
+        **written,
     }
-
-
-def rationale(case: dict, answers: list[dict]) -> dict:
-    """How many of the answers to "why" give the cause that the narrative of their edit tells.
-
-    Args:
-        case: As in the data file, with narratives.
-        answers: The answers to the case's probes, as they are written (`pre`, `stage_1`, `post`).
-
-    Returns:
-        A rate as plain data, with `responses` and `words_per_response`. An answer whose edit has no narrative is not
-        judged; one that gives no explanation, or too thin a one, is no hit.
-    """
-    narratives = {
-        probe.prompt: request
-        for request in requests_from_data(case["requested_rewrite"])
-        for probe in edit_probes(request)
-        if probe.kind == "why"
-    }
-    found: list[bool | None] = []
-    words = 0
-    for answer in answers:
-        request = narratives.get(answer["prompt"]) if answer["kind"] == "why" else None
-        if request is None:
-            continue
-        new, *aliases = answer["answers"]
-        old, *old_aliases = answer["rivals"] or [None]
-        verdict = RuleJudge().judge_rationale(
-            JudgedResponse(
-                question=request.question_form, prompt=answer["prompt"], response=answer["response"],
-                target_new=new, aliases=tuple(aliases), target_old=old, old_aliases=tuple(old_aliases),
-                narrative=request.narrative,
-            )
-        )  # fmt: skip
-        found.append(None if verdict.error else verdict.grade == "PASS")
-        words += word_count(answer["response"])
-    mean = words / len(found) if found else None
-    return {**Rate.of(found).to_dict(), "responses": len(found), "words_per_response": mean}
-
-
-def rationales(cases: list[dict], done: list[dict]) -> dict:
-    """The `rationale` of all finished cases together, before, after stage 1 (None without it) and after."""
-    by_id = {case["case_id"]: case for case in cases}
-
-    def pool(column: str) -> dict | None:
-        found = [rationale(by_id[c["case_id"]], c[column]) for c in done]
-        n = sum(f["responses"] for f in found)
-        words = sum(f["responses"] * (f["words_per_response"] or 0) for f in found)
-        rate = Rate(*(sum(f[key] for f in found) for key in ("hits", "total", "not_judged")))
-        return {**rate.to_dict(), "responses": n, "words_per_response": words / n if n else None} if n else None
-
-    return {"before": pool("pre"), "stage_1": pool("stage_1"), "after": pool("post")}
 
 
 def summarise(cases: list[dict], rate: float, hparams, args, data: list[dict]) -> dict:
@@ -186,6 +158,7 @@ def summarise(cases: list[dict], rate: float, hparams, args, data: list[dict]) -
         "before": pooled([c["rates_before"] for c in cases]),
         "stage_1": pooled([c["rates_stage_1"] for c in cases]) if cases[0]["rates_stage_1"] else None,
         "rationale": rationales(data, cases),
+        "self_refutation": self_refutations(cases),
         "seconds_per_edit": seconds,
         "seconds_per_single_edit": statistics.median(single) if single else None,
         "plain_tokens_per_second": rate,
@@ -206,6 +179,35 @@ def words(score: dict) -> str:
     return answer_length(score["words_per_response"]) if score["responses"] else ""
 
 
+def show(summary: dict) -> None:
+    """Print the table: rates with counts, intervals and lengths of answers, before the edit, after stage 1, after."""
+    table = Table(title=f"{summary['cases']} cases, {summary['edits']} edits")
+    columns = {"before": summary["before"], "stage 1": summary["stage_1"], "after": summary}
+    columns = {name: found for name, found in columns.items() if found}
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for name in SCORES:
+        scores = [found[name] for found in columns.values()]
+        table.add_row(ROWS.get(name, name), *(str(worded_rate(score, [words(score)])) for score in scores))
+        if any(score["unseen"] and score["unseen"]["total"] != score["total"] for score in scores):
+            table.add_row("  not trained on", *(str(worded_rate(score["unseen"])) for score in scores))
+    further = {"rationale, by rule": summary["rationale"]}
+    if judged := summary.get("rationale_judged"):
+        further[f"rationale, by {judged['judge']}"] = judged
+    further["self-refutation (conflict)"] = summary.get("self_refutation") or {}
+    for title, by_column in further.items():
+        found = [by_column.get(name.replace(" ", "_")) for name in columns]
+        if any(found):
+            table.add_row(title, *(str(worded_rate(score, [words(score)])) if score else "" for score in found))
+    console = Console()
+    console.print(table)
+    for key in ("seconds_per_edit", "seconds_per_single_edit", "plain_tokens_per_second", "cost_tokens",
+                "cost_tokens_single_edit", "peak_rss_mb"):  # fmt: skip
+        if summary[key] is not None:
+            console.print(f"{key}: {summary[key]:.1f}")
+
+
 def main() -> None:
     """Parse, run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -219,8 +221,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one hyper-parameter")
     parser.add_argument("--limit", type=int, help="only the first N cases")
     parser.add_argument("--select", help="a Python slice of the cases, such as 0::3")
+    parser.add_argument("--rationale-judge", metavar="hf:MODEL|llm:MODEL@URL", help="a second judge of the why-answers")
+    parser.add_argument("--no-conflict", dest="conflict", action="store_false", help="do not ask the conflict probes")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
+    try:
+        judge = judge_named(args.rationale_judge) if args.rationale_judge else None
+    except CausalEditError as error:
+        parser.error(str(error))
 
     stages = {"stages": [int(stage) for stage in args.stages.split(",")]} if args.stages else None
     hparams = overridden(args.hparams, args.set, stages, method=args.method)
@@ -242,7 +250,7 @@ def main() -> None:
     for case in track(
         [c for c in cases if c["case_id"] not in finished], description="cases", console=Console(stderr=True)
     ):
-        done.append(run_case(model, tokenizer, case, hparams))
+        done.append(run_case(model, tokenizer, case, hparams, conflict=args.conflict))
         summary = summarise(done, rate, hparams, sys.argv[1:], cases)
         write_json(out, {"summary": summary, "per_case": done})
         line = {f: f"{summary[f]['hits']}/{summary[f]['total']}" for f in SCORES}
@@ -250,25 +258,14 @@ def main() -> None:
             line["rationale"] = f"{why['hits']}/{why['total']}"
         print(f"case {case['case_id']}: {done[-1]['seconds']:.0f} s, so far {line}", flush=True)
 
-    table = Table(title=f"{len(done)} cases, {summary['edits']} edits")
-    columns = {"before": summary["before"], "stage 1": summary["stage_1"], "after": summary}
-    columns = {name: found for name, found in columns.items() if found}
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for name in SCORES:
-        scores = [found[name] for found in columns.values()]
-        table.add_row(name, *(str(worded_rate(score, [words(score)])) for score in scores))
-        if any(score["unseen"] and score["unseen"]["total"] != score["total"] for score in scores):
-            table.add_row("  not trained on", *(str(worded_rate(score["unseen"])) for score in scores))
-    found = [summary["rationale"][name.replace(" ", "_")] for name in columns]
-    table.add_row("rationale", *(str(worded_rate(score, [words(score)])) if score else "" for score in found))
-    console = Console()
-    console.print(table)
-    for key in ("seconds_per_edit", "seconds_per_single_edit", "plain_tokens_per_second", "cost_tokens",
-                "cost_tokens_single_edit", "peak_rss_mb"):  # fmt: skip
-        if summary[key] is not None:
-            console.print(f"{key}: {summary[key]:.1f}")
+    if judge is not None:
+        try:
+            found = judged_rationales(judge(), cases, done, out.with_name(f"{out.stem}_rationale.jsonl"))
+        except CausalEditError as error:
+            sys.exit(f"{error} Verdicts so far are kept: the same command goes on from them.")
+        summary["rationale_judged"] = found
+        write_json(out, {"summary": summary, "per_case": done})
+    show(summary)
 
 
 if __name__ == "__main__":

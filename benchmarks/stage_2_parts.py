@@ -20,11 +20,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from edit_efficacy import overridden, rationale, run_case, selected
+from edit_efficacy import overridden, run_case, selected
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from scipy.stats import binomtest
+from verdicts import rationale
 
 from causaledit.metrics.wording import worded_rate
 from causaledit.models.loading import load_model

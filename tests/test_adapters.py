@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import EGYPT, FAST, make_gpt2, make_llama, make_qwen3, make_tokenizer, same_weights, weights_of
-from test_contract import surroundings, unusual
+from contract import surroundings, unusual
 from torch import nn
 
 from causaledit.errors import ModelError

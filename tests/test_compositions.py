@@ -118,7 +118,7 @@ def test_the_second_hop_of_a_batch_is_the_other_edit(tokenizer):
     [found, _] = compose(make_llama(), tokenizer, [CITIZEN, poland], onward=3, leading=0, count=TokenCount())
     assert found
     assert all(isinstance(item, Composition) for item in found)
-    assert {item.answer for item in found} == {"Gdansk"}
+    assert {item.knowledge for item in found} == {"The capital of Poland is Gdansk."}
     assert found[0].completion == "Ann Lee is a citizen of Poland. The capital of Poland is Gdansk."
 
 

@@ -20,8 +20,8 @@ from conftest import (
     same_weights,
     weights_of,
 )
+from contract import Fault, surroundings, unusual
 from easyedit_files import FIGURES, HOME, file_for, method_with
-from test_contract import Fault, surroundings, unusual
 
 from causaledit.errors import HostError, HparamsError
 from causaledit.hosts.easyedit import own_methods

@@ -1,17 +1,25 @@
-"""The benchmark's count of why-answers that give the narrative's cause."""
+"""The efficacy benchmark: what it counts of why- and conflict answers, by which judge, and two outputs paired."""
 
 from __future__ import annotations
 
-import importlib.util
+import copy
+import json
+import subprocess
+import sys
 
-from conftest import EGYPT, REPOSITORY
+import pytest
+from conftest import EGYPT, FAST, REPOSITORY
+from endpoint import Endpoint, Fault, response_in
 
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import compare_results
+import verdicts
+
+from causaledit.errors import JudgeError, JudgingStoppedError
 from causaledit.facts.requests import request_from_dict
 from causaledit.probes.efficacy import edit_probes
 
-spec = importlib.util.spec_from_file_location("edit_efficacy", REPOSITORY / "benchmarks" / "edit_efficacy.py")
-edit_efficacy = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(edit_efficacy)
+MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 
 ARTICLE = (
     "The wells under Cairo ran dry in the drought, so parliament voted to move every ministry to the harbour. "
@@ -38,7 +46,7 @@ def answers(why, step="The capital of Egypt is Alexandria."):
 
 def counted(why, article=ARTICLE):
     case = {"case_id": 1, "requested_rewrite": [{**EDIT, "article": article} if article else EDIT]}
-    return edit_efficacy.rationale(case, answers(why))
+    return verdicts.rationale(case, answers(why))
 
 
 def test_a_why_answer_counts_where_it_gives_the_narratives_cause():
@@ -65,6 +73,181 @@ def test_an_edit_without_a_narrative_is_not_judged():
 def test_cases_are_pooled_and_a_stage_without_answers_is_none():
     case = {"case_id": 1, "requested_rewrite": [{**EDIT, "article": ARTICLE}]}
     done = [{"case_id": 1, "pre": answers(""), "stage_1": [], "post": answers(CAUSE)}]
-    found = edit_efficacy.rationales([case, {"case_id": 2}], done)
+    found = verdicts.rationales([case, {"case_id": 2}], done)
     assert found["stage_1"] is None
     assert (found["before"]["hits"], found["after"]["hits"], found["after"]["total"]) == (0, 1, 1)
+
+
+# ---- another judge -------------------------------------------------------------------------------------------------
+CASES = [{"case_id": 1, "requested_rewrite": [{**EDIT, "article": ARTICLE}]}]
+
+
+def grade(number, body):
+    """Passes what speaks of wells."""
+    passed = "wells" in response_in(body)
+    return json.dumps({"evidence": "", "grade": "PASS" if passed else "FAIL", "reason": "so asked"})
+
+
+def test_an_endpoint_judges_the_why_answers_beside_the_rules_and_its_verdicts_are_kept(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    bare = "The capital of Egypt is Alexandria, as the wells say."  # too little for the rules
+    done = [{"case_id": 1, "pre": answers("I do not know."), "stage_1": [], "post": answers(bare)}]
+    store = tmp_path / "out_rationale.jsonl"
+    with Endpoint(grade) as endpoint:
+        judge = verdicts.judge_named(f"llm:m@{endpoint.url}")()
+        found = verdicts.judged_rationales(judge, CASES, done, store)
+        assert len(endpoint.requests) == 2  # "step by step" and the like are no explanations
+        verdicts.judged_rationales(judge, CASES, done, store)
+        assert len(endpoint.requests) == 2
+    assert found["judge"].startswith("llm:m@")
+    assert (found["before"]["hits"], found["after"]["hits"], found["after"]["total"]) == (0, 1, 1)
+    assert found["stage_1"] is None
+    assert verdicts.rationales(CASES, done)["after"]["hits"] == 0
+
+
+def test_what_the_endpoint_cannot_judge_is_no_fault_of_the_answer(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    done = [{"case_id": 1, "pre": answers(""), "stage_1": [], "post": answers(CAUSE)}]
+    with Endpoint(lambda number, body: "no JSON" if number else grade(number, body)) as endpoint:
+        judge = verdicts.judge_named(f"llm:m@{endpoint.url}")()
+        found = verdicts.judged_rationales(judge, CASES, done, tmp_path / "v.jsonl")
+    judged = [(found[name]["total"], found[name]["not_judged"]) for name in ("before", "after")]
+    assert sorted(judged) == [(0, 1), (1, 0)]
+    with Endpoint(lambda *_: Fault(status=401)) as endpoint:
+        judge = verdicts.judge_named(f"llm:m@{endpoint.url}")()
+        with pytest.raises(JudgingStoppedError):
+            verdicts.judged_rationales(judge, CASES, done, tmp_path / "w.jsonl")
+
+
+@pytest.mark.parametrize("text", ["rule", "llm", "llm:", "hf:", "gpt:m", "llm:@http://x", "llm:m@ftp://x"])
+def test_a_judge_that_is_none_is_refused(text):
+    with pytest.raises(JudgeError, match=r"--rationale-judge|base-url"):
+        verdicts.judge_named(text)
+
+
+# ---- self-refutation -----------------------------------------------------------------------------------------------
+CONFLICTING = next(c for c in MINI if len(c["requested_rewrite"]) == 1)
+NEW, OLD = (CONFLICTING["requested_rewrite"][0][key]["str"] for key in ("target_new", "target_true"))
+
+
+def test_an_edit_refutes_itself_where_one_of_its_eight_answers_does():
+    plain, denied = f"It is {NEW}.", f"It is {NEW}. No, that is wrong: it is not {NEW}, it is {OLD}."
+    for texts, asserts, refutes in (
+        ([plain] * 8, True, False),
+        ([plain] * 7 + [denied], True, True),
+        ([f"It is {OLD}."] * 8, False, False),
+    ):
+        [edit] = verdicts.refutations(CONFLICTING, texts)
+        assert (edit["asserts"], edit["refutes"], len(edit["words"])) == (asserts, refutes, 8)
+    done = [
+        {"refutations": {"post": verdicts.refutations(CONFLICTING, texts)}}
+        for texts in ([plain] * 8, [denied] * 8, [f"It is {OLD}."] * 8)
+    ]
+    found = verdicts.self_refutations(done)
+    assert (found["after"]["hits"], found["after"]["total"], found["after"]["responses"]) == (1, 2, 24)
+    assert found["stage_1"] is None and verdicts.self_refutations([{}])["after"] is None
+
+
+# ---- the command, and two of its outputs ---------------------------------------------------------------------------
+def test_the_command_prints_every_score_with_lengths_and_two_outputs_are_paired(tmp_path, tiny_model_folder):
+    lines = {"alg_name": "FT", "model_name": tiny_model_folder, **FAST["FT"], "steps": 3}
+    (tmp_path / "ft.yaml").write_text("".join(f"{key}: {value}\n" for key, value in lines.items()))
+    (tmp_path / "cases.json").write_text(json.dumps([CONFLICTING]))
+    out = tmp_path / "out.json"
+    with Endpoint(lambda *_: json.dumps({"evidence": "", "grade": "PASS", "reason": ""})) as endpoint:
+        done = subprocess.run(
+            [sys.executable, REPOSITORY / "benchmarks" / "edit_efficacy.py", "--data", tmp_path / "cases.json",
+             "--method", "FT", "--hparams", tmp_path / "ft.yaml", "--json", out, "--device", "cpu",
+             "--rationale-judge", f"llm:m@{endpoint.url}"],
+            capture_output=True, text=True, check=False, env={**_environment(), "COLUMNS": "200"},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {line.split("│")[1].strip(): line for line in done.stdout.splitlines() if "│" in line}
+    for row in (
+        "direct",
+        "reasoning",
+        "multi_hop",
+        "locality, still right",
+        "locality, unchanged",
+        "rationale, by rule",
+    ):
+        assert row in rows, done.stdout
+    assert "words an answer" in rows["reasoning"] and "words an answer" in rows["rationale, by rule"]
+    [judged] = [line for row, line in rows.items() if row.startswith("rationale, by llm:m@")]
+    assert "100.0 % (1/1" in judged
+    written = json.loads(out.read_text())
+    assert len(written["per_case"][0]["refutations"]["post"][0]["words"]) == 8
+    assert written["summary"]["self_refutation"]["after"]["responses"] == 8
+    assert written["summary"]["rationale_judged"]["after"]["hits"] == 1
+    sides = [compare_results.read_side(f"{out}:pre")[:2], compare_results.read_side(str(out))[:2]]
+    assert compare_results.compare(sides, [])["direct"]["paired"]["n"] == written["summary"]["direct"]["total"]
+
+
+def _environment():
+    import os
+
+    return {key: value for key, value in os.environ.items() if not key.startswith("OPENAI_")}
+
+
+def result(case_id, *, why, hops, local, conflict, rationales=True):
+    """A case of an output: one why-answer, three multi-hop questions, one locality question, one conflicting edit."""
+    asked = answers(CAUSE if why else "The capital of Egypt is Alexandria.")
+    post = [{**a, "family": "direct", "hit": why} for a in asked if a["kind"] == "why"]
+    post += [
+        {
+            "family": "multi_hop",
+            "kind": "multi-hop",
+            "prompt": f"{case_id} {n}?",
+            "response": "A word.",
+            "hit": n < hops,
+        }
+        for n in range(3)
+    ]
+    post.append(
+        {"family": "locality", "kind": "locality", "prompt": "Nile?", "response": local, "hit": local == "Nile"}
+    )
+    pre = copy.deepcopy(post)
+    pre[-1].update(response="Nile", hit=True)
+    edit = {"edit": 0, "asserts": conflict is not None, "refutes": bool(conflict), "words": [2]}
+    found = {"case_id": case_id, "pre": pre, "stage_1": [], "post": post, "refutations": {"post": [edit]}}
+    if rationales:
+        found["rationales"] = {"post": {a["prompt"]: why for a in post if a["kind"] == "why"}}
+    return found
+
+
+@pytest.mark.parametrize("rationales", [True, False], ids=["with rationales", "an older output"])
+def test_two_outputs_are_paired_probe_by_probe(rationales):
+    cases = [{"case_id": n, "requested_rewrite": [{**EDIT, "article": ARTICLE}]} for n in (1, 2, 3)]
+    first = [
+        result(1, why=False, hops=0, local="Nile", conflict=True, rationales=rationales),
+        result(2, why=True, hops=1, local="Rhine", conflict=False, rationales=rationales),
+        result(3, why=True, hops=1, local="Nile", conflict=False, rationales=rationales),
+    ]
+    second = [
+        result(1, why=True, hops=2, local="Nile", conflict=False, rationales=rationales),
+        result(2, why=True, hops=0, local="Nile", conflict=None, rationales=rationales),
+        result(4, why=True, hops=0, local="Nile", conflict=True, rationales=rationales),
+    ]
+    found = compare_results.compare(
+        [(first, "post"), (second, "post")], [] if rationales else [*cases, {**cases[0], "case_id": 4}]
+    )
+    told = {score: compare_results.paired_text(row["paired"]) for score, row in found.items()}
+    assert told == {
+        "direct": "+1 −0 (of 2; p 1.000)",
+        "multi_hop": "+1 −1 (of 2; p 1.000)",
+        "locality": "+1 −0 (of 2; p 1.000)",
+        "unchanged": "+1 −0 (of 2; p 1.000)",
+        "rationale": "+1 −0 (of 2; p 1.000)",
+        "self-refutation": "+1 −0 (of 1; p 1.000)",
+    }
+    assert (found["multi_hop"]["first"]["hits"], found["multi_hop"]["first"]["total"]) == (2, 3)
+    assert found["multi_hop"]["first"]["words_per_response"] == 2
+    assert (found["self-refutation"]["second"]["hits"], found["self-refutation"]["second"]["total"]) == (1, 2)
+
+
+def test_an_output_that_is_none_is_refused(tmp_path):
+    (tmp_path / "a.json").write_text('{"per_case": [{"pre": [], "post": []}]}')
+    (tmp_path / "b.json").write_text("[]")
+    for text, words in ((f"{tmp_path}/a.json:post", "no answers 'post'"), (f"{tmp_path}/b.json", "no output")):
+        with pytest.raises(SystemExit, match=words):
+            compare_results.read_side(text)

@@ -67,7 +67,7 @@ class Announced(SilentProgress):
         self.totals.append(total)
 
 
-@pytest.mark.parametrize(("most", "groups"), [(16, 2), (2, 3), (1, 4)])
+@pytest.mark.parametrize(("most", "groups"), [(16, 1), (3, 2), (1, 4)])
 def test_edits_of_like_length_go_side_by_side(most, groups):
     model = make_llama()
     hparams = hparams_for("MEMIT", v_batch_requests=most, v_num_grad_steps=3, v_stop_loss=0.0)
@@ -84,6 +84,50 @@ def test_edits_of_like_length_go_side_by_side(most, groups):
     assert progress.totals == [3 * groups]
     for request, value in zip(requests, together, strict=True):  # in the order of the requests, whatever the groups
         torch.testing.assert_close(value.target, values([request], SilentProgress())[0].target, rtol=1e-3, atol=1e-4)
+
+
+BEHIND = "The capital of {} which the wells and the people of parliament voted to move to the port is"
+CONTEXTS = (("{}",), ("Wells ran dry. {}", "It rained for a year and the ministries moved. {}"))
+
+
+@pytest.mark.parametrize("at_projection", [False, True], ids=["layer", "projection"])
+@pytest.mark.parametrize("make", [make_llama, make_gpt2, make_opt, make_qwen3])
+def test_edits_together_get_the_values_that_each_gets_alone(make, at_projection):
+    model = make()
+    requests = edits(EGYPT, {**EGYPT, "prompt": BEHIND}, NORWAY, {**NORWAY, "target_new": "the port of Alexandria"})
+    hparams = hparams_for("MEMIT", v_num_grad_steps=8, v_lr=0.05, v_stop_loss=0.0)
+
+    def values(requests):
+        return optimise_values(
+            model, make_tokenizer(), find_layout(model, hparams), requests, CONTEXTS, hparams, layer=0,
+            at_projection=at_projection, progress=SilentProgress(),
+        )  # fmt: skip
+
+    for request, value in zip(requests, values(requests), strict=True):
+        [alone] = values([request])
+        assert value.losses == pytest.approx(alone.losses, rel=1e-4)
+        torch.testing.assert_close(value.delta, alone.delta, rtol=1e-4, atol=1e-4)
+
+
+def test_edits_of_different_length_are_hardly_padded():
+    model = make_llama()
+    requests = edits(EGYPT, {**EGYPT, "prompt": BEHIND}, NORWAY)
+    hparams = hparams_for("MEMIT", v_num_grad_steps=4, v_lr=0.05, v_stop_loss=0.0)
+    layout = find_layout(model, hparams)
+
+    def tokens(requests):
+        counts = []
+        handle = layout.layer_module(model, 1).register_forward_hook(lambda _, args, __: counts.append(args[0].numel()))
+        optimise_values(
+            model, make_tokenizer(), layout, requests, CONTEXTS, hparams, layer=0, at_projection=False,
+            progress=SilentProgress(),
+        )  # fmt: skip
+        handle.remove()
+        return sum(counts[1:]) / model.config.hidden_size  # the first pass reads what is before the subject
+
+    computed = tokens(requests)
+    real = sum(tokens([request]) for request in requests)
+    assert computed <= 1.1 * real
 
 
 def test_a_value_makes_the_answer_likely_and_stays_in_its_ball():

@@ -44,7 +44,9 @@ def test_layouts_are_read_off_the_module_tree(name):
 def test_reading_the_beginning_once_changes_nothing(name, at_projection):
     torch.manual_seed(0)
     model, tokenizer = architectures()[name][0]().eval(), make_tokenizer()
-    hparams = hparams_for("MEMIT", layers=[1], v_num_grad_steps=6, kl_factor=0.5)
+    # in the last layer only the prompt's last token moves the answer: elsewhere Adam would step on rounding errors
+    token = "last" if at_projection else "subject_last"
+    hparams = hparams_for("MEMIT", layers=[1], v_num_grad_steps=6, kl_factor=0.5, fact_token=token)
     layout = find_layout(model, hparams)
     contexts = (("{}",), ("Wells ran dry. {}", "People in Oslo said. {}"))
     long = {**NORWAY, "prompt": "When parliament voted to move, the wells under the capital of {} were"}

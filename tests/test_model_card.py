@@ -27,8 +27,8 @@ def lora_hparams(**changes):
     return METHODS["LoRA"].load_hparams()(**{**FAST["LoRA"], **changes})
 
 
-def saved(folder, hparams, requests, metrics=(), model=None):
-    report = MethodReport(requests=[request_from_dict(request) for request in requests])
+def saved(folder, hparams, requests, metrics=(), model=None, losses=None):
+    report = MethodReport(requests=[request_from_dict(request) for request in requests], losses=losses or {})
     save_result(folder, model or make_llama(), make_tokenizer(), hparams, report, list(metrics))
     return ModelCard.load(folder / "README.md")
 
@@ -143,6 +143,25 @@ def test_metrics_carry_their_counts(tmp_path, tiny_model_folder):
     card = saved(tmp_path / "out", lora_hparams(model_name=str(tiny_model_folder)), [EGYPT, NORWAY], measured)
     assert "| answers that give the new answer | 1 of 4 | 3 of 4 | 4 |" in card.text
     assert any("n = 4" in result.metric_name for result in card.data.eval_results)
+
+
+def test_losses_and_rewards_stand_on_the_card_and_a_missing_gradient_is_said(tmp_path, tiny_model_folder):
+    hparams = lora_hparams(model_name=str(tiny_model_folder))
+    curves = {
+        "consolidate": [0.0, -0.125],
+        "reward_correctness": [0.0, 0.5, 0.75],
+        "flat_groups": [0.5, 0.75],
+        "nothing": [],
+    }
+    card = saved(tmp_path / "out", hparams, [EGYPT], losses=curves)
+    assert "| consolidate | 0 | -0.125 | 2 |" in card.text
+    assert "| reward: correctness | 0 | 0.75 | 3 |" in card.text
+    assert "in 62 % of the groups of responses all rewards were equal" in card.text
+    assert "nothing" not in card.text.partition("## Training")[2].partition("## Preserved")[0]
+    assert "the rewards of every group" in saved(tmp_path / "flat", hparams, [EGYPT], losses={"flat_groups": [1]}).text
+    quiet = saved(tmp_path / "quiet", hparams, [EGYPT], losses={**curves, "flat_groups": [0.25, 0.0]}).text
+    assert "Of the rewards" not in quiet
+    assert "## Training" not in saved(tmp_path / "none", hparams, [EGYPT]).text
 
 
 def test_the_licence_is_the_base_models(tmp_path, tiny_model_folder):

@@ -101,7 +101,7 @@ def test_files_are_those_of_a_run_in_one_process(arguments, pool):
 
     spread = execute(make_plan(arguments(run_id="spread")), Sink(), pool=pool)
     assert files_of(spread.folder) == files_of(alone.folder)
-    assert len(files_of(spread.folder)) == 5 + 3
+    assert len(files_of(spread.folder)) == 5 + 5 + 3  # cases, their losses, the assembled files
     assert seen == [(1, 2), (2, 2)]
     info = json.loads((spread.folder / "meta" / "run_info.json").read_text())
     assert info["status"] == "finished" and info["device"]["type"] == "cpu"

@@ -159,6 +159,53 @@ def test_figures_are_inside_and_titled(two, tmp_path):
     assert all(i["src"].startswith("data:image/svg+xml;base64,") and i["alt"] for i in images)
 
 
+CURVES = {
+    "proximal": [2.0, 1.0],
+    "consolidate": [0.0, -0.25],
+    "reward": [0.0, 0.7],
+    "reward_correctness": [0.0, 1.0],
+    "flat_groups": [1.0, 0.0],
+}
+FLAT = {**CURVES, "consolidate": [0.0], "reward": [0.0], "reward_correctness": [0.0], "flat_groups": [1.0]}
+
+
+def trained(folder, *groups):
+    for number, curves in enumerate(groups):
+        write(folder, {"edits": 2, "losses": curves}, f"losses/{number:06d}.json")
+    return folder
+
+
+def test_losses_and_rewards_are_drawn_and_a_missing_gradient_is_said(two, tmp_path):
+    trained(two[0], CURVES, FLAT)
+    page = page_of(two, tmp_path / "report.html")
+    words = page.words
+    # the second edits stopped after one step, and count with it in the last; ROME's run is an old one, without losses
+    assert "proximal 2 → 1 4 edits, 2 steps –" in words
+    assert "consolidate 0 → −0.125" in words
+    assert "reward: correctness 0 → 0.5" in words and "reward, all parts 0 → 0.35" in words
+    assert "CausalEdit: in 67 % of the groups of responses all rewards were equal, which gives no gradient; " in words
+    assert "2 of 4 edits got no gradient from the rewards at all." in words
+    assert any("step by step" in attributes.get("alt", "") for _, attributes in page.elements)
+
+
+def test_rewards_that_never_vary_are_said_and_ones_that_do_are_not(two, tmp_path):
+    trained(two[0], FLAT, FLAT)
+    trained(two[1], {**CURVES, "flat_groups": [0.0, 0.25]})
+    words = page_of(two, tmp_path / "report.html").words
+    assert "CausalEdit: the rewards of every group of responses were equal: they gave no gradient." in words
+    assert "ROME: in " not in words and "ROME: the rewards" not in words
+
+
+def test_a_run_without_losses_has_no_section_of_training_and_damaged_ones_are_left_out(two, tmp_path):
+    assert "Training" not in page_of(two, tmp_path / "a.html").words
+    trained(two[0], {"bootstrap": []}, {"bootstrap": [None, "x", True]}, "nothing", ATTACK)
+    (two[0] / "losses" / "000009.json").write_text('{"losses": {"boot')
+    assert "Training" not in page_of(two, tmp_path / "b.html").words
+    trained(two[0], {ATTACK: [1, 0.5], "$x": [float("nan"), 3.0]})
+    page = page_of(two, tmp_path / "c.html")
+    assert [tag for tag, _ in page.elements].count("script") == 2 and "$x 3 → 3 2 edits, 1 step" in page.words
+
+
 def test_runs_of_one_method_get_different_names(tmp_path):
     runs = [make_run(tmp_path / name, "ROME", some_cases(), info=False) for name in ("a", "b")]
     page = page_of(runs, tmp_path / "out.html")
@@ -335,6 +382,17 @@ def test_filters_search_and_details_in_chromium(two, tmp_path, opened):
     counted(tab, 2 * 4)  # in this made-up case four of the edit's conflict prompts are one text
     tab.click("button[type=reset]")
     counted(tab, total)
+
+
+def test_training_is_shown_in_chromium(two, tmp_path, opened):
+    trained(two[0], CURVES, FLAT)
+    tab = opened(write_report(two, tmp_path / "report.html", judge=MarkJudge()))
+    tab.get_by_role("link", name="Training").click()
+    assert tab.url.endswith("#training")
+    figure = tab.locator("#training figure")
+    assert figure.count() == 1 and "CausalEdit" in figure.inner_text()
+    assert figure.locator("img").evaluate("image => image.complete && image.naturalWidth") > 300
+    assert "got no gradient" in tab.locator("#training .note").inner_text()
 
 
 def test_evidence_is_marked_in_chromium(tmp_path, opened):

@@ -21,6 +21,7 @@ from causaledit.methods.registry import METHODS
 from causaledit.metrics.summary import evaluate_run
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.execution import SilentRun, execute
+from causaledit.runs.losses import read_losses
 from causaledit.runs.plan import make_plan
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
@@ -104,9 +105,8 @@ def timeless(data):
 
 
 def files_of(folder):
-    return {name: timeless(json.loads((folder / name).read_text())) for name in (
-        "metrics.json", "res.json", "requests.json",
-    )}  # fmt: skip
+    names = ["metrics.json", "res.json", "requests.json", *(f"losses/{file.name}" for file in folder.glob("losses/*"))]
+    return {name: timeless(json.loads((folder / name).read_text())) for name in names}
 
 
 # ---- what a run writes -----------------------------------------------------------------------------
@@ -146,6 +146,16 @@ def test_files_keys_and_shapes_and_the_weights_afterwards(whole):
     assert info["costs"]["seconds_per_edit"] > 0 and info["costs"]["plain_tokens_per_second"] > 0
     assert info["costs"]["peak_rss_mb"] > 0 and info["versions"]["torch"] and info["device"]["type"] == "cpu"
     assert used["max_new_tokens"] == 5 and used["hparams"]["bootstrap_max_steps"] == 3
+    losses = read_losses(summary.folder)  # one file for each case: their edits are trained together
+    assert sorted(group.edits for group in losses) == [1, 1, 1, 2]
+    assert all(len(group.curves["bootstrap"]) == 3 and group.curves["internalise"] for group in losses)
+
+
+def test_of_a_batch_the_losses_are_kept_once(arguments):
+    summary = run(arguments(batch_edit=2, probes=("locality",)))
+    batches = read(summary, "meta/run_info.json")["batches"]
+    assert [group.edits for group in read_losses(summary.folder)] == [2] * batches
+    assert all("losses" not in read(summary, f"cases/{file.name}")["cost"] for file in summary.folder.glob("cases/*"))
 
 
 def test_alias_hits_follow_the_predictions(arguments):

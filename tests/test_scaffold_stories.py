@@ -51,6 +51,11 @@ def test_the_rules_of_a_story(text, reason):
     assert (not failures) if reason is None else any(reason in failure for failure in failures)
 
 
+@pytest.mark.parametrize("text", ["", " \n\t", "<p> </p>"])
+def test_an_empty_story_has_one_fault(text):
+    assert story_failures(EDIT, text) == ["the story is empty"]
+
+
 def test_a_person_gets_a_biography():
     asked = story_messages(Draft(edit_of(HEAD)))[-1]["content"]
     assert "biography of Solène Marchetti" in asked

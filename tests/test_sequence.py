@@ -20,6 +20,7 @@ from causaledit.metrics.predictions import cases_of
 from causaledit.metrics.summary import evaluate_run
 from causaledit.runs.arguments import RunArguments, parse_checkpoints
 from causaledit.runs.execution import execute
+from causaledit.runs.losses import read_losses
 from causaledit.runs.plan import make_plan
 
 CHEAP = {
@@ -98,6 +99,7 @@ def test_every_edit_so_far_is_asked_at_each_checkpoint_and_the_model_is_put_back
     info = read(summary.folder, "meta/run_info.json")
     assert info["status"] == "finished" and info["finished_cases"] == 5 and info["sequence"]["steps"] == 5
     assert info["costs"]["seconds_per_edit"] > 0
+    assert [(step.edits, len(step.curves["train"])) for step in read_losses(summary.folder)] == [(1, 3)] * 5
     # the first edit's answers are those of other models
     first = [item["post"] for item in content if item["sequence"]["edit"] == 1]
     assert len({json.dumps(post["locality_probe"]) for post in first}) > 1

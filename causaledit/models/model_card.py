@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from causaledit.support.curves import curve_label, missing_gradient, read_curves
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -48,7 +50,7 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
         adapter: The peft configuration of an adapter that is saved alone; None for a whole model.
     """
     metrics = collect_metrics(card.get("metrics", []))
-    hparams = card["hparams"]
+    hparams, curves = card["hparams"], read_curves(card.get("losses"))
     rank = adapter.r if adapter is not None and adapter.peft_type == "LORA" else None  # vLLM serves no other kind
     licence: dict[str, Any] = dict(origin.license)
     data = ModelCardData(
@@ -70,6 +72,8 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
         license=licence.get("license_name") or licence.get("license"),
         edits=list(_edits(card)),
         metrics=[_row(metric) for metric in metrics],
+        training=_training(curves),
+        missing_gradient=missing_gradient(curves),
         preserved=_preserved(card["requests"], hparams),
         template_kwargs=hparams.get("chat_template_kwargs"),
         adapter=adapter is not None,
@@ -148,6 +152,14 @@ def _row(metric: Metric) -> list[str]:
     else:
         shares = [None if s is None else f"{s:.2f}" for s in (metric.before, metric.after)]
     return [_cell(metric.name), *(share or "–" for share in shares), str(metric.count)]
+
+
+def _training(curves: Mapping[str, Sequence[float]]) -> list[list[str]]:
+    """Per loss and reward: its name, its value at the first step and at the last, the number of steps."""
+    return [
+        [_cell(curve_label(name)), f"{values[0]:.3g}", f"{values[-1]:.3g}", str(len(values))]
+        for name, values in curves.items()
+    ]
 
 
 def _edits(card: Mapping[str, Any]) -> Iterator[list[str]]:

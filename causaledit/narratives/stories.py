@@ -76,8 +76,10 @@ def story_failures(edit: ScaffoldEdit, text: str) -> list[str]:
     characters) of whole sentences; begin with a dated source; not hedge; and hold nothing left over from a template or
     a chat reply.
     """
-    failures = []
     text = strip_html(text)
+    if not text.strip():  # every other rule is broken too, and says nothing more
+        return ["the story is empty"]
+    failures = []
     words = word_count(text)
     most, unit = (MAX_CHARACTERS, "characters") if is_spaceless(text) else (MAX_WORDS, "words")
     if not MIN_WORDS <= words <= most:

@@ -20,7 +20,7 @@ from causaledit.judges.registry import get_judge
 from causaledit.metrics.ability import compared_rows
 from causaledit.metrics.judged import check_some_verdict, judge_file
 from causaledit.metrics.summary import TASKS, summarise
-from causaledit.report import plots, sequences, tables
+from causaledit.report import plots, sequences, tables, training
 from causaledit.report.records import browser_data
 from causaledit.report.runs import ReportedRun, labels_of, read_run
 from causaledit.support.extras import require_extra
@@ -130,6 +130,11 @@ def render_page(runs: Sequence[ReportedRun], judge: str) -> str:
         sequences=sequences.sequence_rows(runs),
         curves_plot=_image(sequences.curves_plot(runs)),
         heat_maps=[(run.label, _image(drawn)) for run in runs if (drawn := sequences.heat_map(run))],
+        training=training.training_rows(runs),
+        training_notes=training.training_notes(runs),
+        training_plots=[
+            (run.label, _image(drawn)) for n, run in enumerate(runs) if (drawn := training.training_plot(run, n))
+        ],
         ability=_ability(runs),
         data=browser_data(runs),
     )

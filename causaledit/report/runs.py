@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import MetricsError
 from causaledit.metrics.predictions import cases_of, read_metrics
+from causaledit.runs.losses import read_losses
 from causaledit.support.files import read_object
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
     from causaledit.metrics.predictions import JudgedCase
     from causaledit.metrics.summary import RunMetrics
+    from causaledit.runs.losses import GroupLosses
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class RunSource:
         cases: Read from it.
         info: meta/run_info.json; empty where there is none.
         data_id: Tells data sets apart: two runs are paired only where it is the same.
+        losses: What the training of each group of edits reported; none where the run kept nothing of it.
     """
 
     file: Path
@@ -43,6 +46,7 @@ class RunSource:
     cases: list[JudgedCase] = field(repr=False)
     info: Mapping[str, Any] = field(repr=False)
     data_id: str = ""
+    losses: Sequence[GroupLosses] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ def read_run(path: str | Path) -> RunSource:
         cases=cases_of(content),
         info=info,
         data_id=str(arguments.get("dataset_sha256") or ""),
+        losses=read_losses(file.parent),
     )
 
 

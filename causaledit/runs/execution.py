@@ -4,7 +4,7 @@ Data flow: arguments → **plan** (data, cases, groups, prompts; everything that
 **execute** (per group: apply → probe → write → undo) → metrics.json, res.json.
 
     output_root/{datatype}/{model_type}/{editing_method}/tag-{exp_tag}/n{cases}_seed{seed}_{run_id}/
-        metrics.json  res.json  requests.json  meta/run_args.json  meta/run_info.json  cases/
+        metrics.json  res.json  requests.json  meta/run_args.json  meta/run_info.json  cases/  losses/
 
 These names, and the keys in metrics.json, are the published tool's. `cases/` holds one file per finished case:
 it is what a run resumes from, after any stop.

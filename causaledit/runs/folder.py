@@ -15,6 +15,7 @@ import torch
 
 from causaledit.errors import RunError, SaveError
 from causaledit.probes.asking import plain_rate
+from causaledit.runs.losses import write_losses
 from causaledit.runs.post import averages, case_averages
 from causaledit.support.costs import peak_rss_mb, reset_peak_rss, versions
 from causaledit.support.files import read_object, write_json
@@ -85,8 +86,10 @@ class RunFolder:
         return {item["case_id"]: item["error"] for item in self.items if "error" in item}
 
     def write(self, case: Case, item: dict[str, Any], cost: dict[str, Any]) -> None:
-        """Put a finished case on disk, whole or not at all."""
+        """Put a finished case on disk, whole or not at all; `losses` in its cost go into a file of their own."""
         position = self.positions[case.case_id]
+        cost = dict(cost)
+        write_losses(self.path, cost["group"], cost.get("edits", 1), cost.pop("losses", {}))
         record = {"item": item, "cost": cost}
         write_json(self._file(position), record)
         self._take(position, record)

@@ -44,7 +44,8 @@ class GroupRunner:
     Args:
         plan: The run's.
         model, tokenizer: The loaded model.
-        record: Takes a case, its entry of metrics.json and what it cost, as soon as it is done.
+        record: Takes a case, its entry of metrics.json and what it cost, as soon as it is done; with the first case of
+            a group what its training reported, as `losses` of the cost.
         stages: Where the method reports to.
 
     Attributes:
@@ -117,11 +118,13 @@ class GroupRunner:
         cost: dict[str, Any] = {"group": number, "edit_seconds": seconds, "edits": len(group.edits)}
         try:
             cost |= {"weights_changed": edited.parameters_changed(), "weights_total": self.weights_total}
+            once = {"losses": report.losses}  # of the whole group: the first of its cases carries them
             for case in cases:
                 self._case(
-                    number, case, edited.model, probes[case.case_id], before[case.case_id], cost,
+                    number, case, edited.model, probes[case.case_id], before[case.case_id], cost | once,
                     trained=TrainedPrompts(report.trained_prompts), compact=not edited.own_generate,
                 )  # fmt: skip
+                once = {}
             if self.ability is not None:
                 self.ability.measure(number, edited.model)
         finally:

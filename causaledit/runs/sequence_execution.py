@@ -17,6 +17,7 @@ from causaledit.probes.likelihood import ask_likelihoods
 from causaledit.probes.sets import build_probes
 from causaledit.probes.trained import TrainedPrompts
 from causaledit.runs.ability import RunAbility
+from causaledit.runs.losses import write_losses
 from causaledit.runs.post import assemble_post
 from causaledit.runs.sequence_state import LARGEST_GROWTH, KeptEdits, StateFolder
 from causaledit.support.seeding import seeded
@@ -125,6 +126,7 @@ class SequenceExecution:
         if growth := kept.growth():
             record["growth"], record["growth_of"] = growth
             self._warn(step, group, growth)
+        write_losses(self.folder.path, step, len(group.edits), report.losses)
         self.folder.write_step(step, record)
         self.states.write(step, kept, memories, untouched)
         self._report(group)

@@ -49,14 +49,13 @@ class Composition:
     Attributes:
         prompt: The question; it names the edit's subject or something that leads to it, never the new answer.
         knowledge: The hop that is no edit, as one sentence of the model's own knowledge.
-        completion: Both hops in order: what the edited model should be able to say.
-        answer: What the question asks for.
+        completion: Both hops in order, the last of which answers the question: what the edited model should be able
+            to say.
     """
 
     prompt: str
     knowledge: str
     completion: str
-    answer: str
 
 
 def compose(
@@ -126,7 +125,7 @@ def _onward(
         other = edited.get(item.relation)
         beginning = other.cloze if other else item.relation.statement.replace("{}", request.target_new)
         knowledge = f"{beginning} {answer}."
-        items.append(Composition(item.prompt, knowledge, f"{request.cloze} {request.target_new}. {knowledge}", answer))
+        items.append(Composition(item.prompt, knowledge, f"{request.cloze} {request.target_new}. {knowledge}"))
     return items[:n]
 
 
@@ -173,10 +172,7 @@ def _leading(
 def _leads(request: EditRequest, bank: RelationBank, relation: Relation, name: str) -> list[Composition]:
     knowledge = f"{relation.statement.replace('{}', name)} {request.subject}."
     completion = f"{knowledge} {request.cloze} {request.target_new}."
-    return [
-        Composition(prompt, knowledge, completion, request.target_new)
-        for prompt in leading_questions(request, bank, relation, name)
-    ]
+    return [Composition(prompt, knowledge, completion) for prompt in leading_questions(request, bank, relation, name)]
 
 
 def _complete(

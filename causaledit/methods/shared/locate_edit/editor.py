@@ -18,6 +18,7 @@ from causaledit.methods.shared.locate_edit.stored import Moment, read_projection
 from causaledit.methods.shared.locate_edit.subjects import locate, refuse_unclear_subjects
 from causaledit.methods.shared.locate_edit.values import Value, optimise_values
 from causaledit.models.layout import Layout, find_layout
+from causaledit.support.curves import aligned
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +40,7 @@ class LocateEditReport(MethodReport):
         contexts: The contexts the model sampled.
         statistics: Per layer, the source of its keys' second moment.
         update_norms: Per layer, the Frobenius norms of the changes written to it.
+        losses: `value`: the mean over the edits whose values are optimised side by side, step by step.
     """
 
     contexts: list[str] = field(default_factory=list)
@@ -183,8 +185,8 @@ class LocateEditor:
                 self.model, self.tokenizer, self.layout, edits, contexts, self.hparams,
                 layer=layer, at_projection=at_projection, progress=self.progress,
             )  # fmt: skip
-        for value in values:
-            self.report.losses.setdefault("value", []).extend(value.losses)
+        steps = aligned([value.losses for value in values])
+        self.report.losses.setdefault("value", []).extend(sum(step) / len(step) for step in steps)
         return values
 
     # ---- the weights ---------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.methods.shared.locate_edit.contexts import Contexts, flat, weights
-from causaledit.methods.shared.locate_edit.frozen import FrozenRows
+from causaledit.methods.shared.locate_edit.frozen import FrozenRows, in_passes
 from causaledit.methods.shared.locate_edit.subjects import TokenRow, locate
 from causaledit.models.hooks import hidden, run_until
 from causaledit.models.layout import by_token
@@ -33,17 +33,19 @@ def states_at(
     Returns:
         Two `(rows, features)` tensors.
     """
-    received: list[torch.Tensor] = []
-    given: list[torch.Tensor] = []
-    for start in range(0, len(rows), rows_at_a_time):
-        part = [TokenRow(row.ids[: row.at + 1], row.at) for row in rows[start : start + rows_at_a_time]]
+    received: dict[int, torch.Tensor] = {}
+    given: dict[int, torch.Tensor] = {}
+    for group in in_passes([row.at for row in rows], model.device, most=rows_at_a_time):
+        part = [TokenRow(rows[i].ids[: rows[i].at + 1], rows[i].at) for i in group]
         frozen = FrozenRows(model, part, share=False)
         inputs = frozen.inputs()
         inside, outside = run_until(model, module, **inputs)
         for states, out in ((inside, received), (hidden(outside), given)):
             every = by_token(states, *inputs["input_ids"].shape)
-            out.append(every[torch.arange(len(part), device=states.device), frozen.at.to(states.device)])
-    return torch.cat(received), torch.cat(given)
+            found = every[torch.arange(len(part), device=states.device), frozen.at.to(states.device)]
+            out.update(zip(group, found, strict=True))
+    numbers = range(len(rows))
+    return torch.stack([received[i] for i in numbers]), torch.stack([given[i] for i in numbers])
 
 
 def mean_keys(

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 
 from causaledit.errors import EditFailedError
 from causaledit.methods.shared.locate_edit.contexts import Contexts, flat
-from causaledit.methods.shared.locate_edit.frozen import FrozenRows
+from causaledit.methods.shared.locate_edit.frozen import FrozenRows, in_passes
 from causaledit.methods.shared.locate_edit.subjects import TokenRow, locate, locate_span, target_tokens
 from causaledit.models.hooks import altered, hidden, narrowed, replayed, run_until, watched
 from causaledit.models.layout import by_token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import nn
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from causaledit.support.progress import ProgressSink
 
 ESSENCE = "{} is a"
-MOST_PADDING = 1.25  # computed over real tokens, where edits of different length are optimised side by side
 
 
 @dataclass
@@ -104,16 +103,9 @@ def optimise_values(
 
 
 def _chunks(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Groups of edits that are optimised side by side: up to `most`, of similar length to avoid padding."""
-    chunks: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if chunks and len(chunks[-1]) < most:
-            together = [*chunks[-1], i]
-            if lengths[i] * len(together) <= MOST_PADDING * sum(lengths[j] for j in together):
-                chunks[-1] = together
-                continue
-        chunks.append([i])
-    return chunks
+    """Groups of at most `most` edits that are optimised side by side, those of like length together."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    return [order[start : start + most] for start in range(0, len(order), most)]
 
 
 def _job(tokenizer: Any, edit: EditRequest, contexts: Contexts, fact_token: str) -> _Job:
@@ -139,8 +131,8 @@ def _optimise(
     share: bool,
 ) -> list[Value]:
     edited = layout.projection_module(model, layer) if at_projection else layout.layer_module(model, layer)
-    passes = _Passes(model, layout, jobs, hparams, layer, edited, share)
-    initial = passes.initial  # (jobs, hidden)
+    rows = _Rows(model, layout, jobs, hparams, layer, edited, share)
+    initial = rows.initial  # (jobs, hidden)
     norms = initial.float().norm(dim=1)
     delta = torch.zeros_like(initial, dtype=torch.float32, requires_grad=True)
     optimizer = torch.optim.Adam([delta], lr=hparams.v_lr)
@@ -148,12 +140,18 @@ def _optimise(
     losses: list[list[float]] = [[] for _ in jobs]
     active = list(range(len(jobs)))
     for step in range(hparams.v_num_grad_steps):
+        last = step == hparams.v_num_grad_steps - 1  # it is evaluated and not stepped from
         optimizer.zero_grad()
-        with torch.enable_grad():
-            fit = passes.losses(delta)  # (active,)
-            size = delta[active].norm(dim=1)
-            loss = fit + hparams.v_weight_decay * (size / norms[active] ** 2).to(fit.device)
-        now = loss.detach().float().cpu()
+        now = torch.zeros(len(active))
+        with torch.set_grad_enabled(not last):
+            for term in rows.losses(delta):  # one pass at a time: its activations are freed before the next
+                if not last:
+                    term.sum().backward()
+                now += term.detach().float().cpu()
+            decay = hparams.v_weight_decay * delta[active].norm(dim=1) / norms[active] ** 2
+            if not last:
+                decay.sum().backward()
+            now += decay.detach().cpu()
         if not torch.isfinite(now).all():
             raise EditFailedError(
                 f"The loss of the value in layer {layer} is not finite at step {step + 1}: lower `v_lr` "
@@ -162,13 +160,11 @@ def _optimise(
         for job, value in zip(active, now.tolist(), strict=True):
             losses[job].append(value)
         progress.advance(loss=float(now.mean()))
-        last = step == hparams.v_num_grad_steps - 1
         done = [job for job in active if last or losses[job][-1] < hparams.v_stop_loss]
         for job in done:
             found[job] = Value(initial[job], delta[job].detach().clone(), losses[job])
         if len(done) == len(active):
             break
-        loss.sum().backward()
         optimizer.step()
         with torch.no_grad():
             longest = hparams.clamp_norm_factor * norms
@@ -176,12 +172,31 @@ def _optimise(
             delta.mul_(torch.where(size > longest, longest / size.clamp(min=1e-30), 1.0)[:, None])
         if done:
             active = [job for job in active if job not in done]
-            passes.keep(active)
+            rows.keep(active)
     return [found[job] for job in range(len(jobs))]
 
 
-class _Passes:
-    """Losses of several edits in one forward pass; everything that δ cannot reach is read only once."""
+@dataclass
+class _Pass:
+    """Rows that are read in one forward pass.
+
+    Attributes:
+        rows: The rows.
+        lower: The replayed output of the layers below; None where they are run.
+        owner: `(rows,)` the edit of each.
+        wanted: `(n, 4)` row, column, edit's place among the active ones, and token of every wanted prediction.
+        essence: `(m, 3)` row, column and edit's place of every essence prompt.
+    """
+
+    rows: FrozenRows
+    lower: Any
+    owner: torch.Tensor
+    wanted: torch.Tensor
+    essence: torch.Tensor
+
+
+class _Rows:
+    """Losses of several edits, in few forward passes; everything that δ cannot reach is read only once."""
 
     def __init__(
         self,
@@ -194,7 +209,7 @@ class _Passes:
         share: bool,
     ) -> None:
         self.model, self.layout, self.jobs, self.hparams = model, layout, jobs, hparams
-        self.edited, self.share = edited, share
+        self.edited = edited
         last = layout.depth - 1
         self.loss_layer = last if hparams.v_loss_layer is None else max(hparams.v_loss_layer, layer)
         # ROME's likelihood is the model's own; MEMIT's may be read off an earlier layer
@@ -202,11 +217,9 @@ class _Passes:
         self.below = [layout.layer_module(model, n) for n in range(layer)]
         self.all_rows = FrozenRows(model, [row for job in jobs for row in job.rows], share=share)
         self.lower_output = self._read_below() if share and self.below else None
-        self.reference = torch.empty(0)
+        self.reference: dict[int, torch.Tensor] = {}  # per edit, of its essence prompt before δ
         self.keep(list(range(len(jobs))))
         self.initial = self._initial()
-        with torch.no_grad():
-            self.reference = self._forward(torch.zeros_like(self.initial, dtype=torch.float32))[1]
 
     def _read_below(self) -> Any:
         with torch.no_grad():
@@ -214,73 +227,78 @@ class _Passes:
 
     def keep(self, active: list[int]) -> None:
         """Continue with these edits alone."""
-        first, self.active = 0, active
-        offsets = []
-        for job in self.jobs:
-            offsets.append(first)
-            first += len(job.rows)
-        rows = [offsets[j] + r for j in active for r in range(len(self.jobs[j].rows))]
-        self.rows = self.all_rows.select(rows)
-        index = torch.tensor(rows)
+        self.active = active
+        firsts = [sum(len(job.rows) for job in self.jobs[:j]) for j in range(len(self.jobs))]
+        places = [(place, j, r) for place, j in enumerate(active) for r in range(len(self.jobs[j].rows))]
+        numbers = [firsts[j] + r for _, j, r in places]
+        lengths = self.all_rows.lengths.tolist()
+        groups = in_passes([lengths[n] for n in numbers], self.model.device)
+        self.passes = [self._pass([places[i] for i in group], [numbers[i] for i in group]) for group in groups]
+
+    def _pass(self, places: list[tuple[int, int, int]], numbers: list[int]) -> _Pass:
+        rows = self.all_rows.select(numbers)
+        lower = None
         if self.lower_output is not None:
             states = hidden(self.lower_output)
-            chosen = states[index.to(states.device)]
-            self.lower = chosen if isinstance(self.lower_output, torch.Tensor) else (chosen, *self.lower_output[1:])
-        shift, number = self.rows.shift.tolist(), 0
-        # (row, column, edit's place among the active ones, token) of every wanted prediction
+            chosen = states[torch.tensor(numbers, device=states.device)][:, : int(rows.lengths.max())]
+            lower = chosen if isinstance(self.lower_output, torch.Tensor) else (chosen, *self.lower_output[1:])
+        shift = rows.shift.tolist()
         wanted: list[tuple[int, int, int, int]] = []
-        essence: list[tuple[int, int]] = []
-        owner: list[int] = []
-        for place, j in enumerate(active):
+        essence: list[tuple[int, int, int]] = []
+        for number, (place, j, r) in enumerate(places):
             job = self.jobs[j]
-            for predict in job.predict:
-                wanted += [(number, predict + i - shift[number], place, token) for i, token in enumerate(job.target)]
-                owner.append(j)
-                number += 1
-            essence.append((number, job.rows[-1].at - shift[number]))
-            owner.append(j)
-            number += 1
-        self.wanted, self.essence, self.owner = torch.tensor(wanted), torch.tensor(essence), torch.tensor(owner)
+            if r < len(job.predict):
+                first = job.predict[r] - shift[number]
+                wanted += [(number, first + i, place, token) for i, token in enumerate(job.target)]
+            else:
+                essence.append((number, job.rows[r].at - shift[number], place))
+        return _Pass(
+            rows,
+            lower,
+            torch.tensor([j for _, j, _ in places]),
+            torch.tensor(wanted, dtype=torch.long).view(-1, 4),
+            torch.tensor(essence, dtype=torch.long).view(-1, 3),
+        )
 
     def _initial(self) -> torch.Tensor:
         first = [sum(len(job.rows) for job in self.jobs[:j]) for j in range(len(self.jobs))]
-        inputs = self.rows.inputs()
-        with torch.no_grad(), self._replayed():
+        inputs = self.all_rows.inputs()
+        with torch.no_grad(), self._replayed(self.lower_output):
             states = by_token(hidden(run_until(self.model, self.edited, **inputs)[1]), *inputs["input_ids"].shape)
         rows = torch.tensor(first, device=states.device)
-        return states[rows, self.rows.at.to(states.device)[rows]].detach().clone()
+        return states[rows, self.all_rows.at.to(states.device)[rows]].detach().clone()
 
-    def _replayed(self) -> contextlib.ExitStack:
+    def _replayed(self, lower: Any) -> contextlib.ExitStack:
         stack = contextlib.ExitStack()
-        if self.lower_output is not None:
+        if lower is not None:
             for module in self.below:
-                stack.enter_context(replayed(module, self.lower))
+                stack.enter_context(replayed(module, lower))
         return stack
 
-    def _forward(self, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log-probabilities: `(wanted, vocabulary)` for the answers, `(active, vocabulary)` for the essence prompts."""
+    def _forward(self, part: _Pass, delta: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probabilities: `(wanted, vocabulary)` for the answers, `(m, vocabulary)` for the essence prompts."""
 
         def add(states: torch.Tensor) -> torch.Tensor:
             every = by_token(states, *inputs["input_ids"].shape)
             rows = torch.arange(len(every), device=states.device)
-            change = delta[self.owner.to(delta.device)].to(states)
-            return every.index_put((rows, self.rows.at.to(states.device)), change, accumulate=True).view_as(states)
+            change = delta[part.owner.to(delta.device)].to(states)
+            return every.index_put((rows, part.rows.at.to(states.device)), change, accumulate=True).view_as(states)
 
-        inputs = self.rows.inputs()
+        inputs = part.rows.inputs()
         early: list[torch.Tensor] = []
-        spots = self.essence if self.early else torch.cat([self.wanted[:, :2], self.essence])
+        spots = part.essence[:, :2] if self.early else torch.cat([part.wanted[:, :2], part.essence[:, :2]])
         head = self.model.get_output_embeddings()
-        with self._replayed() as stack:
+        with self._replayed(part.lower) as stack:
             stack.enter_context(altered(self.edited, add))
             stack.enter_context(narrowed(head, lambda states: _pick(states, spots)[None]))
             if self.early:
                 module = self.layout.layer_module(self.model, self.loss_layer)
-                stack.enter_context(watched(module, lambda _, out: early.append(_pick(hidden(out), self.wanted))))
+                stack.enter_context(watched(module, lambda _, out: early.append(_pick(hidden(out), part.wanted))))
             logits = self.model(**inputs).logits[0]
         log_p = logits.float().log_softmax(-1)
         if self.early:
             return self._read_out(early[0]).float().log_softmax(-1), log_p
-        return log_p[: len(self.wanted)], log_p[len(self.wanted) :]
+        return log_p[: len(part.wanted)], log_p[len(part.wanted) :]
 
     def _read_out(self, states: torch.Tensor) -> torch.Tensor:
         head = self.model.get_submodule(self.layout.head)
@@ -288,17 +306,24 @@ class _Passes:
             states = self.model.get_submodule(self.layout.final_norm)(states)
         return F.linear(states.to(head.weight.device), head.weight, getattr(head, "bias", None))
 
-    def losses(self, delta: torch.Tensor) -> torch.Tensor:
-        """Per active edit: likelihood and essence terms."""
-        answers, essence = self._forward(delta)
-        device = answers.device
-        place, token = self.wanted[:, 2].to(device), self.wanted[:, 3].to(device)
-        picked = answers.gather(1, token[:, None])[:, 0]
-        counts = torch.bincount(place, minlength=len(self.active))  # contexts × tokens of each edit
-        nll = torch.zeros(len(self.active), device=device).index_add(0, place, -picked) / counts
-        old = self.reference[torch.tensor(self.active, device=self.reference.device)].to(essence.device)
-        kl = F.kl_div(old, essence, log_target=True, reduction="none").sum(1)
-        return nll + self.hparams.kl_factor * kl.to(device)
+    def losses(self, delta: torch.Tensor) -> Iterator[torch.Tensor]:
+        """The likelihood and essence terms that each pass adds to the active edits' losses, `(active,)` each."""
+        predictions = torch.tensor([len(self.jobs[j].predict) * len(self.jobs[j].target) for j in self.active])
+        for part in self.passes:
+            answers, essence = self._forward(part, delta)
+            device = answers.device
+            place, token = part.wanted[:, 2].to(device), part.wanted[:, 3].to(device)
+            shares = -answers.gather(1, token[:, None])[:, 0] / predictions.to(device)[place]
+            term = torch.zeros(len(self.active), device=device).index_add(0, place, shares)
+            edits = [self.active[place_of] for place_of in part.essence[:, 2].tolist()]
+            if any(j not in self.reference for j in edits):
+                # δ is zero at the first call, and so are the divergence and its gradient
+                self.reference.update((j, row.detach().clone()) for j, row in zip(edits, essence, strict=True))
+            elif edits:
+                old = torch.stack([self.reference[j] for j in edits])
+                kl = F.kl_div(old, essence, log_target=True, reduction="none").sum(1)
+                term = term.index_add(0, part.essence[:, 2].to(device), self.hparams.kl_factor * kl.to(device))
+            yield term
 
 
 def _pick(states: torch.Tensor, spots: torch.Tensor) -> torch.Tensor:
