@@ -245,6 +245,28 @@ def test_killed_at_any_write_it_goes_on_to_the_same_files_and_weights(name, argu
         assert step == other_step and same_weights(weights, other_weights)
 
 
+def test_what_is_rehearsed_survives_a_kill(arguments, monkeypatch):
+    preserving = {"preserve_weight": 0.5, "preserve_prompts": 4, "preserve_max_new_tokens": 3, "lora_dropout": 0.0}
+    monkeypatch.setitem(CHEAP, "LoRA", {**FAST["LoRA"], "steps": 8, **preserving})
+    plain = final_state(run(arguments("LoRA", run_id="plain", checkpoints=(4,))).folder)
+    monkeypatch.setitem(CHEAP, "LoRA", {**CHEAP["LoRA"], "rehearse_edits": 8})
+    whole = run(arguments("LoRA", run_id="whole", checkpoints=(4,))).folder
+
+    def dies():
+        def look(event, values):
+            if event == "os.rename" and str(values[1]).endswith("state-000002"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(look)
+        run(arguments("LoRA", checkpoints=(4,)))
+
+    assert os.WIFSIGNALED(in_a_child(dies))
+    folder = run(arguments("LoRA", checkpoints=(4,))).folder
+    assert answers(folder) == answers(whole)
+    (_, weights), (_, expected) = final_state(folder), final_state(whole)
+    assert same_weights(weights, expected) and not same_weights(weights, plain[1])
+
+
 def test_killed_while_it_edits_or_asks(arguments):
     whole = run(arguments(run_id="whole")).folder
     killed = []
