@@ -18,7 +18,7 @@ from causaledit.cli.app import app
 from causaledit.errors import DatasetError, DownloadError, SaveError
 from causaledit.mquake import datasets
 from causaledit.mquake.datasets import fetch_dataset, locate_dataset
-from causaledit.mquake.published import AKEW, DATASETS, MQUAKE, Dataset
+from causaledit.mquake.published import AKEW, DATASETS, Dataset
 
 CONTENT = (REPOSITORY / "data" / "causaledit-mini.json").read_bytes()
 FORMS = REPOSITORY / "tests" / "data" / "forms"
@@ -217,7 +217,7 @@ OTHERS = {
 def test_data_sets_of_other_forms_are_fetched_under_their_names_and_read(name, server, tmp_path, monkeypatch):
     monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path))
     form, remote, said = OTHERS[name]
-    server.content, server.faults = (FORMS / f"{form}.json").read_bytes(), ["cut"]
+    server.content = (FORMS / f"{form}.json").read_bytes()
     known = DATASETS[name]
     if known.sha256 or known.git_blob:
         digest = {"sha256": hashlib.sha256(server.content).hexdigest()} if known.sha256 else {
@@ -227,7 +227,7 @@ def test_data_sets_of_other_forms_are_fetched_under_their_names_and_read(name, s
         locate_dataset(name)
     result = CliRunner().invoke(app, ["data", "fetch", name, "--base-url", server.url])
     assert result.exit_code == 0, result.output
-    assert server.paths == [f"/files/{remote}"] * 2 and server.asked[1].startswith("bytes=")  # resumed
+    assert server.paths == [f"/files/{remote}"]
     flat = result.output.replace("\n", "")
     assert known.source.citation in flat and f"licence: {known.source.licence}" in flat
     assert ("none is on record" in flat) == (known.source is AKEW)
@@ -238,7 +238,7 @@ def test_data_sets_of_other_forms_are_fetched_under_their_names_and_read(name, s
 
 def test_without_a_checksum_what_is_no_data_set_is_refused(server, tmp_path):
     server.content = b"<html>Sign in to go on</html>"
-    with pytest.raises(DownloadError, match="is not the published AKEW-CounterFact.*JSON"):
+    with pytest.raises(DownloadError, match=r"is not the published AKEW-CounterFact.*JSON"):
         fetch_dataset("AKEW-CounterFact", base_url=server.url, folder=tmp_path, longest_wait=0.05)
     assert not list(tmp_path.iterdir())
 

@@ -273,7 +273,7 @@ def test_of_kept_edits_that_contradict_each_other_the_later_one_wins_and_is_said
     again = {**EGYPT, "target_new": "Luxor"}
 
     def said():
-        return [text for text in warnings(caplog) if "contradict" in text]
+        return [r.getMessage() for r in caplog.records if "contradict" in r.getMessage()]
 
     editor = editor_of(steps=25)
     editor.edit_requests([EGYPT, NORWAY], sequential_edit=True)
