@@ -67,7 +67,7 @@ class FactStop(TrainerCallback):
 
 
 class TrustRegion(TrainerCallback):
-    """Takes back a step after which the student is much farther from the model before the edit, on questions kept aside.
+    """Takes back a step that takes the student much farther from the model before the edit, on questions kept aside.
 
     Args:
         model: The student; its trainable weights are what a step changes.
