@@ -24,7 +24,7 @@ def fetch(
         return
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(name, total=None)
         fetched = fetch_dataset(
             name,
