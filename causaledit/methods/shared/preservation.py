@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.method import EditSequence
     from causaledit.methods.shared.hparams import PreservationHyperParams
-    from causaledit.methods.shared.rehearsal import TrainedRow
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -321,11 +320,12 @@ def _rehearsed(
     A prompt about a subject that is edited now is left out where it or its answer names one of that edit's answers.
     """
     rehearsal = rehearsal_of(sequence, hparams)
-    rows: list[TrainedRow] = (
-        rehearsal.drawn(requests, hparams.rehearse_edits, hparams.seed) if rehearsal is not None else []
-    )
+    if rehearsal is None:
+        return None
     rows = [
-        row for row in rows if not _states_edited_fact(row.text, f"{row.text} {tokenizer.decode(row.answer)}", requests)
+        row
+        for row in rehearsal.drawn(requests, hparams.rehearse_edits, hparams.seed)
+        if not _states_edited_fact(row.text, f"{row.text} {tokenizer.decode(row.answer)}", requests)
     ]
     references = []
     for start in range(0, len(rows), SCORED_TOGETHER):
@@ -335,7 +335,7 @@ def _rehearsed(
             width = min(hparams.preserve_top_k, scores.shape[-1])
             top = scores.log_softmax(-1).topk(width, dim=-1)
             references.append(_Reference(row.text, row.prompt, row.answer, top.values, top.indices))
-    logger.info("rehearsal: %d rows of %d earlier edits", len(references), 0 if rehearsal is None else len(rehearsal))
+    logger.info("rehearsal: %d rows; the sequence has %d earlier edits", len(references), len(rehearsal))
     return _set_of(references, hparams) if references else None
 
 
