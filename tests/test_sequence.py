@@ -166,6 +166,24 @@ def test_of_contradicting_edits_the_later_one_wins_and_is_said_so(arguments, dat
     assert len(whole.edits) == 2 and len(whole.dropped) == 1
 
 
+def test_an_edit_that_failed_supersedes_nothing(arguments, data):
+    third = contradicting()[2]
+    third["case_id"], third["requested_rewrite"][0]["target_new"] = "once more", {"str": "Tromso", "id": "Q26087"}
+    data.write_text(json.dumps([*contradicting(), third]))
+    plan = make_plan(arguments()).sequence
+    chain = [e for e in plan.edits if e.superseded or any(o.superseded == e.number for o in plan.edits)]
+    first, second, last = (e.number for e in chain)
+    total = len(plan.edits)
+
+    def held(*failed):
+        return {e.number for e in plan.asked(total, {plan.edits[n - 1].step for n in failed})} & {first, second, last}
+
+    assert held() == {last}
+    assert held(last) == {second, last}  # the last is listed as failed, the one before it is still in the model
+    assert held(second, last) == {first, second, last}
+    assert held(second) == {last}
+
+
 # ---- refusals --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("changes", "words"),
