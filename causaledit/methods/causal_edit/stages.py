@@ -172,7 +172,7 @@ def train_adapter(
     lessons = [_Lessons(*item) for item in zip(requests, traces, compositions, strict=True)]
 
     peft_model = add_adapter(model, hparams)
-    sources = [item.narrative_source for item in resolved]
+    sources: list[str] = [item.narrative_source for item in resolved]
     own_rows = [_rows_to_rehearse(run, lesson) for lesson in lessons]
     trained = TrainedEdit(peft_model, requests, sources, teacher, reports, rows=own_rows)
     if reports:
