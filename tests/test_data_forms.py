@@ -108,6 +108,36 @@ def test_a_file_of_another_form_says_what_it_looks_like(entry, words, tmp_path):
     assert words in str(caught.value)
 
 
+ONE = json.loads((FOLDER / "counterfact.json").read_text())[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            json.dumps(ONE) + "\n" + json.dumps(ONE),
+            "It looks like JSON lines of the form CounterFact: write its entries",
+        ),
+        ('{"a": 1}\n{"a": 2}\n', "It looks like JSON lines: write its entries as one JSON list"),
+        (json.dumps({"version": 1, "data": [ONE]}), "Its 'data' looks like a list of entries of the form CounterFact"),
+        (json.dumps({"1": ONE, "2": ONE}), "It looks like entries by their ids of the form CounterFact"),
+        (json.dumps(ONE), "It looks like one entry of the form CounterFact: put it into a list"),
+        ("subject,target_new\nEgypt,Luxor\n", "It looks like CSV"),
+        ("subject\ttarget_new\nEgypt\tLuxor\n", "It looks like tab-separated values"),
+        ("PAR1\x15\x04PAR1", "It looks like Parquet"),
+        ('["Egypt", "Norway"]', "holds no entry that is an object, but strs"),
+        ('[{"src": "a"', "is not valid JSON"),
+        ("", "is not valid JSON"),
+    ],
+)
+def test_what_is_no_list_of_entries_says_what_it_looks_like(content, words, tmp_path):
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    with pytest.raises(DatasetError) as caught:
+        read_cases(file)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_an_entry_that_cannot_be_used_is_listed_by_check_and_left_out_of_runs(tmp_path, caplog):
     data = json.loads((FOLDER / "qaedit.json").read_text())
     data.append({**data[0], "id": 6, "subject": "the south tower"})  # which its prompt does not name

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import http.server
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 
 import pytest
 from conftest import REPOSITORY
+from typer.testing import CliRunner
 
+from causaledit.cli.app import app
 from causaledit.errors import DatasetError, DownloadError, SaveError
 from causaledit.mquake import datasets
-from causaledit.mquake.datasets import DATASETS, Dataset, fetch_dataset, locate_dataset
+from causaledit.mquake.datasets import fetch_dataset, locate_dataset
+from causaledit.mquake.published import AKEW, DATASETS, Dataset
 
 CONTENT = (REPOSITORY / "data" / "causaledit-mini.json").read_bytes()
+FORMS = REPOSITORY / "tests" / "data" / "forms"
 
 
 def blob_id(content):
@@ -30,6 +36,7 @@ class Behaviour:
     faults: list[str] = field(default_factory=list)
     ranges: bool = True
     asked: list[str | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
@@ -42,6 +49,7 @@ def server():
         def do_GET(self):
             asked = self.headers.get("Range")
             behaviour.asked.append(asked)
+            behaviour.paths.append(self.path)
             fault = behaviour.faults.pop(0) if behaviour.faults else ""
             if fault.isdigit():
                 self.send_response(int(fault))
@@ -162,8 +170,12 @@ def test_another_content_is_refused(server, tmp_path, monkeypatch):
 
 
 def test_a_server_that_is_down(tmp_path):
-    with pytest.raises(DownloadError, match="Check the network"):
-        fetch_dataset("MQuAKE-T", base_url="http://127.0.0.1:1/files", folder=tmp_path, longest_wait=0.01)
+    began = time.monotonic()
+    with pytest.raises(DownloadError, match="cannot be reached") as caught:  # at once: there is nobody to wait for
+        fetch_dataset("MQuAKE-T", base_url="http://127.0.0.1:1/files", folder=tmp_path)
+    assert time.monotonic() - began < 3
+    assert "Check the network" in str(caught.value) and str(tmp_path / "MQuAKE-T.json") in str(caught.value)
+    assert "\n" not in str(caught.value)
     with pytest.raises(DownloadError, match="not an address"):
         fetch_dataset("MQuAKE-T", base_url="files", folder=tmp_path, longest_wait=0.01)
 
@@ -177,10 +189,64 @@ def test_unknown_name_and_unwritable_folder(server, tmp_path):
 
 
 def test_the_table_is_pinned():
-    commit = datasets.BASE_URL.split("/")[-2]
-    assert len(commit) == 40 and int(commit, 16)
-    assert list(DATASETS) == ["MQuAKE-CF-3k", "MQuAKE-CF-3k-v2", "MQuAKE-T"]
-    assert all(len(spec.git_blob) == 40 and spec.file == f"{name}.json" for name, spec in DATASETS.items())
+    assert list(DATASETS)[:3] == ["MQuAKE-CF-3k", "MQuAKE-CF-3k-v2", "MQuAKE-T"]
+    for name, spec in DATASETS.items():
+        assert spec.file == f"{name}.json" and spec.source.licence and spec.source.citation
+        if "githubusercontent" in spec.source.base_url:
+            commit = spec.source.base_url.split("/")[-2]
+            assert len(commit) == 40 and int(commit, 16)
+            assert spec.source is AKEW or len(spec.git_blob) == 40
+        else:
+            assert len(spec.sha256) == 64 and int(spec.sha256, 16)
+
+
+# ---- other data sets -------------------------------------------------------------------------------
+OTHERS = {
+    "CounterFact": ("counterfact", "counterfact.json", "CounterFact"),
+    "ZsRE": ("zsre", "zsre_mend_eval.json", "ZsRE"),
+    "KnowEdit-wiki_recent": ("knowedit", "wiki_recent/recent_test.json", "KnowEdit"),
+    "KnowEdit-WikiBio": ("wikibio", "WikiBio/wikibio-test-all.json", "WikiBio (KnowEdit)"),
+    "QAEdit": ("qaedit", "QAEdit.json", "QAEdit"),
+    "MQuAKE-Remastered-CF-3k": ("mquake_remastered", "MQuAKE-Remastered-CF-3k.json", "MQuAKE-Remastered"),
+    "AKEW-CounterFact": ("akew_counterfact", "CounterFact.json", "CounterFact"),
+    "AKEW-WikiUpdate": ("akew_wikiupdate", "WikiUpdate.json", "AKEW's WikiUpdate"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_data_sets_of_other_forms_are_fetched_under_their_names_and_read(name, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path))
+    form, remote, said = OTHERS[name]
+    server.content = (FORMS / f"{form}.json").read_bytes()
+    known = DATASETS[name]
+    if known.sha256 or known.git_blob:
+        digest = {"sha256": hashlib.sha256(server.content).hexdigest()} if known.sha256 else {
+            "git_blob": blob_id(server.content)}  # fmt: skip
+        monkeypatch.setitem(DATASETS, name, dataclasses.replace(known, **digest))
+    with pytest.raises(DatasetError, match=f"causaledit data fetch {name}"):
+        locate_dataset(name)
+    result = CliRunner().invoke(app, ["data", "fetch", name, "--base-url", server.url])
+    assert result.exit_code == 0, result.output
+    assert server.paths == [f"/files/{remote}"]
+    flat = result.output.replace("\n", "")
+    assert known.source.citation in flat and f"licence: {known.source.licence}" in flat
+    assert ("none is on record" in flat) == (known.source is AKEW)
+    assert locate_dataset(name).path.read_bytes() == server.content
+    shown = CliRunner().invoke(app, ["data", "check", str(locate_dataset(name).path)])
+    assert shown.exit_code == 0 and f": {said}; " in shown.output.replace("\n", "")
+
+
+def test_without_a_checksum_what_is_no_data_set_is_refused(server, tmp_path):
+    server.content = b"<html>Sign in to go on</html>"
+    with pytest.raises(DownloadError, match=r"is not the published AKEW-CounterFact.*JSON"):
+        fetch_dataset("AKEW-CounterFact", base_url=server.url, folder=tmp_path, longest_wait=0.05)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_name_the_public_data_sets_are_listed():
+    result = CliRunner().invoke(app, ["data", "fetch"], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    assert all(name in result.output for name in DATASETS) and "CC BY 4.0" in result.output
 
 
 # ---- by name ---------------------------------------------------------------------------------------

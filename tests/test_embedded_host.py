@@ -269,6 +269,31 @@ def test_arguments_without_effect_say_so_once(caplog):
     assert sum("metric_kwargs" in text for text in warnings(caplog)) == 1
 
 
+def test_of_kept_edits_that_contradict_each_other_the_later_one_wins_and_is_said_once(caplog):
+    again = {**EGYPT, "target_new": "Luxor"}
+
+    def said():
+        return [r.getMessage() for r in caplog.records if "contradict" in r.getMessage()]
+
+    editor = editor_of(steps=25)
+    editor.edit_requests([EGYPT, NORWAY], sequential_edit=True)
+    assert not said()
+    metrics, _, _ = editor.edit_requests([again], sequential_edit=True)
+    [text] = said()
+    assert "The capital of Egypt is: Alexandria, then Luxor" in text and "the later one wins" in text
+    editor.edit_requests([again], sequential_edit=True)  # the same again is no contradiction
+    assert len(said()) == 1
+    assert metrics[0]["post"]["rewrite_acc"][0] > 0.9 > editor_of(model=editor.model).edit_requests(
+        [EGYPT])[0][0]["pre"]["rewrite_acc"][0]  # fmt: skip
+    caplog.clear()
+    both = editor_of("MEMIT", batch_size=2)
+    both.batch_edit(requests=[EGYPT, NORWAY, again], sequential_edit=True)  # in batches, one after the other
+    assert len(said()) == 1
+    caplog.clear()
+    editor_of().edit_requests([EGYPT, again])  # each alone, on the unedited model
+    assert not said()
+
+
 def test_that_the_unedited_model_comes_back_is_said_once(caplog):
     editor = editor_of()
     for _ in range(2):

@@ -168,6 +168,24 @@ def test_of_contradicting_edits_the_later_one_wins_and_is_said_so(arguments, dat
     assert len(whole.edits) == 2 and len(whole.dropped) == 1
 
 
+def test_an_edit_that_failed_supersedes_nothing(arguments, data):
+    third = contradicting()[2]
+    third["case_id"], third["requested_rewrite"][0]["target_new"] = "once more", {"str": "Tromso", "id": "Q26087"}
+    data.write_text(json.dumps([*contradicting(), third]))
+    plan = make_plan(arguments()).sequence
+    chain = [e for e in plan.edits if e.superseded or any(o.superseded == e.number for o in plan.edits)]
+    first, second, last = (e.number for e in chain)
+    total = len(plan.edits)
+
+    def held(*failed):
+        return {e.number for e in plan.asked(total, {plan.edits[n - 1].step for n in failed})} & {first, second, last}
+
+    assert held() == {last}
+    assert held(last) == {second, last}  # the last is listed as failed, the one before it is still in the model
+    assert held(second, last) == {first, second, last}
+    assert held(second) == {last}
+
+
 # ---- refusals --------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("changes", "words"),
@@ -245,6 +263,28 @@ def test_killed_at_any_write_it_goes_on_to_the_same_files_and_weights(name, argu
     if name != "IKE":
         (step, weights), (other_step, other_weights) = final_state(folder), final_state(whole)
         assert step == other_step and same_weights(weights, other_weights)
+
+
+def test_what_is_rehearsed_survives_a_kill(arguments, monkeypatch):
+    preserving = {"preserve_weight": 0.5, "preserve_prompts": 4, "preserve_max_new_tokens": 3, "lora_dropout": 0.0}
+    monkeypatch.setitem(CHEAP, "LoRA", {**FAST["LoRA"], "steps": 8, **preserving})
+    plain = final_state(run(arguments("LoRA", run_id="plain", checkpoints=(4,))).folder)
+    monkeypatch.setitem(CHEAP, "LoRA", {**CHEAP["LoRA"], "rehearse_edits": 8})
+    whole = run(arguments("LoRA", run_id="whole", checkpoints=(4,))).folder
+
+    def dies():
+        def look(event, values):
+            if event == "os.rename" and str(values[1]).endswith("state-000002"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(look)
+        run(arguments("LoRA", checkpoints=(4,)))
+
+    assert os.WIFSIGNALED(in_a_child(dies))
+    folder = run(arguments("LoRA", checkpoints=(4,))).folder
+    assert answers(folder) == answers(whole)
+    (_, weights), (_, expected) = final_state(folder), final_state(whole)
+    assert same_weights(weights, expected) and not same_weights(weights, plain[1])
 
 
 def test_killed_while_it_edits_or_asks(arguments):

@@ -1,4 +1,4 @@
-"""`causaledit data`: fetch the public MQuAKE files, check any MQuAKE file, keep the cases that suit a model."""
+"""`causaledit data`: fetch public data sets, check a data file of any form, keep the cases that suit a model."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ from rich.console import Console
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="MQuAKE-CF-3k, MQuAKE-CF-3k-v2 or MQuAKE-T.")],
+    name: Annotated[str | None, typer.Argument(help="A public data set; without a name they are listed.")] = None,
     base_url: Annotated[str | None, typer.Option(help="Folder to fetch from, instead of the public one.")] = None,
     folder: Annotated[Path | None, typer.Option(help="Where to keep it, instead of the cache.")] = None,
 ) -> None:
     """Download a public data set; an interrupted download is resumed."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from causaledit.mquake.datasets import BASE_URL, fetch_dataset
+    from causaledit.mquake.datasets import fetch_dataset
 
+    if name is None:
+        _list_datasets()
+        return
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console) as bars:
+    with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(name, total=None)
         fetched = fetch_dataset(
             name,
-            base_url=base_url or BASE_URL,
+            base_url=base_url,
             folder=folder,
             progress=lambda done, total: bars.update(task, completed=done, total=total),
         )
     out = Console()
     how = "fetched" if fetched.downloaded else "already there"
-    for line in (f"{how}: {fetched.path} ({fetched.cases} cases)", f"SHA-256 {fetched.sha256}"):
+    checked = "" if fetched.verified else " (none is on record to compare it with)"
+    source = fetched.source
+    for line in (
+        f"{how}: {fetched.path} ({fetched.cases} cases)",
+        f"SHA-256 {fetched.sha256}{checked}",
+        f"licence: {source.licence} ({source.page})",
+        f"cite: {source.citation}",
+    ):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
     if fetched.problems:
         console.print(
@@ -39,21 +49,37 @@ def fetch(
         )
 
 
+def _list_datasets() -> None:
+    """The public data sets, which are here, and on what terms they are published."""
+    from rich.table import Table
+
+    from causaledit.mquake.datasets import datasets_dir
+    from causaledit.mquake.published import DATASETS
+
+    table = Table("name", "here", "licence", "published at")
+    for name, spec in DATASETS.items():
+        here = "yes" if (datasets_dir() / spec.file).is_file() else "no"
+        table.add_row(name, here, spec.source.licence, spec.source.page)
+    Console().print(table)
+
+
 def check(file: Annotated[Path, typer.Argument(help="A file of any form that --datatype takes.")]) -> None:
-    """Validate a data file and list what is wrong, by case and field."""
+    """Say of what form a data file is and what is in it, and list what is wrong, by case and field."""
     from causaledit.errors import DatasetError
     from causaledit.mquake.cases import describe_cases, read_cases
     from causaledit.mquake.checks import check_cases
+    from causaledit.mquake.forms import name_of
 
     data = read_cases(file, "data check", keep_flawed=True)
     problems = check_cases(data)
     console = Console(soft_wrap=True)
     for problem in problems:
         console.print(str(problem), highlight=False, markup=False)
+    form = name_of(data)
     if problems:
         bad = len({problem.case for problem in problems})
-        raise DatasetError(f"{str(file)!r}: {len(problems)} problem(s) in {bad} of {len(data)} cases.")
-    console.print(f"{file}: {describe_cases(data)}; nothing is wrong", highlight=False, markup=False)
+        raise DatasetError(f"{str(file)!r} ({form}): {len(problems)} problem(s) in {bad} of {len(data)} cases.")
+    console.print(f"{file}: {form}; {describe_cases(data)}; nothing is wrong", highlight=False, markup=False)
 
 
 def filter_(

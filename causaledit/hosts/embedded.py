@@ -85,7 +85,7 @@ class EmbeddedEditor:
             locality_inputs: `{key: {"prompt": […], "ground_truth": […]}}` with one entry per edit: a text, a list, or
                 None.
             portability_inputs: Likewise.
-            sequential_edit: Keep the edits in the model.
+            sequential_edit: Keep the edits in the model. Of kept edits of one fact the later one wins, with a warning.
             verbose: Log each edit.
             **kwargs: `subject`, `question` and `narrative` (one per edit); `requests=[…]`, which replaces the requests
                 built from the lists; `eval_metric`, `evaluation_type`, `test_generation`, `pre_file`, `pre_edit` and
@@ -257,6 +257,8 @@ class EmbeddedEditor:
                 self.model = edited.undo()
                 raise
             self.model = edited.keep() if sequential else edited.undo(handed_over=True)
+            if sequential:
+                self.sequence.keep(request.edit for request in requests)
             everything += metrics
             if verbose:
                 for item in metrics:

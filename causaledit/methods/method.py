@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime
+import logging
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
+from causaledit.facts.same_fact import same_fact
+from causaledit.facts.text import normalise
 from causaledit.support.costs import EditTally, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from causaledit.facts.requests import EditRequest
     from causaledit.models.edited import Edited
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -150,11 +156,27 @@ class StoredMemory(Protocol):
 
 
 class EditSequence:
-    """The methods' memories of one sequence of edits, by method name."""
+    """The methods' memories of one sequence of edits, by method name, and which edits an editor keeps."""
 
     def __init__(self) -> None:
         self._memories: dict[str, Any] = {}
         self._stored: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._kept: list[EditRequest] = []
+
+    def keep(self, edits: Iterable[EditRequest]) -> None:
+        """Note edits that an editor leaves in its model; an earlier one that they contradict is said, once.
+
+        The later one wins, as it was written last. A sequence that was planned says so before it begins.
+        """
+        for edit in edits:
+            for earlier in [kept for kept in self._kept if same_fact(kept, edit)]:
+                self._kept.remove(earlier)
+                if normalise(earlier.target_new) != normalise(edit.target_new):
+                    logger.warning(
+                        "two kept edits contradict each other (%s: %s, then %s): the later one wins",
+                        edit.cloze, earlier.target_new, edit.target_new,
+                    )  # fmt: skip
+            self._kept.append(edit)
 
     def memory(self, method: str, make: Callable[[], Memory]) -> Memory:
         """The method's memory, made by `make` at its first edit; written to by edits that succeeded."""

@@ -22,6 +22,7 @@ from causaledit.facts.requests import EditRequest, request_from_dict
 from causaledit.facts.rewrites import id_in, log_narrative_keys, rewrites_in, text_in
 from causaledit.facts.text import composed, normalise
 from causaledit.mquake.checks import check_cases, refuse
+from causaledit.mquake.containers import looks_inside, looks_like
 from causaledit.mquake.forms import SOURCE, cases_from, form_of, unknown_form
 from causaledit.support.files import load_json
 
@@ -144,9 +145,11 @@ def read_cases(path: str | Path, what: str = "--datatype", *, keep_flawed: bool 
     try:
         data = load_json(path, what)
     except RequestError as error:
-        raise DatasetError(str(error)) from None
+        raise DatasetError(f"{error}{looks_like(path)}") from None
     if not isinstance(data, list) or not data:
-        raise DatasetError(f"{what}: {str(path)!r}: {check_cases(data)[0]}.")
+        raise DatasetError(f"{what}: {str(path)!r}: {check_cases(data)[0]}.{looks_inside(data)}")
+    if not any(isinstance(entry, Mapping) for entry in data):
+        raise DatasetError(f"{what}: {str(path)!r} holds no entry that is an object, but {type(data[0]).__name__}s.")
     form = form_of(data)
     if form is None:
         raise DatasetError(f"{what}: {str(path)!r}: {unknown_form(data)}.")

@@ -1,8 +1,7 @@
-"""Where MQuAKE files come from, and how `--datatype` finds one.
+"""How `--datatype` finds a file, and how the public ones are fetched (`published` lists them).
 
-The public files are fetched at a pinned commit. They are verified by SHA-256 where one is on record here, and
-always by their git blob id, which the repository's own tree gives for that commit; the SHA-256 of what was
-fetched is written beside the file, in the form `sha256sum -c` reads.
+A file is verified by what is on record of it. The SHA-256 of what was fetched is written beside it, in the form that
+`sha256sum -c` reads.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from causaledit.errors import DatasetError, DownloadError, SaveError, did_you_me
 from causaledit.facts.twins import twin_file, twin_of
 from causaledit.mquake.cases import read_cases
 from causaledit.mquake.checks import check_cases
+from causaledit.mquake.published import DATASETS, MQUAKE
 from causaledit.support.files import write_text
 from causaledit.support.paths import cache_dir, data_dir
 from causaledit.support.retries import RETRIED_STATUS, wait_as_asked
@@ -28,38 +28,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from causaledit.mquake.checks import Flaw
+    from causaledit.mquake.published import Dataset, Source
 
 logger = logging.getLogger(__name__)
 
-_COMMIT = "fb43dadc2d8cd19d08ce81c63d957b59deb3f3cd"
-BASE_URL = f"https://raw.githubusercontent.com/princeton-nlp/MQuAKE/{_COMMIT}/datasets"
 ATTEMPTS = 5
 _CHUNK = 1 << 16
+_UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout)
 _PASSING = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
 
 
-@dataclass(frozen=True)
-class Dataset:
-    """A public file.
-
-    Attributes:
-        file: Its name under the base URL and in the data folder.
-        git_blob: Its git blob id at the pinned commit (SHA-1 of a header and the content).
-        sha256: Its SHA-256, or None if the file was not available when this table was written.
-    """
-
-    file: str
-    git_blob: str
-    sha256: str | None = None
-
-
-DATASETS: dict[str, Dataset] = {
-    "MQuAKE-CF-3k": Dataset("MQuAKE-CF-3k.json", "b9d0963c6c1c81b24d8113ffdc3fd0865a423e18"),
-    "MQuAKE-CF-3k-v2": Dataset("MQuAKE-CF-3k-v2.json", "6cf0904341e9910ce702641c5a24547ce23ff1e2"),
-    "MQuAKE-T": Dataset("MQuAKE-T.json", "afd89d0c8fe5e304f771bad88cc0ced611278fe0"),
-}
 # narratives are not published at a fixed address: users put these files in place
-CAUSAL_ENHANCED = tuple(f"{name}-causal" for name in DATASETS)
+CAUSAL_ENHANCED = tuple(f"{name}-causal" for name, spec in DATASETS.items() if spec.source is MQUAKE)
 BUNDLED = "causaledit-mini"
 
 
@@ -120,6 +100,8 @@ class FetchedDataset:
         cases: Number of cases in it.
         problems: What `check_cases` found in it.
         downloaded: False where an intact file was already there.
+        verified: Whether it was compared with a checksum on record.
+        source: Who publishes it.
     """
 
     path: Path
@@ -127,12 +109,14 @@ class FetchedDataset:
     cases: int
     problems: list[Flaw]
     downloaded: bool
+    verified: bool
+    source: Source
 
 
 def fetch_dataset(
     name: str,
     *,
-    base_url: str = BASE_URL,
+    base_url: str | None = None,
     folder: Path | None = None,
     progress: Callable[[int, int | None], None] | None = None,
     longest_wait: float = 30.0,
@@ -144,7 +128,7 @@ def fetch_dataset(
 
     Args:
         name: A key of `DATASETS`.
-        base_url: The folder it is fetched from (a mirror, for example).
+        base_url: The folder it is fetched from (a mirror, for example); by default its source's.
         folder: Where it is kept; by default `datasets_dir()`.
         progress: Called with the bytes so far and the total (None where the server does not give it).
         longest_wait: Longest pause before the next attempt, in seconds.
@@ -162,10 +146,10 @@ def fetch_dataset(
         )
     folder = (folder or datasets_dir()).expanduser()
     path, part = folder / spec.file, folder / f"{spec.file}.part"
-    url = f"{base_url.rstrip('/')}/{spec.file}"
+    url = f"{(base_url or spec.source.base_url).rstrip('/')}/{spec.remote or spec.file}"
     try:
         if path.is_file() and _fault(path, spec) is None:
-            return _finish(path, downloaded=False)
+            return _finish(path, spec, downloaded=False)
         folder.mkdir(parents=True, exist_ok=True)
         resumed = part.is_file() and part.stat().st_size > 0
         _download(url, part, progress, longest_wait)
@@ -179,7 +163,7 @@ def fetch_dataset(
             part.unlink()
             raise DownloadError(f"What {url} sent is not the published {name}: {fault}. Nothing was kept; try again.")
         part.replace(path)
-        return _finish(path, downloaded=True)
+        return _finish(path, spec, downloaded=True)
     except DownloadError:
         raise
     except OSError as error:
@@ -189,11 +173,12 @@ def fetch_dataset(
         ) from None
 
 
-def _finish(path: Path, *, downloaded: bool) -> FetchedDataset:
+def _finish(path: Path, spec: Dataset, *, downloaded: bool) -> FetchedDataset:
     digest = _digest(path, "sha256")
     write_text(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n")
-    data = read_cases(path, "the fetched file")
-    return FetchedDataset(path, digest, len(data), check_cases(data), downloaded)
+    data = read_cases(path, "the fetched file", keep_flawed=True)
+    verified = spec.sha256 is not None or spec.git_blob is not None
+    return FetchedDataset(path, digest, len(data), check_cases(data), downloaded, verified, spec.source)
 
 
 def _digest(path: Path, kind: str, header: bytes = b"") -> str:
@@ -208,9 +193,20 @@ def _fault(path: Path, spec: Dataset) -> str | None:
     """Why a file is not the published one, or None."""
     if spec.sha256 is not None and (found := _digest(path, "sha256")) != spec.sha256:
         return f"its SHA-256 is {found}, expected {spec.sha256}"
+    if spec.git_blob is None:
+        return None if spec.sha256 is not None else _unreadable(path)
     header = f"blob {path.stat().st_size}\0".encode()  # what git hashes in front of a file's content
     if (found := _digest(path, "sha1", header)) != spec.git_blob:
         return f"its git blob id is {found}, expected {spec.git_blob} ({path.stat().st_size} bytes)"
+    return None
+
+
+def _unreadable(path: Path) -> str | None:
+    """Why a file without a checksum on record is no data set, or None."""
+    try:
+        read_cases(path, "what was sent", keep_flawed=True)
+    except DatasetError as error:
+        return str(error).rstrip(".")
     return None
 
 
@@ -221,16 +217,29 @@ class _ServerBusyError(Exception):
 
 
 def _download(url: str, part: Path, progress: Callable[[int, int | None], None] | None, longest_wait: float) -> None:
+    answered: list[httpx.Response] = []  # a server that has answered once is there, and is asked again
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type((*_PASSING, _ServerBusyError)),
+        retry=tenacity.retry_if_exception(
+            lambda error: (
+                isinstance(error, (*_PASSING, _ServerBusyError))
+                and (bool(answered) or not isinstance(error, _UNREACHED))
+            )
+        ),
         stop=tenacity.stop_after_attempt(ATTEMPTS),
         wait=wait_as_asked(lambda error: getattr(error, "headers", None), longest=longest_wait),
         before_sleep=lambda state: logger.info("%s: %s; trying again", url, _reason(state)),
         reraise=True,
     )
     try:
-        with httpx.Client(timeout=httpx.Timeout(30.0), follow_redirects=True) as client:
+        hooks = {"response": [answered.append]}
+        timeout = httpx.Timeout(30.0, connect=5.0)
+        with httpx.Client(timeout=timeout, follow_redirects=True, event_hooks=hooks) as client:
             retrying(_attempt, client, url, part, progress)
+    except _UNREACHED as error:
+        raise DownloadError(
+            f"{url} cannot be reached: {str(error) or type(error).__name__}. Check the network, or put the file, "
+            f"fetched elsewhere, at {str(part.with_suffix(''))!r}."
+        ) from None
     except (*_PASSING, _ServerBusyError) as error:
         kept = part.stat().st_size if part.is_file() else 0
         raise DownloadError(

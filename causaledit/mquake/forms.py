@@ -191,6 +191,22 @@ def form_of(data: Sequence[Any]) -> Form | None:
     return fitting
 
 
+def name_of(cases: Sequence[Any]) -> str:
+    """What to call the form of a file that was read: MQuAKE's variants by what they have beside it."""
+    case = next((item for item in cases if isinstance(item, Mapping)), {})
+    if SOURCE in case:
+        return str(case[SOURCE])
+    rewrites = [r for r in case.get("requested_rewrite") or [] if isinstance(r, Mapping)]
+    for name, found in (
+        ("AKEW's MQuAKE-CF", any("fact_new_uns" in rewrite for rewrite in rewrites)),
+        ("MQuAKE-Remastered", "split" in case),
+        ("MQuAKE with CaKE's questions", any("learning_prompt" in rewrite for rewrite in rewrites)),
+    ):
+        if found:
+            return name
+    return MQUAKE.name
+
+
 def unknown_form(data: Sequence[Any]) -> str:
     """What to say of entries of no known form: their keys, and the form that they look most like."""
     entry = next(item for item in data if isinstance(item, Mapping))

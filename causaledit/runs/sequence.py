@@ -18,7 +18,7 @@ from causaledit.mquake.selection import Group
 from causaledit.runs.arguments import PRESETS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from causaledit.mquake.cases import Case, CaseEdit
     from causaledit.runs.arguments import RunArguments
@@ -68,17 +68,27 @@ class SequencePlan:
     checkpoints: tuple[int, ...]
     dropped: tuple[str, ...] = ()
 
-    def asked(self, checkpoint: int) -> list[SequenceEdit]:
-        """The edits that hold at a checkpoint: made, and not superseded."""
-        return [
-            edit
-            for edit in self.edits
-            if edit.number <= checkpoint and (edit.superseded is None or edit.superseded > checkpoint)
-        ]
+    def asked(self, checkpoint: int, failed: Container[int] = ()) -> list[SequenceEdit]:
+        """The edits that hold at a checkpoint: made, and not superseded.
 
-    def case_at(self, edit: SequenceEdit, checkpoint: int) -> Case:
+        Args:
+            checkpoint: How many edits were made.
+            failed: Steps whose edits could not be made: they supersede nothing.
+        """
+        return [e for e in self.edits if e.number <= checkpoint and not self._superseded(e, checkpoint, failed)]
+
+    def _superseded(self, edit: SequenceEdit, checkpoint: int, failed: Container[int]) -> bool:
+        later = edit.superseded
+        while later is not None and later <= checkpoint:
+            found = self.edits[later - 1]
+            if found.step not in failed:
+                return True
+            later = found.superseded
+        return False
+
+    def case_at(self, edit: SequenceEdit, checkpoint: int, failed: Container[int] = ()) -> Case:
         """What an edit is asked about at a checkpoint: with its case's questions where all its edits hold."""
-        held = {other.number for other in self.asked(checkpoint)}
+        held = {other.number for other in self.asked(checkpoint, failed)}
         return edit.case if edit.needs and held.issuperset(edit.needs) else replace(edit.case, questions=())
 
     @property

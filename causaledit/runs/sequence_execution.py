@@ -23,6 +23,7 @@ from causaledit.runs.sequence_state import LARGEST_GROWTH, KeptEdits, StateFolde
 from causaledit.support.seeding import seeded
 
 if TYPE_CHECKING:
+    from causaledit.mquake.cases import Case
     from causaledit.mquake.selection import Group
     from causaledit.probes.asking import Prober
     from causaledit.runs.execution import RunSink
@@ -157,7 +158,9 @@ class SequenceExecution:
             return
         asked, spent = self.prober.count.generated, self.prober.seconds
         trained = TrainedPrompts(self.folder.trained(step))
-        items = [self._item(edit, made, kept, trained) for edit in self.sequence.asked(made)]
+        failed = {number for number, record in self.folder.steps.items() if "error" in record}
+        asked_now = self.sequence.asked(made, failed)
+        items = [self._item(e, self.sequence.case_at(e, made, failed), made, kept, trained) for e in asked_now]
         if self.ability is not None and self.plan.method is not None:
             self.ability.measure(made, kept.asked)
         cost = {
@@ -168,8 +171,9 @@ class SequenceExecution:
         self.folder.write_checkpoint(made, items, cost)
         self.info.write("running", self.folder)
 
-    def _item(self, edit: SequenceEdit, made: int, kept: KeptEdits, trained: TrainedPrompts) -> dict[str, Any]:
-        case = self.sequence.case_at(edit, made)
+    def _item(
+        self, edit: SequenceEdit, case: Case, made: int, kept: KeptEdits, trained: TrainedPrompts
+    ) -> dict[str, Any]:
         record = self.folder.steps.get(edit.step, {})
         item: dict[str, Any] = {
             "case_id": case.case_id,

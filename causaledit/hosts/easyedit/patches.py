@@ -99,6 +99,7 @@ class _OwnMethod:
         self, model: Any, tok: Any, requests: Any, hparams: Any,
         copy: bool = False, return_orig_weights: bool = False, keep_original_weight: bool = False, **kwargs: Any,
     ) -> Any:  # fmt: skip
+        from causaledit.facts.requests import requests_from_data
         from causaledit.methods.call import edit_in_place
 
         if self._last is not None:  # goes on from the merged weights of the edit before, as in the embedded host
@@ -108,6 +109,8 @@ class _OwnMethod:
         sequence = self._sequence if self.sequential else None
         edited = edit_in_place(self.method, model, tok, requests, hparams, copy=copy, sequence=sequence, **kwargs)
         self._last = edited
+        if self.sequential:
+            self._sequence.keep(requests_from_data(requests, needs_subject=self.method.needs_subject))
         if self.sequential and not self.method.changes_weights:
             self.editor.model = edited.model  # EasyEdit goes on with `editor.model`, which such an edit left as it was
         return edited.model, edited.weights_copy(asked=return_orig_weights)

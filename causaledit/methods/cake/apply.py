@@ -12,6 +12,7 @@ from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
+from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
 from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised, text_rows
 from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.methods.shared.window import check_length
@@ -61,7 +62,7 @@ def edit(
     report, tally = call.report, call.report.tally
     report.texts = [dict(Counter(text.kind for text in found)) for found in by_edit]
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens)
+        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens, sequence=call.sequence)
     asked = [text.question for text in texts]
     report.trained_prompts = list(dict.fromkeys([*asked, *preserved_questions(preservation)]))
     with tally.timed("train"):
@@ -82,13 +83,27 @@ def edit(
         )
     report.losses.update(losses.named("train"))
     with tally.timed("merge"):
-        return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    own = [[text for text in found if text.kind != "learning"] for found in by_edit]  # what the fact alone answers
+    trained = [rows_of_pairs(_pairs(found), _answer_rows(tokenizer, found, hparams)) for found in own]
+    remember(call.sequence, hparams, edits, trained)
+    return edited
+
+
+def _pairs(texts: list[Text]) -> list[tuple[str, str]]:
+    return [(text.question, text.answer) for text in texts]
+
+
+def _answer_rows(
+    tokenizer: PreTrainedTokenizerBase, texts: list[Text], hparams: CaKEHyperParams
+) -> list[dict[str, Any]]:
+    make = text_rows if hparams.text_format == "plain" else completion_rows
+    return make(tokenizer, _pairs(texts))
 
 
 def rows_of(tokenizer: PreTrainedTokenizerBase, texts: list[Text], hparams: CaKEHyperParams) -> list[dict[str, Any]]:
     """Texts as rows of a trainer; see `text_format` and `question_loss`."""
-    make = text_rows if hparams.text_format == "plain" else completion_rows
-    rows = make(tokenizer, [(text.question, text.answer) for text in texts])
+    rows = _answer_rows(tokenizer, texts, hparams)
     if hparams.question_loss:
         for row in rows:  # nothing precedes the first token, so nothing predicts it
             row["completion_mask"] = [0] + [1] * (len(row["input_ids"]) - 1)

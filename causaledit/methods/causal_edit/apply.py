@@ -10,6 +10,7 @@ from causaledit.methods.causal_edit import METHOD
 from causaledit.methods.causal_edit.checks import check_before_compute
 from causaledit.methods.causal_edit.stages import train_adapter
 from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.rehearsal import remember
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import deliver_adapter
 
@@ -85,10 +86,13 @@ def edit(
     trained = train_adapter(
         model, tokenizer, edits, hparams,
         progress=call.progress, tally=call.report.tally, after_stage_1=call.extra.get("after_stage_1"),
+        sequence=call.sequence,
     )  # fmt: skip
     call.report.record(trained)
     with call.report.tally.timed("merge"):
-        return deliver_adapter(trained.peft_model, model, merge=hparams.merge_adapter)
+        edited = deliver_adapter(trained.peft_model, model, merge=hparams.merge_adapter)
+    remember(call.sequence, hparams, trained.requests, trained.rows)
+    return edited
 
 
 apply_causal_edit_to_model = host_call(METHOD)

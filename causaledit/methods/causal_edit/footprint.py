@@ -196,6 +196,7 @@ def _preserving(adapted: PlannedModel, hparams: CausalEditHyperParams, planner: 
     if not hparams.preserve_weight:
         return Peak()
     rows, new = min(hparams.preserve_batch_size, hparams.preserve_prompts), hparams.preserve_max_new_tokens
+    rows += hparams.preserve_batch_size if hparams.rehearse_edits else 0
     width = min(hparams.preserve_top_k, adapted.vocabulary)
     with adapted.tracked(training=True) as tracker:
         logits = torch.cat(

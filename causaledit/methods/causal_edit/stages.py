@@ -24,6 +24,7 @@ from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.processes import agreed
+from causaledit.methods.shared.rehearsal import TrainedRow, rows_of_pairs
 from causaledit.methods.shared.stopping import TrustRegion
 from causaledit.methods.shared.supervised import completion_rows, text_rows
 from causaledit.models.adapters import add_adapter
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.traces import Trace
+    from causaledit.methods.method import EditSequence
     from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.methods.shared.trainers import StepLosses
     from causaledit.support.costs import EditTally
@@ -65,6 +67,7 @@ class TrainedEdit:
         trained_prompts: Every user prompt of both stages' training sets and of the preserved questions.
         leads: Where the teachers lead, with `distill_prompts: leads`.
         taken_back: How many steps the trust region took back; None without one.
+        rows: Per edit, its prompts and what the edited model should say to them, for later edits to rehearse.
     """
 
     peft_model: PeftModel
@@ -76,6 +79,7 @@ class TrainedEdit:
     trained_prompts: list[str] = field(default_factory=list)
     leads: Leads | None = None
     taken_back: int | None = None
+    rows: list[list[TrainedRow]] = field(default_factory=list)
 
     def add(self, stage: str, losses: StepLosses, prompts: list[str]) -> None:
         """Record what a stage was trained on, and its losses."""
@@ -113,6 +117,7 @@ def train_adapter(
     progress: ProgressSink,
     tally: EditTally,
     after_stage_1: Callable[[PeftModel], None] | None = None,
+    sequence: EditSequence | None = None,
 ) -> TrainedEdit:
     """Both stages on a fresh adapter around the model.
 
@@ -122,6 +127,7 @@ def train_adapter(
         edits: The edits to train together.
         tally: Receives seconds and tokens.
         after_stage_1: Called with the adapted model between the stages.
+        sequence: What this edit and the kept ones before it have in common; None for an independent edit.
 
     Returns:
         The adapter, and what led to it. The base weights are not written; the caller removes the adapter
@@ -147,7 +153,7 @@ def train_adapter(
     resolved = agreed(resolved, model.device)
     requests = [item.request for item in resolved]
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens)
+        preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens, sequence=sequence)
     held_out = None
     if 2 in hparams.stages and hparams.distill_trust_kl is not None and preservation is not None:
         held_out = preservation.hold_out(HELD_OUT)
@@ -166,7 +172,9 @@ def train_adapter(
     lessons = [_Lessons(*item) for item in zip(requests, traces, compositions, strict=True)]
 
     peft_model = add_adapter(model, hparams)
-    trained = TrainedEdit(peft_model, requests, [item.narrative_source for item in resolved], teacher, reports)
+    sources: list[str] = [item.narrative_source for item in resolved]
+    own_rows = [_rows_to_rehearse(run, lesson) for lesson in lessons]
+    trained = TrainedEdit(peft_model, requests, sources, teacher, reports, rows=own_rows)
     if reports:
         _stage_1(run, trained, lessons, preservation)
         if after_stage_1 is not None:
@@ -202,6 +210,16 @@ def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[list[Trace]], 
             found.append(traces)
     run.progress.finish()
     return found, reports
+
+
+def _rows_to_rehearse(run: _Run, lesson: _Lessons) -> list[TrainedRow]:
+    """An edit's own prompts, as far as the fact alone answers them, in the forms in which the stages ask them."""
+    if not run.hparams.rehearse_edits:
+        return []
+    pairs = [(a.prompt, a.completion) for a in wanted_answers(lesson.request, lesson.traces, run.hparams, ())]
+    raw = raw_pairs(lesson.request, run.hparams)
+    rows = [*completion_rows(run.tokenizer, pairs), *text_rows(run.tokenizer, raw, ends=False)]
+    return rows_of_pairs([*pairs, *raw], rows)
 
 
 def _stage_1(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], preservation: PreservationSet | None) -> None:

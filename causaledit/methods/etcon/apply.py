@@ -15,6 +15,7 @@ from causaledit.methods.etcon.proximal import run_proximal
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
+from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
 from causaledit.methods.shared.rollouts import longest_prompt
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.shared.window import check_length
@@ -88,8 +89,9 @@ def edit(
             ", ".join(map(repr, report.without_old_answer)),
         )
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens)
-    pairs = _labels(model, tokenizer, edits, hparams, call) if 1 in hparams.stages else []
+        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens, sequence=call.sequence)
+    by_edit = _labels(model, tokenizer, edits, hparams, call) if 1 in hparams.stages else []
+    pairs = [pair for found in by_edit for pair in found]
     prompts = [prompt for prompt, _ in pairs]
     if 2 in hparams.stages:
         prompts += [prompt for request in edits for prompt in P.reasoning_prompts(request, hparams)]
@@ -107,7 +109,11 @@ def edit(
             losses, curves = run_consolidation(peft_model, tokenizer, edits, hparams, **shared)
         report.add("consolidate", losses, curves)
     with tally.timed("merge"):
-        return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    if by_edit:
+        trained = [rows_of_pairs(found, completion_rows(tokenizer, found)) for found in by_edit]
+        remember(call.sequence, hparams, edits, trained)
+    return edited
 
 
 def _labels(
@@ -116,16 +122,17 @@ def _labels(
     edits: list[EditRequest],
     hparams: EtConHyperParams,
     call: Call,
-) -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
+) -> list[list[tuple[str, str]]]:
+    """Each edit's (prompt, label) pairs."""
+    by_edit: list[list[tuple[str, str]]] = []
     with call.report.tally.timed("labels"):
         for request in edits:
             found, label = training_pairs(model, tokenizer, request, hparams, count=call.report.tally.tokens)
             call.report.labels.append(label)
-            pairs += found
-    rows = completion_rows(tokenizer, pairs)
+            by_edit.append(found)
+    rows = completion_rows(tokenizer, [pair for found in by_edit for pair in found])
     check_length(model, max(len(row["input_ids"]) for row in rows), "A prompt with its label")
-    return pairs
+    return by_edit
 
 
 def _check_before_compute(

@@ -128,6 +128,11 @@ class EtConHyperParams(TrainedAdapterHyperParams):
         super().check()
         if self.stages not in ([1], [2], [1, 2]):
             raise HparamsError(f"`stages` must be [1], [2] or [1, 2], got {self.stages!r}.")
+        if self.rehearse_edits and self.stages == [2]:
+            raise HparamsError(
+                f"`rehearse_edits` is {self.rehearse_edits}, and `stages: [2]` trains on no given answer that could be "
+                "rehearsed: leave one of them out."
+            )
         forms = self.prompt_forms
         if not isinstance(forms, list) or not forms or not set(forms) <= {"question", "cloze"}:
             raise HparamsError(f"`prompt_forms` must be a list of `question` and `cloze`, got {forms!r}.")

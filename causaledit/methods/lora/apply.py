@@ -9,8 +9,9 @@ from causaledit.methods.call import host_call
 from causaledit.methods.lora import METHOD
 from causaledit.methods.lora.adapter import adapter_config, adaptive_training
 from causaledit.methods.shared.finetune.descent import train
-from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows
-from causaledit.methods.shared.preservation import build_preservation
+from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows, texts_of
+from causaledit.methods.shared.preservation import build_preservation, preserved_questions
+from causaledit.methods.shared.rehearsal import TrainedRow, remember
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.edited import deliver_adapter
@@ -38,14 +39,14 @@ def edit(
     config = adapter_config(model, hparams)
     check_adapter(model, hparams, config, merged=hparams.merge_adapter or call.sequence is not None)
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
-    rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
+    by_edit = [target_rows(tokenizer, request, hparams.prompt_forms) for request in edits]
+    rows = [row for found in by_edit for row in found]
     check_window(model, rows)
     call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
     tally = call.report.tally
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens)
-    if preservation is not None:
-        call.report.trained_prompts += preservation.questions
+        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens, sequence=call.sequence)
+    call.report.trained_prompts += preserved_questions(preservation)
     with tally.timed("train"):
         peft_model = add_adapter(model, hparams, config)
         peft_model.train()  # dropout
@@ -62,7 +63,13 @@ def edit(
             **further,
         )
     with tally.timed("merge"):
-        return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    trained = [
+        [TrainedRow(text, *row) for text, row in zip(texts_of(request, hparams.prompt_forms), found, strict=True)]
+        for request, found in zip(edits, by_edit, strict=True)
+    ]
+    remember(call.sequence, hparams, edits, trained)
+    return edited
 
 
 apply_lora_to_model = host_call(METHOD)

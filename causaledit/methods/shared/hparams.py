@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
 
 
@@ -41,6 +42,21 @@ class PreservationHyperParams(BaseHyperParams):
     preserve_hard: bool = setting(
         False, "Half of each step's questions are those on which the student was last farthest from the base model."
     )
+    rehearse_edits: int = setting(
+        0,
+        "Number of a sequence's earlier edits that each new one rehearses: their own prompts are preserved too, with "
+        "the model before the new edit as the base model; needs `preserve_weight`. 0: off.",
+        integer_from=0,
+    )
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        if self.rehearse_edits and not self.preserve_weight:
+            raise HparamsError(
+                f"`rehearse_edits` is {self.rehearse_edits}, and `preserve_weight` is 0: the preservation term is what "
+                "rehearses earlier edits. Set `preserve_weight` above 0, or leave out `rehearse_edits`."
+            )
 
 
 @dataclass

@@ -1,9 +1,10 @@
-"""The preservation term: KL to the unedited model on questions the edit must not change.
+"""The preservation term: KL to the model before the edit on questions the edit must not change.
 
 Not in the paper. In small models efficacy comes at a high cost in locality (docs/log.md); conservative samples
 near the edit are the literature's remedy. The neighbours are questions built from the
 edit's own wording with other subjects of the same kind, general questions, and questions about the
-edit's subject whose pre-edit answer does not name the old fact.
+edit's subject whose pre-edit answer does not name the old fact. In a sequence what earlier edits were trained on may
+join them (`rehearsal`).
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from causaledit.facts.answers import mentions, normalise
 from causaledit.facts.compositions import composed_questions, held_out_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import is_question
+from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
-from causaledit.models.scoring import logits_in_one_pass
+from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.method import EditSequence
     from causaledit.methods.shared.hparams import PreservationHyperParams
     from causaledit.support.costs import TokenCount
 
@@ -38,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 # Of an edit's neighbouring questions: its relation about other subjects.
 SAME_RELATION_SHARE = 0.55
+# Rehearsed rows that are scored in one pass.
+SCORED_TOGETHER = 32
 
 
 def neighbour_questions(
@@ -126,11 +131,23 @@ class _Reference:
 
 
 class PreservationSet:
-    """Questions with the unedited model's answers, and the KL that holds the student to them."""
+    """Questions with the answers of the model before the edit, and the KL that holds the student to them.
+
+    Attributes:
+        rehearsed: A set of its own of what earlier edits of the sequence were trained on, whose loss joins this one's.
+    """
 
     def __init__(
-        self, references: list[_Reference], *, weight: float, batch_size: int, seed: int, hard: bool = False
+        self,
+        references: list[_Reference],
+        *,
+        weight: float,
+        batch_size: int,
+        seed: int,
+        hard: bool = False,
+        rehearsed: PreservationSet | None = None,
     ) -> None:
+        self.rehearsed = rehearsed
         self._references = references
         self._weight = weight
         self._batch_size = min(batch_size, len(references))
@@ -157,12 +174,16 @@ class PreservationSet:
         return [reference.question for reference in self._references]
 
     def next_loss(self, model: Any, *, share: bool = True) -> torch.Tensor:
-        """`weight` × mean KL(base‖model) over the answer tokens of the next few questions.
+        """`weight` × mean KL(base‖model) over the answer tokens of the next few questions, and that of `rehearsed`.
 
         Args:
             model: The student.
             share: As for `logits_in_one_pass`.
         """
+        loss = self._next_loss(model, share=share)
+        return loss if self.rehearsed is None else loss + self.rehearsed.next_loss(model, share=share)
+
+    def _next_loss(self, model: Any, *, share: bool) -> torch.Tensor:
         hard = self._hardest(self._batch_size // 2) if self._hard else []
         fresh = self._batch_size - len(hard)
         while len(self._queue) < fresh:
@@ -204,8 +225,10 @@ def bucketed_kl(reference_top: torch.Tensor, reference_ids: torch.Tensor, logits
 
 
 def preserved_questions(preservation: PreservationSet | None) -> list[str]:
-    """The questions of a preservation term, or none without one."""
-    return preservation.questions if preservation is not None else []
+    """The questions of a preservation term, rehearsed ones included, or none without one."""
+    if preservation is None:
+        return []
+    return list(dict.fromkeys([*preservation.questions, *preserved_questions(preservation.rehearsed)]))
 
 
 def build_preservation(
@@ -215,14 +238,20 @@ def build_preservation(
     hparams: PreservationHyperParams,
     *,
     count: TokenCount,
+    sequence: EditSequence | None = None,
 ) -> PreservationSet | None:
-    """Ask the unedited model the neighbours' questions and keep its answers with their distributions.
+    """Ask the model before the edit the neighbours' questions and keep its answers with their distributions.
+
+    Args:
+        model: In a sequence it holds the edits before this one.
+        sequence: Whose earlier edits are preserved too, with `rehearse_edits`.
 
     Returns:
         None where `preserve_weight` is 0.
     """
     if not hparams.preserve_weight:
         return None
+    rehearsed = _rehearsed(model, tokenizer, requests, hparams, sequence)
     rng = random.Random(hparams.seed)
     bank = RelationBank.bundled()
     questions: list[str] = []
@@ -263,15 +292,51 @@ def build_preservation(
         if answer.tokens and not _states_edited_fact(question, str(tokenizer.decode(answer.tokens)), requests)
     ]
     logger.info("preservation: %d questions of %d kept", len(references), len(questions))
-    if not references:
-        return None
+    return _set_of(references, hparams, rehearsed) if references else rehearsed
+
+
+def _set_of(
+    references: list[_Reference], hparams: PreservationHyperParams, rehearsed: PreservationSet | None = None
+) -> PreservationSet:
     return PreservationSet(
         references,
         weight=hparams.preserve_weight,
         batch_size=hparams.preserve_batch_size,
         seed=hparams.seed,
         hard=hparams.preserve_hard,
+        rehearsed=rehearsed,
     )
+
+
+def _rehearsed(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: list[EditRequest],
+    hparams: PreservationHyperParams,
+    sequence: EditSequence | None,
+) -> PreservationSet | None:
+    """What earlier edits were trained on, with the model's distributions over the answers that they gave it.
+
+    A prompt about a subject that is edited now is left out where it or its answer names one of that edit's answers.
+    """
+    rehearsal = rehearsal_of(sequence, hparams)
+    if rehearsal is None:
+        return None
+    rows = [
+        row
+        for row in rehearsal.drawn(requests, hparams.rehearse_edits, hparams.seed)
+        if not _states_edited_fact(row.text, f"{row.text} {tokenizer.decode(row.answer)}", requests)
+    ]
+    references = []
+    for start in range(0, len(rows), SCORED_TOGETHER):
+        part = rows[start : start + SCORED_TOGETHER]
+        logits = completion_logits(model, [row.prompt for row in part], [row.answer for row in part])
+        for row, scores in zip(part, logits, strict=True):
+            width = min(hparams.preserve_top_k, scores.shape[-1])
+            top = scores.log_softmax(-1).topk(width, dim=-1)
+            references.append(_Reference(row.text, row.prompt, row.answer, top.values, top.indices))
+    logger.info("rehearsal: %d rows; the sequence has %d earlier edits", len(references), len(rehearsal))
+    return _set_of(references, hparams) if references else None
 
 
 def _states_edited_fact(question: str, answer: str, requests: list[EditRequest]) -> bool:

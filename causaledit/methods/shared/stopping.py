@@ -67,12 +67,13 @@ class FactStop(TrainerCallback):
 
 
 class TrustRegion(TrainerCallback):
-    """Takes back a step after which the student is much farther from the unedited model, on questions kept aside.
+    """Takes back a step that takes the student much farther from the model before the edit, on questions kept aside.
 
     Args:
         model: The student; its trainable weights are what a step changes.
-        held_out: Questions that no stage trains on, with the unedited model's answers.
-        most: By how much a step may raise the mean KL(unedited‖student) over their answers, in nats a token.
+        held_out: Questions that no stage trains on, with the answers of the model before the edit; in a sequence it
+            holds the edits before this one.
+        most: By how much a step may raise the mean KL(before‖student) over their answers, in nats a token.
 
     Attributes:
         taken_back: How many steps were.

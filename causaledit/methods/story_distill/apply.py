@@ -13,6 +13,8 @@ from causaledit.facts.text import normalise
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.preservation import build_preservation, neighbour_questions, preserved_questions
+from causaledit.methods.shared.rehearsal import TrainedRow, remember, rows_of_pairs
+from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.story_distill import METHOD
 from causaledit.methods.story_distill import prompts as P
 from causaledit.methods.story_distill.checks import check_before_compute, same_subject
@@ -22,6 +24,7 @@ from causaledit.methods.story_distill.targets import (
     Row,
     Target,
     TargetReport,
+    asked,
     cached_gigabytes,
     rows_of,
     sampled_targets,
@@ -107,11 +110,13 @@ def edit(
         for i, request in enumerate(requests)
     ]
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens)
+        preservation = build_preservation(
+            model, tokenizer, requests, hparams, count=tally.tokens, sequence=call.sequence
+        )
     with tally.timed("questions"):
-        asked = _questions(model, tokenizer, requests, contexts, hparams, call)
+        questions = _questions(model, tokenizer, requests, contexts, hparams, call)
     with tally.timed("targets"):
-        targets = _targets(model, tokenizer, requests, contexts, asked, hparams, call)
+        targets = _targets(model, tokenizer, requests, contexts, questions, hparams, call)
         rows = rows_of(tokenizer, targets, contexts, hparams.max_sequence_tokens)
         neighbours = _conservative_rows(model, tokenizer, requests, hparams, call)
         rows += neighbours.values()
@@ -130,7 +135,24 @@ def edit(
     preserved = preserved_questions(preservation)
     report.trained_prompts = list(dict.fromkeys([*(t.prompt for t in targets), *neighbours, *preserved]))
     with tally.timed("merge"):
-        return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    remember(call.sequence, hparams, requests, _own_rows(tokenizer, questions, targets, hparams))
+    return edited
+
+
+def _own_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    questions: Sequence[Sequence[Question]],
+    targets: Sequence[Target],
+    hparams: StoryDistillHyperParams,
+) -> list[list[TrainedRow]]:
+    """Each edit's questions of one hop with the answers that were learnt, without the story."""
+    found = []
+    for number, of_edit in enumerate(questions):
+        own = {asked(question, hparams) for question in of_edit if not question.multi_hop}
+        pairs = [(target.prompt, target.text) for target in targets if target.edit == number and target.prompt in own]
+        found.append(rows_of_pairs(pairs, completion_rows(tokenizer, pairs)))
+    return found
 
 
 def _questions(
@@ -166,14 +188,14 @@ def _targets(
     tokenizer: PreTrainedTokenizerBase,
     requests: Sequence[EditRequest],
     contexts: Sequence[str],
-    asked: Sequence[Sequence[Question]],
+    asked_of: Sequence[Sequence[Question]],
     hparams: StoryDistillHyperParams,
     call: Call,
 ) -> list[Target]:
     """The answers to all edits' questions."""
     targets: list[Target] = []
     call.progress.start("teacher's answers", len(requests))
-    for i, (request, questions) in enumerate(zip(requests, asked, strict=True)):
+    for i, (request, questions) in enumerate(zip(requests, asked_of, strict=True)):
         before = call.report.tally.tokens.generated
         if hparams.target_source == "given":
             found, report = written_targets(i, request, questions, hparams)

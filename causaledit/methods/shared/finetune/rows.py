@@ -64,9 +64,14 @@ def prompts_of(edit: EditRequest, form: str) -> list[str]:
     return [edit.question_form if form == "question" else edit.cloze]
 
 
+def texts_of(edit: EditRequest, forms: Sequence[str]) -> list[str]:
+    """What is asked in each of `target_rows`."""
+    return [text for form in forms for text in prompts_of(edit, form)]
+
+
 def prompt_texts(edits: Sequence[EditRequest], forms: Sequence[str]) -> list[str]:
     """What some edits are trained on, each text once: a report's `trained_prompts`."""
-    return list(dict.fromkeys(text for edit in edits for form in forms for text in prompts_of(edit, form)))
+    return list(dict.fromkeys(text for edit in edits for text in texts_of(edit, forms)))
 
 
 def _split(tokenizer: Any, head: str, full: str, *, special: bool) -> TargetRow:
