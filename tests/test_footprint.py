@@ -15,15 +15,13 @@ from conftest import FAST, REPOSITORY, make_llama
 from typer.testing import CliRunner
 
 from causaledit.cli.app import app
-from causaledit.errors import HparamsError, MissingExtraError, ModelError
+from causaledit.errors import ModelError
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.methods.footprint import Lengths, Planner
 from causaledit.methods.memory_plan import plan_edit, way_to_fit
 from causaledit.methods.registry import METHODS
 from causaledit.models.embedded import ensure_embedded_model
 from causaledit.models.footprint import MemoryTracker, empty_model, with_storages
-from causaledit.models.loading import load_model
-from causaledit.support.extras import require_extra
 
 SHORT = Lengths(prompt=40, context=80, trace=30)
 
@@ -151,29 +149,6 @@ def test_the_command_says_what_fits_and_how(tmp_path):
     assert "fits in 1.00 GiB" in done.output and "internalise" in done.output and "minutes an edit" in done.output
     data = json.loads(CliRunner().invoke(app, [*given, "--gpu-memory", "0.1", "--json"]).stdout)
     assert data["fits"] is False and data["needed"] > data["peak"] > data["parameters"] > 0
-
-
-# ---- quantised base models -------------------------------------------------------------------------
-def test_a_quantised_base_is_not_merged_into():
-    with pytest.raises(HparamsError, match=r"`quantization: 4bit`.*merge_adapter: false"):
-        hparams(quantization="4bit")
-
-
-@pytest.mark.parametrize("kind", ["8bit", "4bit"])
-def test_quantisation_needs_its_extra_and_a_gpu(kind, tiny_model_folder):
-    try:
-        require_extra("gpu", "a test")
-    except MissingExtraError:
-        with pytest.raises(MissingExtraError, match=rf"`quantization: {kind}` needs bitsandbytes.*causaledit\[gpu\]"):
-            load_model(str(tiny_model_folder), device="cpu", quantization=kind)
-    else:
-        with pytest.raises(ModelError, match=f"`quantization: {kind}` needs a GPU"):
-            load_model(str(tiny_model_folder), device="cpu", quantization=kind)
-
-
-def test_an_unknown_quantisation_is_refused(tiny_model_folder):
-    with pytest.raises(ModelError, match="`quantization` must be one of none, 8bit, 4bit, got '2bit'"):
-        load_model(str(tiny_model_folder), device="cpu", quantization="2bit")
 
 
 # ---- a real edit -----------------------------------------------------------------------------------

@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import InputOption, JudgeOptions, takes
+from causaledit.cli.workers import JUDGE_WORKERS, loaded_judge
 
 if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
     from causaledit.metrics.predictions import Item
     from causaledit.metrics.summary import RunMetrics
+    from causaledit.runs.worker_options import WorkerOptions
 
 
-@takes(judging=JudgeOptions)
+@takes(judging=JudgeOptions, spread=JUDGE_WORKERS)
 def judge(
     input_file: InputOption,
     judging: JudgeOptions,
+    spread: WorkerOptions,
 ) -> None:
     """Judge the answers of a run: writes metrics_judged.json and its summary beside the input."""
     from causaledit.metrics.judged import check_some_verdict
@@ -28,7 +31,8 @@ def judge(
     content = read_metrics(file)
     cases = cases_of(content)
     check_writable(file.parent, "the folder of --input")
-    verdicts = judge_with_progress(file, cases, ["answer"], judging.load(), judging)
+    with loaded_judge(judging, spread) as chosen:
+        verdicts = judge_with_progress(file, cases, ["answer"], chosen, judging)
     metrics = summarise(cases, verdicts)
     for case in cases:
         for item in case.items:

@@ -70,6 +70,7 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
         license=licence.get("license_name") or licence.get("license"),
         edits=list(_edits(card)),
         metrics=[_row(metric) for metric in metrics],
+        merge_error=card.get("merge_error"),
         preserved=_preserved(card["requests"], hparams),
         template_kwargs=hparams.get("chat_template_kwargs"),
         adapter=adapter is not None,

@@ -11,13 +11,13 @@ from causaledit.methods.cake.data import texts_of
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised, text_rows
 from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -81,8 +81,7 @@ def edit(
             count=tally.tokens,
         )
     report.losses.update(losses.named("train"))
-    with tally.timed("merge"):
-        return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    return deliver(peft_model, model, tokenizer, edits, hparams, call)
 
 
 def rows_of(tokenizer: PreTrainedTokenizerBase, texts: list[Text], hparams: CaKEHyperParams) -> list[dict[str, Any]]:

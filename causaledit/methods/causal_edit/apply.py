@@ -10,8 +10,8 @@ from causaledit.methods.causal_edit import METHOD
 from causaledit.methods.causal_edit.checks import check_before_compute
 from causaledit.methods.causal_edit.stages import train_adapter
 from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.delivery import deliver
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -87,8 +87,7 @@ def edit(
         progress=call.progress, tally=call.report.tally, after_stage_1=call.extra.get("after_stage_1"),
     )  # fmt: skip
     call.report.record(trained)
-    with call.report.tally.timed("merge"):
-        return deliver_adapter(trained.peft_model, model, merge=hparams.merge_adapter)
+    return deliver(trained.peft_model, model, tokenizer, edits, hparams, call)
 
 
 apply_causal_edit_to_model = host_call(METHOD)

@@ -14,13 +14,13 @@ from causaledit.methods.etcon.labels import training_pairs
 from causaledit.methods.etcon.proximal import run_proximal
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rollouts import longest_prompt
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,8 +106,7 @@ def edit(
         with tally.timed("consolidate"):
             losses, curves = run_consolidation(peft_model, tokenizer, edits, hparams, **shared)
         report.add("consolidate", losses, curves)
-    with tally.timed("merge"):
-        return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    return deliver(peft_model, model, tokenizer, edits, hparams, call)
 
 
 def _labels(

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from causaledit.methods.call import host_call
 from causaledit.methods.lora import METHOD
 from causaledit.methods.lora.adapter import adapter_config, adaptive_training
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows
 from causaledit.methods.shared.preservation import build_preservation
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -61,8 +61,7 @@ def edit(
             call,
             **further,
         )
-    with tally.timed("merge"):
-        return deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    return deliver(peft_model, model, tokenizer, edits, hparams, call)
 
 
 apply_lora_to_model = host_call(METHOD)
