@@ -90,9 +90,7 @@ def test_every_method_that_trains_an_adapter_does_on_four_bits(load, method):
 
 # ---- merging ---------------------------------------------------------------------------------------
 @both_kinds
-def test_the_adapter_is_merged_into_the_weights_before_quantising_and_the_error_is_measured(
-    load, kind, folder, tmp_path
-):
+def test_the_adapter_is_merged_into_the_weights_before_and_the_error_is_measured(load, kind, folder, tmp_path):
     pair = load(kind)
     before, first = weights_of(pair.model), answer_log_probability(*pair, EGYPT)
     hparams = settings("LoRA", pair, kind, dtype="bfloat16")
@@ -155,8 +153,15 @@ def test_methods_that_write_into_weights_refuse(load, method):
 
 def test_a_sequence_is_refused(load):
     pair = load("4bit")
-    with pytest.raises(ModelError, match="A sequence of edits merges each .* quantised"):
+    with pytest.raises(ModelError, match=r"A sequence of edits merges each .* quantised"):
         edit(pair, settings("LoRA", pair, "4bit"), EGYPT, NORWAY, sequence=EditSequence())
+
+
+@pytest.mark.parametrize(("method", "setting"), [("CausalEdit", "distill_use_vllm"), ("EtCon", "rollout_use_vllm")])
+def test_an_engine_that_takes_merged_weights_is_refused(load, method, setting):
+    pair = load("4bit")
+    with pytest.raises(ModelError, match=f"`{setting}: true` gives the engine merged weights"):
+        edit(pair, settings(method, pair, "4bit", merge_adapter=False, **{setting: True}))
 
 
 def test_a_quantised_model_that_does_not_say_what_it_was_made_from_is_not_merged(load):

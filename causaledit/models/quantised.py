@@ -58,8 +58,8 @@ def loading_arguments(quantization: str, dtype: Any) -> dict[str, Any]:
 def keep_layout(model: Any) -> None:
     """Let 4-bit weights stay as they were loaded.
 
-    On a CPU with bfloat16 arithmetic bitsandbytes lays them out anew in the first pass without gradients, for speed, and
-    rounds their scales to bfloat16: the model would be another one after it was first asked something.
+    On a CPU with bfloat16 arithmetic bitsandbytes lays them out anew in the first pass without gradients, for speed,
+    and rounds their scales to bfloat16: the model would be another one after it was first asked something.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

@@ -118,19 +118,20 @@ def _collecting(plain: PlannedModel, layout: Any, planner: Planner, features: in
     if hparams.mom2_max_tokens is not None:
         rows = min(rows, -(-hparams.mom2_max_tokens // length))
     with plain.tracked(training=False) as tracker, torch.no_grad():
-        _ = [torch.empty(features, features, dtype=getattr(torch, hparams.mom2_dtype)) for _ in range(together)]
+        dtype = getattr(torch, hparams.mom2_dtype)
+        sums = [torch.empty(features, features, dtype=dtype) for _ in range(together)]
         ids, mask = torch.zeros(rows, length, dtype=torch.long), torch.ones(rows, length, dtype=torch.long)
         module = layout.projection_module(plain.model, max(hparams.layers))
         received, _ = run_until(plain.model, module, input_ids=ids, attention_mask=mask, use_cache=False)
-        received.flatten(0, 1).clone().to(getattr(torch, hparams.mom2_dtype), copy=True)
-        del _
+        keys = received.flatten(0, 1).clone().to(dtype)
+        del keys, sums
     return tracker.peak
 
 
 def _optimising(
     plain: PlannedModel, layout: Any, layer: int, rows: list[TokenRow], wanted: int, at_projection: bool
 ) -> Peak:
-    """One evaluation of a value's loss and its backward pass, as `values` does it: beginnings read once, layers replayed."""
+    """One evaluation of a value's loss, forward and backward, as `values` does it."""
     model = plain.model
     below = [layout.layer_module(model, number) for number in range(layer)]
     edited = layout.projection_module(model, layer) if at_projection else layout.layer_module(model, layer)
