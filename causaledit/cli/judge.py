@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import InputOption, JudgeOptions, takes
 from causaledit.cli.workers import JUDGE_WORKERS, loaded_judge
+from causaledit.runs.worker_options import WorkerOptions  # noqa: TC001  (`takes` reads the annotation)
 
 if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
     from causaledit.metrics.predictions import Item
     from causaledit.metrics.summary import RunMetrics
-    from causaledit.runs.worker_options import WorkerOptions
 
 
 @takes(judging=JudgeOptions, spread=JUDGE_WORKERS)

@@ -45,8 +45,8 @@ class Statistics:
     used: int = 0
 
 
-FACTOR = Statistics(made=4, kept=DOUBLE)  # the moment, its transpose's sum, their mean, the factor
-PROJECTION = Statistics(made=5, kept=SINGLE, used=SINGLE)  # the moment, eigenvectors with their work space, the product
+FACTOR = Statistics(made=3, kept=DOUBLE)  # the moment, its sum with its transpose, their mean
+PROJECTION = Statistics(made=4, kept=SINGLE, used=SINGLE)  # the moment, its eigenvectors, their work space (2 n²)
 
 
 def stages(planner: Planner, statistics: Statistics | None, *, at_projection: bool) -> list[StageFootprint]:
