@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import signal
+import socket
+import threading
 from pathlib import Path
 
 import psutil
@@ -179,6 +182,31 @@ def test_an_address_without_a_cluster(address, message):
     with pytest.raises(RunError, match=message) as caught:
         ray_cluster._connect(address)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"), [(None, "nobody answers there"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not Ray")]
+)
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_at_which_something_else_listens(reply, message, form, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ANSWER_SECONDS", 0.3)
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                kept.append(listener.accept()[0])
+                if reply:
+                    kept[0].sendall(reply)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(RunError, match=message) as caught:
+            ray_cluster._connect(form.format(listener.getsockname()[1]))
+        thread.join()
+    assert "\n" not in str(caught.value)
+    for link in kept:
+        link.close()
 
 
 def test_more_gpus_than_there_are(cluster, pool):

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Protocol, Self
 from urllib.parse import urlsplit
 
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ANSWER_SECONDS = 10.0  # an address that is silent for so long has no cluster
+# Ray's ports speak gRPC, which is HTTP/2: a client greets with this (RFC 9113, section 3.4), and a server's first frame
+# has the type SETTINGS. Ray itself would wait for two minutes and then end the process.
+_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SETTINGS = b"\x04"
 
 
 class WorkerSettings(Protocol):
@@ -227,10 +232,17 @@ def _answers(address: str) -> None:
         host, port = None, 0
     if not host:
         raise RunError(f"--ray-address must be auto, host:port or ray://host:port, got {address!r}.")
+    where = f"--ray-address {address!r}"
+    end = time.monotonic() + ANSWER_SECONDS
     try:
-        socket.create_connection((host, port), timeout=ANSWER_SECONDS).close()
+        with socket.create_connection((host, port), timeout=ANSWER_SECONDS) as link:
+            link.settimeout(max(0.1, end - time.monotonic()))
+            link.sendall(_GREETING)
+            reply = link.recv(9)
     except OSError as error:
         raise RunError(
-            f"--ray-address {address!r}: nobody answers there ({error.strerror or 'no answer'}): start Ray "
-            "(`ray start --head`), or give another address."
+            f"{where}: nobody answers there ({error.strerror or 'no answer'}): start Ray (`ray start --head`), or give "
+            "another address."
         ) from None
+    if reply[3:4] != _SETTINGS and os.environ.get("RAY_USE_TLS", "0") in ("", "0"):
+        raise RunError(f"{where}: what answers there is not Ray: give the address that `ray start --head` printed.")
