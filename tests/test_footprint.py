@@ -16,6 +16,9 @@ from typer.testing import CliRunner
 
 from causaledit.cli.app import app
 from causaledit.errors import ModelError
+from causaledit.facts.requests import requests_from_data
+from causaledit.methods.cake.apply import rows_of
+from causaledit.methods.cake.data import texts_of
 from causaledit.methods.call import edit_in_place
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.methods.footprint import Lengths, Planner
@@ -181,7 +184,7 @@ def test_what_the_methods_settings_change():
     assert quantised.stages[-1].copies == 4 * quantised.weights  # merged into a second network
 
 
-@pytest.mark.parametrize("name", ["AlphaEdit", "FT", "ICE", "LoRA", "MEMIT", "ROME"])
+@pytest.mark.parametrize("name", ["AlphaEdit", "CaKE", "FT", "ICE", "LoRA", "MEMIT", "ROME"])
 def test_an_edit_allocates_what_is_planned(name, words):
     """Every tensor of a real edit of a tiny model is counted, by the operations that make them."""
     model, tokenizer = make_llama(hidden_size=64, intermediate_size=256, num_hidden_layers=4), make_tokenizer()
@@ -198,6 +201,11 @@ def test_an_edit_allocates_what_is_planned(name, words):
     lengths = Lengths(
         prompt=tokens(EGYPT["prompt"]), context=tokens(EGYPT["narrative"]), answer=tokens(" " + EGYPT["target_new"])
     )
+    if name == "CaKE":
+        rows = rows_of(tokenizer, texts_of(requests_from_data([EGYPT])[0], hparams), hparams)
+        answers = [sum(row["completion_mask"]) for row in rows]
+        prompts = [len(row["input_ids"]) - answer for row, answer in zip(rows, answers, strict=True)]
+        lengths = Lengths(prompt=max(prompts), answer=max(answers), opening=3)
     plan = plan_edit(METHODS[name], hparams, lengths=lengths, gpu=False)
     assert 0.8 <= tracker.peak.total / (plan.peak - plan.parameters) <= 1.2
 

@@ -13,7 +13,7 @@ from causaledit.models.batches import is_out_of_memory
 from causaledit.models.checkpoint import check_folder
 from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
-from causaledit.models.quantised import check_quantization, keep_layout, loading_arguments
+from causaledit.models.quantised import check_quantization, loading_arguments, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -132,7 +132,7 @@ def load_model(
         places |= loading_arguments(quantization, weights_dtype)
         loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
     if quantization != "none":
-        keep_layout(loaded.model)
+        settle(loaded.model)
     elif not model_parallel:
         placed: Any = loaded.model
         placed.to(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +56,21 @@ def loading_arguments(quantization: str, dtype: Any) -> dict[str, Any]:
     return {"quantization_config": four}
 
 
-def keep_layout(model: Any) -> None:
-    """Let 4-bit weights stay as they were loaded.
+def settle(model: Any) -> None:
+    """Let quantised weights stay as they were loaded, and bitsandbytes be quiet about its arithmetic.
 
-    On a CPU with bfloat16 arithmetic bitsandbytes lays them out anew in the first pass without gradients, for speed,
-    and rounds their scales to bfloat16: the model would be another one after it was first asked something.
+    On a CPU with bfloat16 arithmetic it lays 4-bit weights out anew in the first pass without gradients, for speed, and
+    rounds their scales to bfloat16: the model would be another one after it was first asked something.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    logging.getLogger("bitsandbytes.autograd._functions").addFilter(_not_of_casts)
+
+
+def _not_of_casts(record: logging.LogRecord) -> bool:
+    """Whether a message is another one than that which 8-bit layers give of every matrix at every pass in float32."""
+    return "inputs will be cast" not in str(record.msg)
 
 
 def originals_of(model: Any) -> str:

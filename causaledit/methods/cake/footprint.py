@@ -6,7 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from causaledit.methods.footprint import StageFootprint, adapter_stages, adapter_terms, with_adapter
-from causaledit.methods.shared.footprints import adapter_remedies, preserve_stages, preserving_peak, supervised_peak
+from causaledit.methods.shared.footprints import (
+    adapter_remedies,
+    preserve_stages,
+    preserving_peak,
+    prompts_of,
+    supervised_peak,
+)
 from causaledit.models.footprint import larger
 
 if TYPE_CHECKING:
@@ -26,7 +32,7 @@ def footprint(planner: Planner) -> list[StageFootprint]:
     rows = min(hparams.train_batch_size, max(1, hparams.micro_batch_tokens // row))
     texts = 2 + hparams.paraphrases + hparams.learning_questions
     with planner.model(partial(with_adapter, hparams=hparams)) as adapted:
-        contexts = [[0] * (begin // 2) + [number + 1] * (begin - begin // 2) for number in range(rows)]
+        contexts = prompts_of(lengths, begin, rows)
         peak = supervised_peak(adapted, planner, contexts, [[0] * (row - begin)] * rows)
         trained = hparams.steps(texts, 1) * min(hparams.train_batch_size, texts) * row
         terms = adapter_terms(adapted, planner)

@@ -118,7 +118,9 @@ def _bootstrap(
     """A micro-batch of the longest rows."""
     row = planner.lengths.prompt + trace
     rows = min(hparams.bootstrap_batch_size, max(1, hparams.bootstrap_micro_batch_tokens // row))
-    trained = supervised_peak(adapted, planner, prompts_of(planner.lengths.prompt, rows), [[0] * trace] * rows)
+    trained = supervised_peak(
+        adapted, planner, prompts_of(planner.lengths, planner.lengths.prompt, rows), [[0] * trace] * rows
+    )
     pairs = hparams.bootstrap_traces
     if hparams.bootstrap_all_prompts:
         pairs = min(pairs, hparams.bootstrap_trace_rows or pairs) + _prompts() + hparams.prompt_paraphrases
@@ -158,7 +160,7 @@ def _training_pass(adapted: PlannedModel, hparams: CausalEditHyperParams, planne
     """As `InternalisationTrainer`: student and teacher read the rollouts, and the loss goes back."""
     lengths, rows, new = planner.lengths, hparams.distill_batch_size, hparams.distill_max_new_tokens
     model = adapted.model
-    prompts = prompts_of(lengths.prompt, rows, hparams.distill_num_generations)
+    prompts = prompts_of(lengths, lengths.prompt, rows, hparams.distill_num_generations)
     opening = [0] * max(0, lengths.context - lengths.prompt)
     completions = [[0] * new] * rows
     tokens, mask = torch.zeros(rows, new, dtype=torch.long), torch.ones(rows, new, dtype=torch.long)

@@ -78,14 +78,14 @@ def _proximal(
     peak = Peak()
     if hparams.proximal:
         with checkpointing_paused(adapted.model), adapted.tracked(training=False) as tracker:
-            contexts = prompts_of(planner.lengths.prompt, pairs, pairs // cues)
+            contexts = prompts_of(planner.lengths, planner.lengths.prompt, pairs, pairs // cues)
             rows = completion_logits(adapted.model, contexts, [[0] * label] * pairs)
             _ = [token_log_probabilities(one, [0] * label) for one in rows]
             del rows
         peak = tracker.peak
-    together = min(hparams.proximal_batch_size, max(1, hparams.micro_batch_tokens // row))
+    together = min(hparams.proximal_batch_size, pairs, max(1, hparams.micro_batch_tokens // row))
     trained = supervised_peak(
-        adapted, planner, prompts_of(planner.lengths.prompt, together), [[0] * label] * together,
+        adapted, planner, prompts_of(planner.lengths, planner.lengths.prompt, together), [[0] * label] * together,
         _clipped if hparams.proximal else cross_entropy,
     )  # fmt: skip
     tokens = hparams.steps_of_stage_1(1) * min(hparams.proximal_batch_size, pairs) * row
@@ -114,7 +114,7 @@ def _consolidate(
         made = -(-steps // hparams.updates_per_rollout) * rows * new
         stages.append(StageFootprint("rollouts", peak, copies=copies, generated=made, **terms))
     part = hparams.rollouts_per_update
-    contexts, completions = prompts_of(lengths.prompt, part, hparams.rollouts), [[0] * new] * part
+    contexts, completions = prompts_of(lengths, lengths.prompt, part, hparams.rollouts), [[0] * new] * part
     with adapted.tracked(training=True) as tracker:
         logits = logits_in_one_pass(adapted.model, contexts, completions, share=shares(hparams))
         scaled = [row / hparams.rollout_temperature for row in logits]

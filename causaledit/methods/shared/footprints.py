@@ -17,14 +17,16 @@ if TYPE_CHECKING:
 
     from causaledit.methods.footprint import Planner
     from causaledit.models.footprint import PlannedModel
+    from causaledit.support.lengths import Lengths
 
 GREEDY_TOGETHER = 64  # `greedy_answers`
 TEXTS_TOGETHER = 32  # `generate_texts`
 
 
-def prompts_of(length: int, rows: int, group: int = 1) -> list[list[int]]:
-    """Prompts that have their first half, the chat template's opening, in common; those of a group are equal."""
-    return [[0] * (length // 2) + [row // group + 1] * (length - length // 2) for row in range(rows)]
+def prompts_of(lengths: Lengths, length: int, rows: int, group: int = 1) -> list[list[int]]:
+    """Prompts of a length that begin with the chat template's opening; those of a group are equal."""
+    opening = min(lengths.opening, length // 2)
+    return [[0] * opening + [row // group + 1] * (length - opening) for row in range(rows)]
 
 
 # ---- adapters --------------------------------------------------------------------------------------
@@ -51,7 +53,10 @@ def preserving_peak(adapted: PlannedModel, planner: Planner) -> Peak:
     with adapted.tracked(training=True) as tracker:
         logits = torch.cat(
             logits_in_one_pass(
-                adapted.model, prompts_of(planner.lengths.prompt, rows), [[0] * new] * rows, share=shares(hparams)
+                adapted.model,
+                prompts_of(planner.lengths, planner.lengths.prompt, rows),
+                [[0] * new] * rows,
+                share=shares(hparams),
             )
         )
         top, ids = torch.zeros(rows * new, width), torch.zeros(rows * new, width, dtype=torch.long)

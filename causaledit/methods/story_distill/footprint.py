@@ -91,7 +91,7 @@ def _targets(
     if stored:
         rows = min(SCORED_AT_ONCE, answers)
         with plain.tracked(training=False) as tracker:
-            completion_logits(plain.model, prompts_of(context, rows), [[0] * answer] * rows)
+            completion_logits(plain.model, prompts_of(planner.lengths, context, rows), [[0] * answer] * rows)
         peak = larger(peak, tracker.peak)
     return StageFootprint("targets", peak, generated=made, **planner.kept_on_host(stored)), stored
 
@@ -100,7 +100,7 @@ def _distilling(
     adapted: PlannedModel, hparams: StoryDistillHyperParams, planner: Planner, rows: int, answer: int, *, stored: bool
 ) -> Peak:
     """A micro-batch of rows whose student reads the story, which is the longest that may happen."""
-    context = prompts_of(planner.lengths.context, rows)
+    context = prompts_of(planner.lengths, planner.lengths.context, rows)
     completions, model = [[0] * answer] * rows, adapted.model
     with adapted.tracked(training=True) as tracker:
         logits = logits_in_one_pass(model, context, completions, share=shares(hparams))
