@@ -203,4 +203,4 @@ def test_smollm2_learns_an_answer_in_few_bits(kind):
     hparams.quantization, hparams.device = kind, "cpu"
     edited, report = edit(pair, hparams)
     assert answer_log_probability(edited.model, pair.tokenizer, EGYPT) > answer_log_probability(*pair, EGYPT) + 2
-    assert report.merge_error["mean_kl"] < 0.5
+    assert report.merge_error["mean_kl"] < 1 and report.merge_error["same_first"] > 0.5

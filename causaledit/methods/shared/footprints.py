@@ -50,15 +50,9 @@ def preserving_peak(adapted: PlannedModel, planner: Planner) -> Peak:
         return Peak()
     rows, new = min(hparams.preserve_batch_size, hparams.preserve_prompts), hparams.preserve_max_new_tokens
     width = min(hparams.preserve_top_k, adapted.vocabulary)
+    prompts = prompts_of(planner.lengths, planner.lengths.prompt, rows)
     with adapted.tracked(training=True) as tracker:
-        logits = torch.cat(
-            logits_in_one_pass(
-                adapted.model,
-                prompts_of(planner.lengths, planner.lengths.prompt, rows),
-                [[0] * new] * rows,
-                share=shares(hparams),
-            )
-        )
+        logits = torch.cat(logits_in_one_pass(adapted.model, prompts, [[0] * new] * rows, share=shares(hparams)))
         top, ids = torch.zeros(rows * new, width), torch.zeros(rows * new, width, dtype=torch.long)
         bucketed_kl(top, ids, logits).mean().backward()
     return tracker.peak
