@@ -19,7 +19,7 @@ from dying_method import DEADLY
 from typer.testing import CliRunner
 
 from causaledit.cli.app import app
-from causaledit.errors import ModelError, RunError
+from causaledit.errors import MissingExtraError, ModelError, RunError
 from causaledit.judges import hf
 from causaledit.judges.judging import judge_responses
 from causaledit.judges.spread import SpreadJudge
@@ -29,10 +29,12 @@ from causaledit.metrics.predictions import cases_of, read_metrics, units_of
 from causaledit.narratives.local import LocalModels
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import SilentRun, execute
+from causaledit.runs.groups import groups_to_do
 from causaledit.runs.plan import make_plan
 from causaledit.runs.ray_pool import RayPool
+from causaledit.runs.ray_worker import CaseWorker
 from causaledit.runs.worker_options import WorkerOptions
-from causaledit.support import ray_cluster
+from causaledit.support import extras, ray_cluster
 from causaledit.support.workers import in_workers
 
 ray = pytest.importorskip("ray", reason="Ray (the extra `ray`) is not installed")
@@ -213,6 +215,24 @@ def test_more_gpus_than_there_are(cluster, pool):
     options = WorkerOptions(workers=2, gpus_per_worker=1, ray_address=cluster.address)
     with pytest.raises(RunError, match=r"2 GPUs, and the cluster has 0"), RayPool(options):
         pass
+
+
+def test_without_ray_one_line_names_the_extra(monkeypatch):
+    found = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "ray" else found(name))
+    with pytest.raises(MissingExtraError, match=r"^--workers \(--ray-workers\) needs ray.*causaledit\[ray\]") as caught:
+        RayPool(WorkerOptions(workers=2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_does_not_touch_the_runs_folder(arguments, tmp_path):
+    plan = dataclasses.replace(make_plan(arguments(run_id="elsewhere")), folder=tmp_path / "not" / "here")
+    worker, (number, cases) = CaseWorker(), next(groups_to_do(plan, plan.cases))
+    ids = [case.case_id for case in cases]
+    assert "error" not in worker.prepare(plan, ids, False)
+    result = worker.group(number, ids)
+    assert "error" not in result and [case for case, _, _ in result["records"]] == ids
+    assert not (tmp_path / "not").exists()
 
 
 def test_other_versions_on_a_worker(arguments, pool, monkeypatch):
