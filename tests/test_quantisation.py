@@ -132,6 +132,16 @@ def test_the_public_edit(load, folder, kind):
 
 
 # ---- what cannot be done ---------------------------------------------------------------------------
+def test_nothing_is_merged_into_quantised_weights(load):
+    pair = load("4bit")
+    before = weights_of(pair.model)
+    edited, _ = edit(pair, settings("LoRA", pair, "4bit", merge_adapter=False, steps=2))
+    with pytest.raises(ModelError, match="Nothing can be merged into quantised weights"):
+        edited.merged()
+    edited.undo()
+    assert same_weights(before, weights_of(pair.model))
+
+
 @both_kinds
 def test_a_failed_edit_leaves_every_bit(load, kind):
     pair = load(kind)

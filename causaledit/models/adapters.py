@@ -214,7 +214,15 @@ def merge_adapter(peft_model: PeftModel, model: Any) -> dict[str, torch.Tensor]:
     Args:
         peft_model: The trained adapter around `model`.
         model: The plain model; restored if merging fails.
+
+    Raises:
+        ModelError: The weights are quantised.
     """
+    if is_quantised(model):
+        raise ModelError(
+            "Nothing can be merged into quantised weights: merge into those they were made from "
+            "(`causaledit.methods.shared.delivery.deliver`), or set `merge_adapter: false`."
+        )
     originals = snapshot_adapted(peft_model)
     try:
         peft_model.merge_and_unload()
