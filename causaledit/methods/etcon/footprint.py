@@ -75,10 +75,12 @@ def _proximal(
     row = planner.lengths.prompt + label
     cues = len(REASONING_CUES[hparams.answer_format]) * len(hparams.prompt_forms)
     pairs = cues * (hparams.labels if hparams.label_source == "self" else 1)
+    if hparams.direct_prompts:  # the question, the cloze and paraphrases, whose labels are shorter
+        pairs += 2 + hparams.prompt_paraphrases
     peak = Peak()
     if hparams.proximal:
         with checkpointing_paused(adapted.model), adapted.tracked(training=False) as tracker:
-            contexts = prompts_of(planner.lengths, planner.lengths.prompt, pairs, pairs // cues)
+            contexts = prompts_of(planner.lengths, planner.lengths.prompt, pairs)
             rows = completion_logits(adapted.model, contexts, [[0] * label] * pairs)
             _ = [token_log_probabilities(one, [0] * label) for one in rows]
             del rows
