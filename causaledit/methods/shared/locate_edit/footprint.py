@@ -73,9 +73,13 @@ def stages(planner: Planner, statistics: Statistics | None, *, at_projection: bo
         kept = originals
         if statistics is not None:
             kept += len(weights) * square * (SINGLE + statistics.kept)
-            made = _numbers(statistics.made * square * DOUBLE)
-            peak = larger(_collecting(plain, layout, planner, features), made)
-            found.append(StageFootprint("statistics", peak, **planner.kept_on_host(kept)))
+            collected = StageFootprint(
+                "statistics", _collecting(plain, layout, planner, features), **planner.kept_on_host(originals)
+            )
+            made = StageFootprint(
+                "statistics", _numbers(statistics.made * square * DOUBLE), **planner.kept_on_host(kept)
+            )
+            found.append(max(collected, made, key=lambda stage: stage.total(0)))
         ends = [0, *contexts]
         layer = hparams.layers[-1]
         rows = [
