@@ -16,7 +16,7 @@ from causaledit.methods.footprint import Remedy, StageFootprint
 from causaledit.methods.shared.locate_edit.contexts import OPENINGS
 from causaledit.methods.shared.locate_edit.frozen import FrozenRows
 from causaledit.methods.shared.locate_edit.subjects import TokenRow
-from causaledit.models.footprint import Peak, generation_peak, larger
+from causaledit.models.footprint import Peak, generation_peak
 from causaledit.models.hooks import altered, hidden, narrowed, replayed, run_until
 from causaledit.models.layout import find_layout
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from causaledit.methods.footprint import Planner
     from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
     from causaledit.models.footprint import PlannedModel
+    from causaledit.support.lengths import Lengths
 
 DOUBLE, SINGLE = 8, 4  # bytes of a float64 and of a float32
 
@@ -66,10 +67,10 @@ def stages(planner: Planner, statistics: Statistics | None, *, at_projection: bo
         square = features * features
         found = []
         if contexts:
-            rows, longest = max(map(contexts.count, contexts)), max(contexts)
-            peak = generation_peak(plain, rows=rows, prompt=2, new=max(1, longest - 2), shared=False)
-            made = sum(contexts)
-            found.append(StageFootprint("contexts", peak, generated=made, **planner.kept_on_host(originals)))
+            together = max(map(contexts.count, contexts))
+            peak = generation_peak(plain, rows=together, prompt=2, new=max(1, max(contexts) - 2), shared=False)
+            host = planner.kept_on_host(originals)
+            found.append(StageFootprint("contexts", peak, generated=sum(contexts), **host))
         kept = originals
         if statistics is not None:
             kept += len(weights) * square * (SINGLE + statistics.kept)
@@ -80,13 +81,8 @@ def stages(planner: Planner, statistics: Statistics | None, *, at_projection: bo
                 "statistics", _numbers(statistics.made * square * DOUBLE), **planner.kept_on_host(kept)
             )
             found.append(max(collected, made, key=lambda stage: stage.total(0)))
-        ends = [0, *contexts]
-        layer = hparams.layers[-1]
-        rows = [
-            TokenRow([0] * (context + lengths.prompt + lengths.answer - 1), context + lengths.prompt // 2)
-            for context in ends
-        ] + [TokenRow([0] * max(2, lengths.prompt // 2), max(2, lengths.prompt // 2) - 3 if lengths.prompt > 9 else 0)]
-        peak = _optimising(plain, layout, layer, rows, (len(rows) - 1) * lengths.answer + 1, at_projection)
+        rows = _rows(lengths, contexts)
+        peak = _optimising(plain, layout, hparams.layers[-1], rows, (len(rows) - 1) * lengths.answer + 1, at_projection)
         trained = hparams.v_num_grad_steps * sum(len(row.ids) - row.at for row in rows)
         found.append(StageFootprint("values", peak, trained=trained, **planner.kept_on_host(kept)))
         changed = 3 * out * features * DOUBLE + (statistics.used * square if statistics is not None else 0)
@@ -106,6 +102,16 @@ def remedies(hparams: LocateEditHyperParams) -> Iterator[Remedy]:
 def _drawn(count: int) -> int:
     """Contexts that are sampled for a number that was asked for (`sample_contexts`)."""
     return min(max(count, 1), len(OPENINGS) * max(count // len(OPENINGS), 1))
+
+
+def _rows(lengths: Lengths, contexts: list[int]) -> list[TokenRow]:
+    """The prompt, bare and behind each context, with the answer, and the essence; half of a prompt is its subject."""
+    subject = max(1, lengths.prompt // 2)
+    prompts = [
+        TokenRow([0] * (context + lengths.prompt + lengths.answer - 1), context + subject - 1)
+        for context in (0, *contexts)
+    ]
+    return [*prompts, TokenRow([0] * (subject + 2), subject - 1)]
 
 
 def _numbers(count: int) -> Peak:
