@@ -114,6 +114,14 @@ def test_the_adapter_is_merged_into_the_weights_before_and_the_error_is_measured
     assert edited.undo() is pair.model
 
 
+def test_an_adapter_whose_rank_moves_is_merged_too(load):
+    pair = load("4bit")
+    before, first = weights_of(pair.model), answer_log_probability(*pair, EGYPT)
+    edited, report = edit(pair, settings("LoRA", pair, "4bit", lora_type="adalora"))
+    assert answer_log_probability(edited.model, pair.tokenizer, EGYPT) > first
+    assert report.merge_error["mean_kl"] > 0 and same_weights(before, weights_of(pair.model))
+
+
 def test_the_error_grows_with_what_quantising_takes_away(load):
     found = {kind: edit(load(kind), settings("LoRA", load(kind), kind, steps=2))[1].merge_error for kind in KINDS}
     assert found["8bit"]["mean_kl"] < found["4bit"]["mean_kl"]
