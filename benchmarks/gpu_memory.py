@@ -324,6 +324,7 @@ def measure_whole(args: argparse.Namespace, model: Any, tokenizer: Any, request:
     for name, value in {"mom2_max_tokens": 4000, "mom2_ridge": 1e-3, "stats_cache": False, "steps": 3}.items():
         if isinstance(getattr(hparams, name, None), int | float) or name == "mom2_max_tokens":
             setattr(hparams, name, value)  # the same passes, fewer of them
+    method.load_edit()  # what it imports is no tensor
     prepared, report = prepare_tokenizer(tokenizer, None, model=model), method.load_report()()
 
     def tokens(text: str) -> int:

@@ -34,10 +34,21 @@ _SETTINGS = b"\x04"
 class WorkerSettings(Protocol):
     """What the command line says of workers (`runs.worker_options`)."""
 
-    workers: int
-    gpus_per_worker: float | None
-    ray_address: str | None
-    worker_retries: int
+    @property
+    def workers(self) -> int:
+        """How many."""
+
+    @property
+    def gpus_per_worker(self) -> float | None:
+        """GPUs of each; None: one where there are any."""
+
+    @property
+    def ray_address(self) -> str | None:
+        """The cluster; None starts one here."""
+
+    @property
+    def worker_retries(self) -> int:
+        """How often work is done again whose worker died."""
 
 
 class RayCluster:
@@ -69,7 +80,7 @@ class RayCluster:
             _connect(self.options.ray_address)
             self._ours = True
         try:
-            self._gpus = self._gpus_each(ray.cluster_resources())
+            self._gpus = self._gpus_each(_resources())
         except BaseException:
             self.__exit__()
             raise
@@ -104,7 +115,7 @@ class RayCluster:
         """One more worker."""
         import ray
 
-        cpus = ray.cluster_resources().get("CPU", 1.0)
+        cpus = _resources().get("CPU", 1.0)
         each = 1.0 if cpus >= self.options.workers else int(100 * cpus / self.options.workers) / 100
         # no restarts by Ray: the driver must know what was lost
         made = ray.remote(RayWorker).options(num_cpus=each, num_gpus=self._gpus, max_restarts=0, max_task_retries=0)
@@ -201,6 +212,14 @@ def why(error: Exception) -> str:
     return "its node went away" if "node" in text.lower() and "died" in text.lower() and "NodeDied" in type(
         error
     ).__name__ else "the process was killed or crashed"  # fmt: skip
+
+
+def _resources() -> Mapping[str, float]:
+    import ray
+
+    of_cluster: Any = ray.cluster_resources  # without types
+    found: Mapping[str, float] = of_cluster()
+    return found
 
 
 # ---- the way there ---------------------------------------------------------------------------------

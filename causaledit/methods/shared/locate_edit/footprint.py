@@ -14,9 +14,10 @@ import torch
 
 from causaledit.methods.footprint import Remedy, StageFootprint
 from causaledit.methods.shared.locate_edit.contexts import OPENINGS
+from causaledit.methods.shared.locate_edit.corpus import SAMPLE_BATCH, SAMPLE_TOKENS
 from causaledit.methods.shared.locate_edit.frozen import FrozenRows
 from causaledit.methods.shared.locate_edit.subjects import TokenRow
-from causaledit.models.footprint import Peak, generation_peak
+from causaledit.models.footprint import Peak, generation_peak, larger
 from causaledit.models.hooks import altered, hidden, narrowed, replayed, run_until
 from causaledit.models.layout import find_layout
 
@@ -119,7 +120,7 @@ def _numbers(count: int) -> Peak:
 
 
 def _collecting(plain: PlannedModel, layout: Any, planner: Planner, features: int) -> Peak:
-    """A pass over a batch of text up to the highest layer, beside the sums of the layers collected together."""
+    """Writing the text where none is given; then a pass over a batch of it, beside the sums of the layers."""
     hparams = planner.hparams
     width = torch.finfo(getattr(torch, hparams.mom2_dtype)).bits // 8
     together = max(1, min(len(hparams.layers), int(hparams.mom2_memory_gb * 2**30 // (features**2 * width))))
@@ -127,6 +128,10 @@ def _collecting(plain: PlannedModel, layout: Any, planner: Planner, features: in
     rows = max(1, hparams.mom2_batch_tokens // length)
     if hparams.mom2_max_tokens is not None:
         rows = min(rows, -(-hparams.mom2_max_tokens // length))
+    written = Peak()
+    if hparams.mom2_dataset is None:  # the text is the model's own
+        new = min(SAMPLE_TOKENS, hparams.mom2_document_tokens)
+        written = generation_peak(plain, rows=SAMPLE_BATCH, prompt=4, new=new, shared=False)
     with plain.tracked(training=False) as tracker, torch.no_grad():
         dtype = getattr(torch, hparams.mom2_dtype)
         sums = [torch.empty(features, features, dtype=dtype) for _ in range(together)]
@@ -135,7 +140,7 @@ def _collecting(plain: PlannedModel, layout: Any, planner: Planner, features: in
         received, _ = run_until(plain.model, module, input_ids=ids, attention_mask=mask, use_cache=False)
         keys = received.flatten(0, 1).clone().to(dtype)
         del keys, sums
-    return tracker.peak
+    return larger(written, tracker.peak)
 
 
 def _optimising(
