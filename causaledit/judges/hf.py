@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import logging
 import re
 from typing import TYPE_CHECKING, Any
@@ -53,7 +54,27 @@ def check_named(model: Any) -> None:
         raise JudgeError("The hf judge needs a model: give --judge-model (a folder, a hub name or a .gguf file).")
 
 
-class HfJudge:
+class OneByOne(abc.ABC):
+    """The tasks of a judge that works on batches."""
+
+    @abc.abstractmethod
+    def judge_many(self, task: Task, items: Sequence[JudgedResponse]) -> list[Any]:
+        """Verdicts for a batch of responses, in order."""
+
+    def judge_answer(self, item: JudgedResponse) -> AnswerVerdict:
+        """See `Judge.judge_answer`."""
+        return self.judge_many("answer", [item])[0]
+
+    def judge_refutation(self, item: JudgedResponse) -> RefutationVerdict:
+        """See `Judge.judge_refutation`."""
+        return self.judge_many("refutation", [item])[0]
+
+    def judge_rationale(self, item: JudgedResponse) -> RationaleVerdict:
+        """See `Judge.judge_rationale`."""
+        return self.judge_many("rationale", [item])[0]
+
+
+class HfJudge(OneByOne):
     """Judges with a causal LM on this machine, greedily.
 
     Args:
@@ -77,18 +98,6 @@ class HfJudge:
         self._max_new_tokens = max_new_tokens
         self._system_role = supports_system_role(self._tokenizer)
         self.identity = identity_of(model, loaded.model.config)
-
-    def judge_answer(self, item: JudgedResponse) -> AnswerVerdict:
-        """See `Judge.judge_answer`."""
-        return self.judge_many("answer", [item])[0]
-
-    def judge_refutation(self, item: JudgedResponse) -> RefutationVerdict:
-        """See `Judge.judge_refutation`."""
-        return self.judge_many("refutation", [item])[0]
-
-    def judge_rationale(self, item: JudgedResponse) -> RationaleVerdict:
-        """See `Judge.judge_rationale`."""
-        return self.judge_many("rationale", [item])[0]
 
     def judge_many(self, task: Task, items: Sequence[JudgedResponse]) -> list[Any]:
         """Verdicts for a batch of responses, in order.

@@ -6,16 +6,16 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import JudgingStoppedError, RunError
-from causaledit.judges.hf import BATCH, HfJudge, check_named, identity_of
+from causaledit.judges.hf import BATCH, HfJudge, OneByOne, check_named, identity_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from causaledit.judges.base import AnswerVerdict, JudgedResponse, RationaleVerdict, RefutationVerdict, Task
+    from causaledit.judges.base import JudgedResponse, Task
     from causaledit.support.ray_cluster import RayCluster
 
 
-class SpreadJudge:
+class SpreadJudge(OneByOne):
     """The verdicts of `HfJudge`, of as many batches at a time as there are workers.
 
     Args:
@@ -46,15 +46,3 @@ class SpreadJudge:
         except RunError as error:
             raise JudgingStoppedError(str(error)) from error
         return found
-
-    def judge_answer(self, item: JudgedResponse) -> AnswerVerdict:
-        """See `Judge.judge_answer`."""
-        return self.judge_many("answer", [item])[0]
-
-    def judge_refutation(self, item: JudgedResponse) -> RefutationVerdict:
-        """See `Judge.judge_refutation`."""
-        return self.judge_many("refutation", [item])[0]
-
-    def judge_rationale(self, item: JudgedResponse) -> RationaleVerdict:
-        """See `Judge.judge_rationale`."""
-        return self.judge_many("rationale", [item])[0]
