@@ -4,6 +4,7 @@
     python benchmarks/gpu_memory.py                                   # random Llama-3.1-8B on a GPU, bfloat16
     python benchmarks/gpu_memory.py --model smollm2-135m-instruct     # the real small model, on any device
     python benchmarks/gpu_memory.py --tiny                            # a network of two layers, to try the script
+    python benchmarks/gpu_memory.py --model smollm2-135m-instruct --method ROME   # a whole edit of another method
 
 A folder with a config.json and no weights (`benchmarks/configurations/`) gets random ones, made on the device; memory
 and time do not depend on their values. The tokenizer is that of `--tokenizer` or of the model's folder, else the
@@ -33,6 +34,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from causaledit.errors import ModelError
 from causaledit.facts.requests import requests_from_data
+from causaledit.methods.call import edit_in_place
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.bootstrap import all_prompts, collect_traces, run_bootstrap, score_traces
@@ -41,6 +43,8 @@ from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.methods.causal_edit.internalise import InternalisationTrainer, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.leads import StudyPrompt
 from causaledit.methods.footprint import Lengths, Planner
+from causaledit.methods.memory_plan import plan_edit
+from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.preservation import build_preservation
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.models.adapters import add_adapter
@@ -312,6 +316,40 @@ def measure(args: argparse.Namespace, model: Any, tokenizer: Any, config: Any, r
     show("merge", done)
 
 
+def measure_whole(args: argparse.Namespace, model: Any, tokenizer: Any, request: Any) -> None:
+    """One edit of any method, beside the highest of its planned stages."""
+    method = METHODS[args.method]
+    hparams = method.load_hparams().from_hparams(args.hparams)
+    hparams.model_name, hparams.device = (model, tokenizer), str(model.device)
+    for name, value in {"mom2_max_tokens": 4000, "mom2_ridge": 1e-3, "stats_cache": False, "steps": 3}.items():
+        if isinstance(getattr(hparams, name, None), int | float) or name == "mom2_max_tokens":
+            setattr(hparams, name, value)  # the same passes, fewer of them
+    method.load_edit()  # what it imports is no tensor
+    prepared, report = prepare_tokenizer(tokenizer, None, model=model), method.load_report()()
+
+    def tokens(text: str) -> int:
+        return len(prepared(text, add_special_tokens=False)["input_ids"])
+
+    meter = Meter(model.device)
+    if meter.gpu:
+        meter.base = 0
+    done = meter.run(
+        lambda: edit_in_place(
+            method, model, tokenizer, [request], hparams, report=report, progress=SilentProgress()
+        ).undo()
+    )  # fmt: skip
+    done.pop("result", None)
+    bare = hasattr(hparams, "fact_token") or getattr(hparams, "prompt_forms", None) == ["plain"]
+    prompts = [text if bare else render(prepared, user(text)) for text in report.trained_prompts]
+    lengths = Lengths(prompt=max(map(tokens, prompts)), answer=tokens(f" {request.target_new}"))
+    plan = plan_edit(method, hparams, lengths=lengths, gpu=meter.gpu)
+    predicted = plan.peak - (0 if meter.gpu else plan.parameters)
+    print(json.dumps({
+        "method": args.method, "stage": plan.highest.stage, "lengths": dataclasses.asdict(lengths), **done,
+        "predicted": predicted, "ratio": round(done["measured"] / predicted, 3),
+    }), flush=True)  # fmt: skip
+
+
 def main() -> None:
     """Parse, load, measure each variant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -321,6 +359,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--tiny", action="store_true", help="a network of two layers")
     parser.add_argument("--variants", default="plain,gradient_checkpointing")
+    parser.add_argument("--method", default="CausalEdit", help="another one is measured as a whole, not by stages")
     parser.add_argument("--steps", type=int, default=2, help="optimiser steps of each stage")
     parser.add_argument("--trace-tokens", type=int, default=320, help="length of a trace that stage 1 trains on")
     parser.add_argument("--trace-new", type=int, help="length of sampled traces, instead of the file's")
@@ -337,6 +376,9 @@ def main() -> None:
     model.requires_grad_(False)
     with torch.no_grad():  # weights of a file are in memory once they have been read
         model(torch.zeros(1, 8, dtype=torch.long, device=model.device))
+    if args.method != "CausalEdit":
+        measure_whole(args, model, tokenizer, request)
+        return
     for variant in args.variants.split(","):
         with seeded(42):
             measure(args, model, tokenizer, config, request, variant)

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import signal
+import socket
+import threading
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import FAST, REPOSITORY
 from dying_method import DEADLY
+from typer.testing import CliRunner
 
-from causaledit.errors import ModelError, RunError
+from causaledit.cli.app import app
+from causaledit.errors import MissingExtraError, ModelError, RunError
+from causaledit.judges import hf
+from causaledit.judges.judging import judge_responses
+from causaledit.judges.spread import SpreadJudge
 from causaledit.methods.method import Method
-from causaledit.runs import ray_pool
+from causaledit.metrics.judged import judge_file
+from causaledit.metrics.predictions import cases_of, read_metrics, units_of
+from causaledit.narratives.local import LocalModels
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import SilentRun, execute
+from causaledit.runs.groups import groups_to_do
 from causaledit.runs.plan import make_plan
 from causaledit.runs.ray_pool import RayPool
+from causaledit.runs.ray_worker import CaseWorker
 from causaledit.runs.worker_options import WorkerOptions
+from causaledit.support import extras, ray_cluster
+from causaledit.support.workers import in_workers
 
 ray = pytest.importorskip("ray", reason="Ray (the extra `ray`) is not installed")
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
@@ -88,7 +103,7 @@ def files_of(folder):
 
 
 def worker_pids():
-    return [p.pid for p in psutil.process_iter(["cmdline"]) if "ray::CaseWorker" in " ".join(p.info["cmdline"] or [])]
+    return [p.pid for p in psutil.process_iter(["cmdline"]) if "ray::RayWorker" in " ".join(p.info["cmdline"] or [])]
 
 
 def test_files_are_those_of_a_run_in_one_process(arguments, pool):
@@ -167,8 +182,33 @@ def test_workers_that_cannot_load_the_model_say_so_once(arguments, pool, tmp_pat
 )
 def test_an_address_without_a_cluster(address, message):
     with pytest.raises(RunError, match=message) as caught:
-        ray_pool._connect(address, 1)
+        ray_cluster._connect(address)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"), [(None, "nobody answers there"), (b"HTTP/1.1 400 Bad Request\r\n\r\n", "is not Ray")]
+)
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_an_address_at_which_something_else_listens(reply, message, form, monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ANSWER_SECONDS", 0.3)
+    kept = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            with contextlib.suppress(OSError):
+                kept.append(listener.accept()[0])
+                if reply:
+                    kept[0].sendall(reply)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        with pytest.raises(RunError, match=message) as caught:
+            ray_cluster._connect(form.format(listener.getsockname()[1]))
+        thread.join()
+    assert "\n" not in str(caught.value)
+    for link in kept:
+        link.close()
 
 
 def test_more_gpus_than_there_are(cluster, pool):
@@ -177,7 +217,115 @@ def test_more_gpus_than_there_are(cluster, pool):
         pass
 
 
+def test_without_ray_one_line_names_the_extra(monkeypatch):
+    found = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "ray" else found(name))
+    with pytest.raises(MissingExtraError, match=r"^--workers \(--ray-workers\) needs ray.*causaledit\[ray\]") as caught:
+        RayPool(WorkerOptions(workers=2))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_does_not_touch_the_runs_folder(arguments, tmp_path):
+    plan = dataclasses.replace(make_plan(arguments(run_id="elsewhere")), folder=tmp_path / "not" / "here")
+    worker, (number, cases) = CaseWorker(), next(groups_to_do(plan, plan.cases))
+    ids = [case.case_id for case in cases]
+    assert "error" not in worker.prepare(plan, ids, False)
+    result = worker.group(number, ids)
+    assert "error" not in result and [case for case, _, _ in result["records"]] == ids
+    assert not (tmp_path / "not").exists()
+
+
 def test_other_versions_on_a_worker(arguments, pool, monkeypatch):
-    monkeypatch.setattr(ray_pool, "versions", lambda: dict.fromkeys(["torch", "causaledit"], "0.1"))
-    with pytest.raises(RunError, match=r"a worker has \w+ .*, this process 0\.1"):
+    monkeypatch.setattr(ray_cluster, "versions", lambda: dict.fromkeys(["torch", "causaledit"], "0.1"))
+    with pytest.raises(RunError, match=r"A worker has \w+ .*, this process 0\.1"):
         execute(make_plan(arguments(run_id="old")), pool=pool)
+
+
+# ---- local judges and narratives -------------------------------------------------------------------
+@pytest.fixture
+def judged(tmp_path):
+    """A run's metrics.json with the answers of three cases, of different lengths."""
+    cases = []
+    for number, case in enumerate(MINI[:3]):
+        rewrite = case["requested_rewrite"][0]
+        answers = [f"It is {rewrite['target_new']['str']}." + " Surely so." * n for n in range(number + 1)]
+        hops = [
+            [{"q": "q", "prompt": "Which is it?", "ref": [rewrite["target_new"]["str"]], "pred": a} for a in answers]
+        ]
+        post = {"hop_wise": [[True] * len(answers)], "hop_wise_pred": hops, "accuracy": [], "accuracy_pred": []}
+        cases.append({"case_id": case["case_id"], "requested_rewrite": [rewrite], "time": 0.0, "post": post})
+
+    def make(name):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "metrics.json").write_text(json.dumps(cases))
+        return folder / "metrics.json"
+
+    return make
+
+
+def test_a_local_judge_over_workers_gives_the_same_files(judged, pool, tiny_model_folder, monkeypatch):
+    monkeypatch.setattr(hf, "BATCH", 2)  # several batches
+    tasks = ["answer"]
+    judges = {"alone": hf.HfJudge(str(tiny_model_folder), device="cpu", batch_size=2),
+              "spread": SpreadJudge(pool, str(tiny_model_folder), device="cpu")}  # fmt: skip
+    found = {}
+    for name, judge in judges.items():
+        file = judged(name)
+        judge.batch_size = 2
+        table = judge_file(file, cases_of(read_metrics(file)), tasks, judge)
+        lines = (file.parent / "analysis" / "verdicts_hf.jsonl").read_text().splitlines()
+        found[name] = (len(table), table.errors(), sorted(lines))
+    assert found["spread"] == found["alone"] and found["alone"][0] >= 4
+
+
+def test_a_judge_whose_worker_is_killed_judges_its_batch_again(judged, pool, tiny_model_folder):
+    judge = SpreadJudge(pool, str(tiny_model_folder), device="cpu")
+    killed = []
+
+    def kill_one():
+        if not killed:
+            killed.extend(worker_pids()[:1])
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    judge.batch_size = 1
+    file = judged("killed")
+    units = units_of(cases_of(read_metrics(file)), ["answer"])
+    table = judge_responses(judge, units, on_verdict=kill_one)
+    assert killed and len(table) == len(set(units)) and not set(killed) & set(worker_pids())
+
+
+def test_narratives_by_a_local_model_over_workers_are_the_same(pool, tiny_model_folder):
+    conversations = [[{"role": "user", "content": f"Tell of number {n}."}] for n in range(2)]
+    made = {}
+    for name, cluster in (("alone", None), ("spread", pool)):
+        models = LocalModels(cluster, device="cpu", seed=3)
+        write = models.generate(str(tiny_model_folder), 0.8)
+        check = models.generate(str(tiny_model_folder), None)
+        parts = list(enumerate([conversations[:1], conversations[1:], conversations[:1]]))
+        work = functools.partial(lambda write, part: write(part[1], 6), write)
+        texts = {number: found for (number, _), found in in_workers(work, parts, workers=1 if cluster is None else 2)}
+        made[name] = (texts, check(conversations, 4), models.tokens.generated)
+    assert made["spread"] == made["alone"]
+    texts = made["alone"][0]
+    assert texts[0] == texts[2] and texts[0] != texts[1]
+
+
+def test_a_judge_that_workers_cannot_load_is_refused_once(judged, pool, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    file = judged("empty-judge")
+    with pytest.raises(ModelError, match=r"config\.json") as caught:
+        judge_file(file, cases_of(read_metrics(file)), ["answer"], SpreadJudge(pool, str(empty), device="cpu"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [(["judge", "--judge", "rule"], "give --judge hf, not 'rule'"),
+     (["analyze", "--judge", "llm"], "give --judge hf, not 'llm'")],
+)  # fmt: skip
+def test_workers_are_for_local_judges(judged, command, message):
+    done = CliRunner().invoke(app, [*command, "--input", str(judged("refused")), "--ray-workers", "2"])
+    assert done.exit_code != 0 and message in str(done.exception or done.output)

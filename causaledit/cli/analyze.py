@@ -10,6 +10,7 @@ import typer
 
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import InputOption, JudgeOptions, takes
+from causaledit.cli.workers import JUDGE_WORKERS, loaded_judge
 from causaledit.metrics.ability import ability_lines
 from causaledit.metrics.wording import (
     SOURCE_NAMES,
@@ -20,6 +21,7 @@ from causaledit.metrics.wording import (
     worded_difference,
     worded_rate,
 )
+from causaledit.runs.worker_options import WorkerOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from causaledit.metrics.summary import RunMetrics, SelfRefutation
 
 
+ALONE = WorkerOptions()
+
+
 class Switch(StrEnum):
     """On or off."""
 
@@ -40,10 +45,11 @@ class Switch(StrEnum):
     off = "off"
 
 
-@takes(judging=JudgeOptions)
+@takes(judging=JudgeOptions, spread=JUDGE_WORKERS)
 def analyze(
     input_file: InputOption,
     judging: JudgeOptions,
+    spread: WorkerOptions,
     llm_self_refute: Annotated[Switch, typer.Option(help="Judge self-refutation.")] = Switch.on,
     rewrite_why: Annotated[Switch, typer.Option(help="Judge the why-prompts' explanations.")] = Switch.on,
     paired: Annotated[str, typer.Option(help="metrics.json of another run on the same cases.")] = "",
@@ -55,11 +61,18 @@ def analyze(
         refutations=llm_self_refute is Switch.on,
         rationales=rewrite_why is Switch.on,
         paired=paired,
+        spread=spread,
     )
 
 
 def analyse_file(
-    file: Path, judging: JudgeOptions, *, refutations: bool = True, rationales: bool = True, paired: str = ""
+    file: Path,
+    judging: JudgeOptions,
+    *,
+    refutations: bool = True,
+    rationales: bool = True,
+    paired: str = "",
+    spread: WorkerOptions = ALONE,
 ) -> None:
     """Judge a metrics file, and write and show its analysis.
 
@@ -69,6 +82,7 @@ def analyse_file(
         refutations: Judge self-refutation.
         rationales: Judge the why-prompts' explanations.
         paired: metrics.json of another run on the same cases.
+        spread: Workers of the hf judge.
     """
     from causaledit.ability.summary import read_ability
     from causaledit.judges.store import analysis_folder
@@ -92,7 +106,8 @@ def analyse_file(
     tasks += ["rationale"] if rationales else []
     # one pass over both files: what they share is judged once, and the store beside --input gets it all
     also = [other_file] if other_file else []
-    verdicts = judge_with_progress(file, [*cases, *other_cases], tasks, judging.load(), judging, also)
+    with loaded_judge(judging, spread) as chosen:
+        verdicts = judge_with_progress(file, [*cases, *other_cases], tasks, chosen, judging, also)
     metrics = summarise(cases, verdicts)
     comparison = compare_runs(metrics, summarise(other_cases, verdicts)) if other_file else None
     ability = read_ability(file.parent, sequence=metrics.retention is not None)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import InputOption, JudgeOptions, takes
+from causaledit.cli.workers import JUDGE_WORKERS, loaded_judge
+from causaledit.runs.worker_options import WorkerOptions  # noqa: TC001  (`takes` reads the annotation)
 
 if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
@@ -13,10 +15,11 @@ if TYPE_CHECKING:
     from causaledit.metrics.summary import RunMetrics
 
 
-@takes(judging=JudgeOptions)
+@takes(judging=JudgeOptions, spread=JUDGE_WORKERS)
 def judge(
     input_file: InputOption,
     judging: JudgeOptions,
+    spread: WorkerOptions,
 ) -> None:
     """Judge the answers of a run: writes metrics_judged.json and its summary beside the input."""
     from causaledit.metrics.judged import check_some_verdict
@@ -28,7 +31,8 @@ def judge(
     content = read_metrics(file)
     cases = cases_of(content)
     check_writable(file.parent, "the folder of --input")
-    verdicts = judge_with_progress(file, cases, ["answer"], judging.load(), judging)
+    with loaded_judge(judging, spread) as chosen:
+        verdicts = judge_with_progress(file, cases, ["answer"], chosen, judging)
     metrics = summarise(cases, verdicts)
     for case in cases:
         for item in case.items:

@@ -96,6 +96,12 @@ def _show(found: MemoryPlan, out: Console) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if found.host:
+        out.print(
+            f"{_gib(found.host)} GiB of host memory for copies of weights and statistics",
+            highlight=False,
+            soft_wrap=True,
+        )
     if found.memory is not None:
         out.print(
             f"{'fits' if found.fits else 'does not fit'} in {_gib(found.memory)} GiB", highlight=False, soft_wrap=True

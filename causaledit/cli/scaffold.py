@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 
-from causaledit.cli.options import takes
+from causaledit.cli.options import Group, takes
+from causaledit.cli.workers import worker_pool
+from causaledit.runs.worker_options import WorkerOptions
 from causaledit.support.options import option
 
 if TYPE_CHECKING:
     from causaledit.narratives.pipeline import Report
+    from causaledit.support.ray_cluster import RayCluster
 
 SHOWN_PROBLEMS = 20
 SOURCES = ("llm", "hf", "template")
@@ -88,8 +91,18 @@ class ScaffoldOptions:
             raise ScaffoldError(f"--generate_model_name is missing: --source {self.source} needs a model.")
 
 
-@takes(options=ScaffoldOptions)
-def scaffold(options: ScaffoldOptions) -> None:
+@takes(
+    options=ScaffoldOptions,
+    spread=Group(
+        WorkerOptions,
+        renamed={"workers": "--ray-workers"},
+        helps={
+            "workers": "Number of processes that write at the same time, on Ray, with --source hf; 0: this one alone.",
+            "worker_retries": "How often narratives are written again after their worker died.",
+        },
+    ),
+)
+def scaffold(options: ScaffoldOptions, spread: WorkerOptions) -> None:
     """Write narratives (ground, generate, check, merge), or audit those of a file."""
     from causaledit.errors import CausalEditError
 
@@ -97,6 +110,8 @@ def scaffold(options: ScaffoldOptions) -> None:
         _audit(options.audit, options.model, options.json_file, options.device, options.limit)
         return
     options.check()
+    if spread.workers and options.source != "hf":
+        raise CausalEditError(f"--ray-workers are for a local model: give --source hf, not {options.source!r}.")
     console = Console(stderr=True, soft_wrap=True)
     if options.api_key:
         console.print(
@@ -110,7 +125,8 @@ def scaffold(options: ScaffoldOptions) -> None:
         inputs=(options.mquake_file, options.facts),
     )
     try:
-        complete = _run(options, paths, console)
+        with worker_pool(spread) as pool:
+            complete = _run(options, paths, console, pool)
     except KeyboardInterrupt:
         raise CausalEditError(
             f"interrupted; what was done is kept in {paths.articles}: run the same command again to resume"
@@ -141,7 +157,7 @@ def _paths(merged: str, grounding: str, articles: str, inputs: tuple[str, ...]) 
     return files
 
 
-def _run(options: ScaffoldOptions, paths: Any, console: Console) -> bool:
+def _run(options: ScaffoldOptions, paths: Any, console: Console, pool: RayCluster | None) -> bool:
     """Run the stages and report the result. Returns whether nothing is missing."""
     import time
 
@@ -159,11 +175,12 @@ def _run(options: ScaffoldOptions, paths: Any, console: Console) -> bool:
     )
     began = time.perf_counter()
     wikidata = _wikidata(options)
-    roles = _Roles(options, console)
+    roles = _Roles(options, console, pool)
     local = options.source == "hf"
+    at_a_time = options.workers if options.source == "llm" or roles.verify_client else 1
     settings = Settings(
         source=options.source,
-        workers=options.workers if options.source == "llm" or roles.verify_client else 1,
+        workers=at_a_time if pool is None else pool.options.workers,
         batch=HF_BATCH if local else 1,
         max_attempts=options.max_attempts,
         amounts=Amounts(options.paraphrases, options.locality, options.questions),
@@ -200,12 +217,13 @@ def _wikidata(options: ScaffoldOptions) -> Any:
 class _Roles:
     """Who writes and who checks, as the options say; local models are loaded once."""
 
-    def __init__(self, options: ScaffoldOptions, console: Console) -> None:
+    def __init__(self, options: ScaffoldOptions, console: Console, pool: RayCluster | None) -> None:
+        from causaledit.narratives.local import LocalModels
+
         self._options, self._console = options, console
-        self._local: dict[str, Any] = {}
+        self._local = LocalModels(pool, device=options.device, seed=options.seed)
         self.write_client: Any = None
         self.verify_client: Any = None
-        self.tokens: Any = None
         verify = options.verify_model_name
         if options.source == "llm":
             verify = verify or options.generate_model_name
@@ -225,21 +243,8 @@ class _Roles:
         )
 
     def _load(self, name: str, temperature: float | None) -> Any:
-        import torch
-
-        from causaledit.models.chat import prepare_tokenizer
-        from causaledit.models.loading import load_model
-        from causaledit.narratives.generate import local_generate
-        from causaledit.support.costs import TokenCount
-
-        if name not in self._local:
-            with self._console.status(f"loading {name}"):
-                self._local[name] = load_model(name, device=self._options.device)
-        self.tokens = self.tokens or TokenCount()
-        torch.manual_seed(self._options.seed)
-        loaded = self._local[name]
-        tokenizer = prepare_tokenizer(loaded.tokenizer)
-        return local_generate(loaded.model, tokenizer, temperature=temperature, count=self.tokens)
+        with self._console.status(f"loading {name}"):
+            return self._local.generate(name, temperature)
 
     def _verifier(self, name: str) -> Any:
         from causaledit.narratives.verify import ChatVerifier, LocalVerifier
@@ -273,8 +278,8 @@ class _Roles:
         """Calls, tokens and retries by role."""
         clients = {"generate": self.write_client, "verify": self.verify_client}
         cost = {role: client.usage.to_dict() for role, client in clients.items() if client is not None}
-        if self.tokens is not None:
-            cost["local"] = {"tokens": self.tokens.generated}
+        if self._options.source == "hf":
+            cost["local"] = {"tokens": self._local.tokens.generated}
         return cost
 
 

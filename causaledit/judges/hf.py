@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import logging
 import re
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,51 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FORMAT_ATTEMPTS = 2
+BATCH = 16  # responses judged at a time
 
 
-class HfJudge:
+def identity_of(model: Any, config: Any = None) -> str:
+    """The judge's identity: its model's name, and the version of the prompts.
+
+    Args:
+        model: As for `HfJudge`.
+        config: Of the loaded model, for one that was given as such.
+    """
+    name = model if isinstance(model, str) else getattr(config, "name_or_path", "") or "model"
+    return f"hf:{name}:prompts-v{PROMPT_VERSION}"
+
+
+def check_named(model: Any) -> None:
+    """Refuse a judge without a model.
+
+    Raises:
+        JudgeError: None was named.
+    """
+    if not model:
+        raise JudgeError("The hf judge needs a model: give --judge-model (a folder, a hub name or a .gguf file).")
+
+
+class OneByOne(abc.ABC):
+    """The tasks of a judge that works on batches."""
+
+    @abc.abstractmethod
+    def judge_many(self, task: Task, items: Sequence[JudgedResponse]) -> list[Any]:
+        """Verdicts for a batch of responses, in order."""
+
+    def judge_answer(self, item: JudgedResponse) -> AnswerVerdict:
+        """See `Judge.judge_answer`."""
+        return self.judge_many("answer", [item])[0]
+
+    def judge_refutation(self, item: JudgedResponse) -> RefutationVerdict:
+        """See `Judge.judge_refutation`."""
+        return self.judge_many("refutation", [item])[0]
+
+    def judge_rationale(self, item: JudgedResponse) -> RationaleVerdict:
+        """See `Judge.judge_rationale`."""
+        return self.judge_many("rationale", [item])[0]
+
+
+class HfJudge(OneByOne):
     """Judges with a causal LM on this machine, greedily.
 
     Args:
@@ -47,28 +90,14 @@ class HfJudge:
 
     name = "hf"
 
-    def __init__(self, model: Any, *, device: Any = "auto", max_new_tokens: int = 400, batch_size: int = 16) -> None:
-        if not model:
-            raise JudgeError("The hf judge needs a model: give --judge-model (a folder, a hub name or a .gguf file).")
+    def __init__(self, model: Any, *, device: Any = "auto", max_new_tokens: int = 400, batch_size: int = BATCH) -> None:
+        check_named(model)
         loaded = load_model(model, device=device)
         self.batch_size = batch_size
         self._model, self._tokenizer = loaded.model, prepare_tokenizer(loaded.tokenizer, model=loaded.model)
         self._max_new_tokens = max_new_tokens
         self._system_role = supports_system_role(self._tokenizer)
-        name = model if isinstance(model, str) else getattr(loaded.model.config, "name_or_path", "") or "model"
-        self.identity = f"hf:{name}:prompts-v{PROMPT_VERSION}"
-
-    def judge_answer(self, item: JudgedResponse) -> AnswerVerdict:
-        """See `Judge.judge_answer`."""
-        return self.judge_many("answer", [item])[0]
-
-    def judge_refutation(self, item: JudgedResponse) -> RefutationVerdict:
-        """See `Judge.judge_refutation`."""
-        return self.judge_many("refutation", [item])[0]
-
-    def judge_rationale(self, item: JudgedResponse) -> RationaleVerdict:
-        """See `Judge.judge_rationale`."""
-        return self.judge_many("rationale", [item])[0]
+        self.identity = identity_of(model, loaded.model.config)
 
     def judge_many(self, task: Task, items: Sequence[JudgedResponse]) -> list[Any]:
         """Verdicts for a batch of responses, in order.

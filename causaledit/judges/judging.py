@@ -21,7 +21,10 @@ FAILURES_IN_A_ROW = 3
 
 @runtime_checkable
 class BatchJudge(Judge, Protocol):
-    """A judge that works on several responses at a time."""
+    """A judge that works on several responses at a time.
+
+    One with `batches_at_a_time` is called from so many threads.
+    """
 
     batch_size: int
 
@@ -87,13 +90,11 @@ def judge_one(judge: Judge, task: Task, response: JudgedResponse) -> Any:
 
 def _verdicts(judge: Judge, units: Sequence[Unit], workers: int) -> Iterator[tuple[Unit, Verdict]]:
     if isinstance(judge, BatchJudge):
-        # responses of like length beside each other: padding is work too
-        for task in dict.fromkeys(task for task, _ in units):
-            responses = sorted((r for t, r in units if t == task), key=lambda r: len(r.prompt) + len(r.response))
-            for start in range(0, len(responses), judge.batch_size):
-                batch = responses[start : start + judge.batch_size]
-                for response, verdict in zip(batch, judge.judge_many(task, batch), strict=True):
-                    yield (task, response), verdict
+        at_a_time = getattr(judge, "batches_at_a_time", 1)
+        for (task, batch), verdicts in in_workers(
+            lambda part: judge.judge_many(*part), _batches(units, judge.batch_size), workers=at_a_time
+        ):
+            yield from zip([(task, response) for response in batch], verdicts, strict=True)
         return
     last = ""
     try:
@@ -110,6 +111,15 @@ def _verdicts(judge: Judge, units: Sequence[Unit], workers: int) -> Iterator[tup
             yield unit, verdict
     except GaveUpError:
         raise JudgingStoppedError(f"{last} ({FAILURES_IN_A_ROW} requests in a row failed)") from None
+
+
+def _batches(units: Sequence[Unit], size: int) -> list[tuple[Task, list[JudgedResponse]]]:
+    """Responses to the same task, those of like length beside each other: padding is work too."""
+    found = []
+    for task in dict.fromkeys(task for task, _ in units):
+        responses = sorted((r for t, r in units if t == task), key=lambda r: len(r.prompt) + len(r.response))
+        found += [(task, responses[start : start + size]) for start in range(0, len(responses), size)]
+    return found
 
 
 def _endpoint_failed(verdict: Verdict) -> bool:

@@ -24,6 +24,7 @@ from causaledit.methods.hyperparams import BaseHyperParams
 from causaledit.models.adapters import is_adapted
 from causaledit.models.edited import Edited
 from causaledit.models.pairs import check_pair
+from causaledit.models.quantised import is_quantised
 from causaledit.models.weights import preserved_state, restructuring, rewriting
 from causaledit.support.progress import terminal_progress
 from causaledit.support.seeding import seeded
@@ -108,6 +109,7 @@ def edit_in_place(
         raise ModelError(
             "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
         )
+    _refuse_quantised(method, model, hparams, sequence)
     edit = method.load_edit()
     report = report if report is not None else method.load_report()()
     report.requests = edits
@@ -190,6 +192,26 @@ def _check_hparams(method: Method, hparams: Any) -> None:
         raise HparamsError(f"`hparams` must be {method.name}'s hyper-parameters, got {given}: load them first.")
     if isinstance(hparams, BaseHyperParams):
         hparams.__post_init__()
+
+
+def _refuse_quantised(method: Method, model: Any, hparams: Any, sequence: EditSequence | None) -> None:
+    """Refuse quantised weights where a method, or a sequence, would have to write into them.
+
+    Raises:
+        ModelError: The model is quantised, and the method trains no adapter, or this is an edit of a sequence.
+    """
+    if not is_quantised(model) or not method.changes_weights or method.host != type(method).host:
+        return
+    if not hasattr(hparams, "quantization"):
+        raise ModelError(
+            f"{method.name} writes into the model's weights, and these are quantised: load the model with "
+            "`quantization: none`, or take a method that trains an adapter (CausalEdit, LoRA)."
+        )
+    if sequence is not None:
+        raise ModelError(
+            "A sequence of edits merges each into the weights before the next, and these are quantised: edit them "
+            "together (one batch), or set `quantization: none`."
+        )
 
 
 def _refuse_several_processes(method: Method) -> None:

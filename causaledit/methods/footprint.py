@@ -36,7 +36,8 @@ class StageFootprint:
         peak: What passes allocate at most beside all that follows.
         adapter: Bytes of the adapter.
         optimizer: Bytes of gradients and of the optimiser's state.
-        copies: Bytes of copies of weights that the stage keeps on the device.
+        copies: Bytes of copies of weights, and of statistics, that the stage keeps on the device.
+        host: Bytes of such copies in host memory, beside a GPU.
         generated: Tokens that it generates at most.
         trained: Tokens that it trains on at most, padding not counted.
     """
@@ -46,6 +47,7 @@ class StageFootprint:
     adapter: int = 0
     optimizer: int = 0
     copies: int = 0
+    host: int = 0
     generated: int = 0
     trained: int = 0
 
@@ -117,6 +119,10 @@ class Planner:
         layers = [m.get_base_layer() for m in planned.model.modules() if isinstance(m, BaseTunerLayer)]
         return sum(bytes_of(list(layer.parameters(recurse=False))) for layer in layers)
 
+    def kept_on_host(self, count: int) -> dict[str, int]:
+        """Bytes that are kept in host memory, as a field of `StageFootprint`; on a CPU the device has no other."""
+        return {"host" if self.gpu else "copies": count}
+
     def with_settings(self, **changes: Any) -> Planner:
         """The same with other hyper-parameters."""
         return replace(self, hparams=replace(self.hparams, **changes))
@@ -174,13 +180,17 @@ def adapter_terms(adapted: PlannedModel, planner: Planner) -> dict[str, int]:
 
 
 def adapter_stages(adapted: PlannedModel, planner: Planner) -> list[StageFootprint]:
-    """Merging: the originals are copied to host memory, and one matrix's update is there at a time."""
+    """Merging: the originals are copied to host memory, and one matrix's update is there at a time.
+
+    An adapter on quantised weights is merged into a second network, which holds them as they were before.
+    """
     if not planner.hparams.merge_adapter:
         return []
     layers: list[Any] = [m.get_base_layer() for m in adapted.model.modules() if isinstance(m, BaseTunerLayer)]
     largest = max((layer.weight.numel() for layer in layers), default=0)
-    copies = 0 if planner.gpu else planner.adapted_bytes(adapted)
     delta = 4 * largest + largest * planner.dtype.itemsize
-    return [
-        StageFootprint("merge", Peak(delta, {"activations": delta}), adapter=bytes_of(adapted.trainable), copies=copies)
-    ]
+    if getattr(planner.hparams, "quantization", "none") != "none":
+        kept = {"copies": planner.weights() * planner.dtype.itemsize}
+    else:
+        kept = planner.kept_on_host(planner.adapted_bytes(adapted))
+    return [StageFootprint("merge", Peak(delta, {"activations": delta}), adapter=bytes_of(adapted.trainable), **kept)]

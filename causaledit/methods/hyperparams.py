@@ -231,19 +231,15 @@ class AdapterHyperParams(BaseHyperParams):
     merge_adapter: bool = setting(True, "Merge the adapter into the weights; False returns a PeftModel.")
     quantization: str = setting(
         "none",
-        "Load the base model's matrices in 8 or 4 bits (bitsandbytes, a GPU). The adapter is trained on them and kept "
-        "apart: set `merge_adapter: false`.",
+        "Load the base model's matrices in 8 or 4 bits (bitsandbytes) and train the adapter on them. With "
+        "`merge_adapter` it is then merged into the weights as they were before, and what that changes is measured; "
+        "else it is kept apart.",
         choices=("none", "8bit", "4bit"),
     )
 
     def check(self) -> None:
-        """Targets and layers have the form that the adapter needs, and quantised weights are not merged into."""
+        """Targets and layers have the form that the adapter needs."""
         super().check()
-        if self.quantization != "none" and self.merge_adapter:
-            raise HparamsError(
-                f"`quantization: {self.quantization}` leaves no weights that an adapter could be merged into: set "
-                "`merge_adapter: false` (`--adapter-only`)."
-            )
         targets = self.lora_target_modules
         if not isinstance(targets, list) or not targets or not all(isinstance(name, str) for name in targets):
             raise HparamsError(

@@ -62,6 +62,11 @@ class MemoryPlan:
         return None if self.memory is None else self.needed <= self.memory
 
     @property
+    def host(self) -> int:
+        """Bytes of host memory that copies and statistics take beside a GPU."""
+        return max(stage.host for stage in self.stages)
+
+    @property
     def generated(self) -> int:
         """Tokens generated for one edit, at most."""
         return sum(stage.generated for stage in self.stages)
@@ -102,7 +107,7 @@ def plan_edit(
     """
     if method.footprint is None:
         raise ModelError(
-            f"{method.name} does not say what its stages need: plan CausalEdit or another method that does."
+            f"{method.name} does not say what its stages need: plan a method that does, such as CausalEdit."
         )
     config = load_config(model or hparams.model_name)
     device = torch.device("cuda" if gpu else "cpu")
@@ -162,6 +167,7 @@ def as_data(plan: MemoryPlan) -> dict[str, Any]:
         "stages": [{**dataclasses.asdict(stage), "total": stage.total(plan.parameters)} for stage in plan.stages],
         "peak": plan.peak,
         "needed": plan.needed,
+        "host": plan.host,
         "fits": plan.fits,
         "generated": plan.generated,
         "trained": plan.trained,

@@ -105,12 +105,15 @@ class MethodReport:
         losses: Per stage, the loss of each optimiser step.
         trained_prompts: Every user prompt that the edit was trained on: such a question does not test generalisation.
         tally: Seconds per stage and tokens.
+        merge_error: What merging an adapter into other weights than it was trained on changed
+            (`models.merged_elsewhere`); None where that was not done.
     """
 
     requests: list[EditRequest] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     trained_prompts: list[str] = field(default_factory=list)
     tally: EditTally = field(default_factory=EditTally)
+    merge_error: dict[str, Any] | None = None
 
     def card(self, hparams: Any, metrics: list[dict[str, Any]]) -> dict[str, Any]:
         """What `causaledit.json` says about an edit: requests, hyper-parameters, versions, metrics, cost.
@@ -129,6 +132,7 @@ class MethodReport:
             "metrics": metrics,
             "seconds": self.tally.seconds,
             "tokens": vars(self.tally.tokens),
+            **({"merge_error": self.merge_error} if self.merge_error else {}),
         }
 
 

@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from causaledit.errors import ModelError, one_line
+from causaledit.models.quantised import is_quantised, originals_of
 from causaledit.models.weights import restore, restructuring, structure_of
 from causaledit.support.seeding import seeded
 
@@ -96,11 +97,8 @@ def check_adapter(
         ModelError: A target module or layer does not exist, peft cannot adapt it, or merging would change more than
             the adapter does.
     """
-    if merged and getattr(model, "is_quantized", False):
-        raise ModelError(
-            "An adapter cannot be merged into quantised weights: set `merge_adapter: false` for single edits, or "
-            "`quantization: none`."
-        )
+    if merged and is_quantised(model):
+        originals_of(model)  # that is what it will be merged into
     config = config or lora_config(model, hparams)
     homes: dict[int, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
@@ -216,7 +214,15 @@ def merge_adapter(peft_model: PeftModel, model: Any) -> dict[str, torch.Tensor]:
     Args:
         peft_model: The trained adapter around `model`.
         model: The plain model; restored if merging fails.
+
+    Raises:
+        ModelError: The weights are quantised.
     """
+    if is_quantised(model):
+        raise ModelError(
+            "Nothing can be merged into quantised weights: merge into those they were made from "
+            "(`causaledit.methods.shared.delivery.deliver`), or set `merge_adapter: false`."
+        )
     originals = snapshot_adapted(peft_model)
     try:
         peft_model.merge_and_unload()

@@ -13,7 +13,7 @@ from causaledit.models.batches import is_out_of_memory
 from causaledit.models.checkpoint import check_folder
 from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
-from causaledit.support.extras import require_extra
+from causaledit.models.quantised import check_quantization, loading_arguments, settle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZATIONS = ("none", "8bit", "4bit")
 
 
 class LoadedModel(NamedTuple):
@@ -98,15 +97,14 @@ def load_model(
         fp16: EasyEdit's switch for float16.
         model_parallel: Spread the weights over all devices.
         max_memory: With `model_parallel`: the most that each device may hold, as accelerate takes it.
-        quantization: `none`, `8bit` or `4bit`: how bitsandbytes holds the matrices, on a GPU.
+        quantization: `none`, `8bit` or `4bit`: how bitsandbytes holds the matrices.
 
     Raises:
         ModelError: There is no such model, it is no causal LM, a pair is something else, or the device does not exist.
         MissingExtraError: bitsandbytes is not installed.
     """
     target = resolve_device(device)
-    if quantization != "none":
-        _check_quantization(name, quantization, target)
+    check_quantization(name, quantization)
     if not isinstance(name, str | Path):
         try:
             if isinstance(name, Mapping):  # its keys would pass for the two
@@ -130,10 +128,12 @@ def load_model(
     else:
         places: dict[str, Any] = {"device_map": "auto", "max_memory": dict(max_memory) if max_memory else None}
         if not model_parallel:
-            places = {"device_map": {"": target}} if quantization != "none" else {}
-        places |= _quantized(quantization, weights_dtype)
+            places = {"device_map": {"": str(target)}} if quantization != "none" else {}
+        places |= loading_arguments(quantization, weights_dtype)
         loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
-    if not model_parallel and quantization == "none":
+    if quantization != "none":
+        settle(loaded.model)
+    elif not model_parallel:
         placed: Any = loaded.model
         placed.to(target)
     return loaded
@@ -150,31 +150,6 @@ def load_from_hparams(hparams: Any) -> LoadedModel:
         max_memory=getattr(hparams, "max_memory", None),
         quantization=getattr(hparams, "quantization", "none"),
     )
-
-
-def _check_quantization(name: Any, quantization: str, device: torch.device) -> None:
-    """Refuse what bitsandbytes cannot do, before anything is read."""
-    if quantization not in QUANTIZATIONS:
-        raise ModelError(f"`quantization` must be one of {', '.join(QUANTIZATIONS)}, got {quantization!r}.")
-    require_extra("gpu", f"`quantization: {quantization}`")
-    if device.type != "cuda":
-        raise ModelError(f"`quantization: {quantization}` needs a GPU, not {str(device)!r}: set it to none.")
-    if not isinstance(name, str | Path) or str(name).endswith(".gguf"):
-        raise ModelError(f"`quantization: {quantization}` needs a model's folder or hub name: set it to none.")
-
-
-def _quantized(quantization: str, dtype: Any) -> dict[str, Any]:
-    """transformers' argument for it."""
-    if quantization == "none":
-        return {}
-    import torch
-    from transformers import BitsAndBytesConfig
-
-    if quantization == "8bit":
-        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-    compute = dtype if isinstance(dtype, torch.dtype) else torch.bfloat16
-    four = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)
-    return {"quantization_config": four}
 
 
 def load_config(name: Any) -> Any:

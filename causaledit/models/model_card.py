@@ -74,6 +74,7 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
         metrics=[_row(metric) for metric in metrics],
         training=_training(curves),
         missing_gradient=missing_gradient(curves),
+        merge_error=card.get("merge_error"),
         preserved=_preserved(card["requests"], hparams),
         template_kwargs=hparams.get("chat_template_kwargs"),
         adapter=adapter is not None,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import CausalEditError
+from causaledit.support.ray_worker import as_data
 
 if TYPE_CHECKING:
     from causaledit.runs.groups import GroupRunner
@@ -34,7 +34,7 @@ class CaseWorker:
         try:
             return self._prepared(plan, set(cases), measure_rate)
         except Exception as error:
-            return _as_data(error)
+            return as_data(error)
 
     def _prepared(self, plan: Plan, wanted: set[int | str], measure_rate: bool) -> dict[str, Any]:
         import os
@@ -86,7 +86,7 @@ class CaseWorker:
         try:
             self._runner.run(number, [c for c in self._plan.groups[number].cases if c.case_id in wanted])
         except Exception as error:
-            return {**_as_data(error), "records": self._records, **_peaks()}
+            return {**as_data(error), "records": self._records, **_peaks()}
         return {"records": self._records, **_peaks()}
 
 
@@ -97,9 +97,3 @@ def _peaks() -> dict[str, float]:
 
     gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_available() else 0.0
     return {"peak_rss_mb": peak_rss_mb(), "peak_gpu_mb": gpu}
-
-
-def _as_data(error: Exception) -> dict[str, Any]:
-    lines = str(error).strip().splitlines()
-    text = str(error) if isinstance(error, CausalEditError) else f"{type(error).__name__}: {lines[0] if lines else ''}"
-    return {"error": text, "ours": isinstance(error, CausalEditError), "kind": type(error).__name__}

@@ -12,6 +12,10 @@ class Lengths:
     """How long the texts of an edit are, in tokens."""
 
     prompt: int = option(64, "Tokens of a closed-book prompt, chat template included.", flag="--prompt-tokens", min=1)
+    opening: int = option(
+        32, "Tokens with which all prompts begin, the chat template's opening: read once where prompts are short.",
+        flag="--opening-tokens", min=0,
+    )  # fmt: skip
     context: int = option(
         448, "Tokens of the teacher's prompt: narrative, both answers and question.", flag="--context-tokens", min=1
     )

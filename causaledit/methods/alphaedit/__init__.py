@@ -11,4 +11,6 @@ METHOD = Method(
     edit="causaledit.methods.alphaedit.apply:edit",
     report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
     check="causaledit.methods.shared.locate_edit.subjects:refuse_unclear_subjects",
+    footprint="causaledit.methods.alphaedit.footprint:footprint",
+    remedies="causaledit.methods.shared.locate_edit.footprint:remedies",
 )

@@ -10,4 +10,6 @@ METHOD = Method(
     hparams="causaledit.methods.cake.hparams:CaKEHyperParams",
     edit="causaledit.methods.cake.apply:edit",
     report="causaledit.methods.cake.apply:CaKEReport",
+    footprint="causaledit.methods.cake.footprint:footprint",
+    remedies="causaledit.methods.cake.footprint:remedies",
 )

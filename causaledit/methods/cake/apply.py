@@ -11,6 +11,7 @@ from causaledit.methods.cake.data import texts_of
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
 from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised, text_rows
@@ -18,7 +19,6 @@ from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -82,8 +82,7 @@ def edit(
             count=tally.tokens,
         )
     report.losses.update(losses.named("train"))
-    with tally.timed("merge"):
-        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    edited = deliver(peft_model, model, tokenizer, edits, hparams, call)
     own = [[text for text in found if text.kind != "learning"] for found in by_edit]  # what the fact alone answers
     trained = [rows_of_pairs(_pairs(found), _answer_rows(tokenizer, found, hparams)) for found in own]
     remember(call.sequence, hparams, edits, trained)

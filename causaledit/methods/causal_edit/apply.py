@@ -10,9 +10,9 @@ from causaledit.methods.causal_edit import METHOD
 from causaledit.methods.causal_edit.checks import check_before_compute
 from causaledit.methods.causal_edit.stages import train_adapter
 from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.rehearsal import remember
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,8 +89,7 @@ def edit(
         sequence=call.sequence,
     )  # fmt: skip
     call.report.record(trained)
-    with call.report.tally.timed("merge"):
-        edited = deliver_adapter(trained.peft_model, model, merge=hparams.merge_adapter)
+    edited = deliver(trained.peft_model, model, tokenizer, edits, hparams, call)
     remember(call.sequence, hparams, trained.requests, trained.rows)
     return edited
 

@@ -10,6 +10,7 @@ from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.processes import refuse_sharding
+from causaledit.methods.shared.rollouts import refuse_merging
 from causaledit.narratives.resolve import load_narratives
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def check_before_compute(
     check_context_window(model, tokenizer, list(edits), hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":
         load_narratives(hparams.narrative_file)
+    if 2 in hparams.stages and hparams.distill_use_vllm:
+        refuse_merging(model, "distill_use_vllm")
     _check_vllm(hparams)
     _say_what_cake_data_lacks(edits, hparams)
 

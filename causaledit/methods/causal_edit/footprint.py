@@ -13,7 +13,15 @@ from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit.prompts import CUES
 from causaledit.methods.causal_edit.teacher import ANSWER_TOKENS
 from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages, adapter_terms, with_adapter
-from causaledit.methods.shared.preservation import bucketed_kl
+from causaledit.methods.shared.footprints import (
+    TEXTS_TOGETHER,
+    preserve_stages,
+    preserving_peak,
+    prompts_of,
+    quantising_remedies,
+    shares,
+    supervised_peak,
+)
 from causaledit.methods.shared.trainers import checkpointing_paused
 from causaledit.models.footprint import Peak, generation_peak, larger
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
@@ -26,8 +34,6 @@ if TYPE_CHECKING:
     from causaledit.models.footprint import PlannedModel
 
 SCORED_TOGETHER = 16  # `score_traces`
-GREEDY_TOGETHER = 64  # `greedy_answers`
-TEXTS_TOGETHER = 32  # `generate_texts`
 _TRAINED = ("bootstrap", "internalise")
 
 
@@ -37,13 +43,7 @@ def footprint(planner: Planner) -> list[StageFootprint]:
     stages = []
     trace = lengths.trace or hparams.bootstrap_max_new_tokens
     with planner.model() as plain:
-        if hparams.preserve_weight:
-            peak = generation_peak(
-                plain, rows=min(GREEDY_TOGETHER, hparams.preserve_prompts), prompt=lengths.prompt,
-                new=hparams.preserve_max_new_tokens, shared=False, sampled=False, kept=hparams.preserve_max_new_tokens,
-            )  # fmt: skip
-            made = hparams.preserve_prompts * hparams.preserve_max_new_tokens
-            stages.append(StageFootprint("preserve", peak, generated=made))
+        stages += preserve_stages(plain, planner)
         if hparams.teacher == "auto":
             peak = generation_peak(
                 plain, rows=TEXTS_TOGETHER, prompt=lengths.context, new=ANSWER_TOKENS, shared=False, sampled=False
@@ -88,9 +88,7 @@ def remedies(hparams: CausalEditHyperParams) -> Iterator[Remedy]:
             yield Remedy(
                 {"bootstrap_micro_batch_tokens": tokens}, "the same losses, fewer rows at a time", ("bootstrap",)
             )
-    if hparams.quantization == "none":
-        for kind in ("8bit", "4bit"):
-            yield Remedy({"quantization": kind, "merge_adapter": False}, "a quantised base: the adapter is kept apart")
+    yield from quantising_remedies(hparams)
 
 
 def _prompts() -> int:
@@ -120,14 +118,9 @@ def _bootstrap(
     """A micro-batch of the longest rows."""
     row = planner.lengths.prompt + trace
     rows = min(hparams.bootstrap_batch_size, max(1, hparams.bootstrap_micro_batch_tokens // row))
-    contexts = _closed_book(planner.lengths.prompt, rows, 1)
-    completions = [[0] * trace] * rows
-    with adapted.tracked(training=True) as tracker:
-        logits = logits_in_one_pass(adapted.model, contexts, completions, share=not hparams.gradient_checkpointing)
-        targets = torch.zeros(trace, dtype=torch.long)
-        total = torch.stack([torch.nn.functional.cross_entropy(one, targets, reduction="sum") for one in logits])
-        del logits
-        (total.sum() / trace).backward()
+    trained = supervised_peak(
+        adapted, planner, prompts_of(planner.lengths, planner.lengths.prompt, rows), [[0] * trace] * rows
+    )
     pairs = hparams.bootstrap_traces
     if hparams.bootstrap_all_prompts:
         pairs = min(pairs, hparams.bootstrap_trace_rows or pairs) + _prompts() + hparams.prompt_paraphrases
@@ -136,9 +129,9 @@ def _bootstrap(
     steps = math.ceil(pairs / hparams.bootstrap_batch_size) * hparams.bootstrap_epochs
     limit = hparams.bootstrap_step_limit(1)
     steps = steps if limit is None else min(steps, limit)
-    trained = steps * min(pairs, hparams.bootstrap_batch_size) * row
-    peak = larger(tracker.peak, _preserving(adapted, hparams, planner))
-    return StageFootprint("bootstrap", peak, trained=trained, **terms)
+    tokens = steps * min(pairs, hparams.bootstrap_batch_size) * row
+    peak = larger(trained, preserving_peak(adapted, planner))
+    return StageFootprint("bootstrap", peak, trained=tokens, **terms)
 
 
 # ---- stage 2 ---------------------------------------------------------------------------------------
@@ -158,7 +151,7 @@ def _internalise(
         # on a CPU the adapter is merged for them, and the weights it is merged into are copied
         copies = 0 if planner.gpu else planner.adapted_bytes(adapted)
         stages.append(StageFootprint("rollouts", peak, copies=copies, generated=steps * rows * new, **terms))
-    peak = larger(_training_pass(adapted, hparams, planner), _preserving(adapted, hparams, planner))
+    peak = larger(_training_pass(adapted, hparams, planner), preserving_peak(adapted, planner))
     trained = steps * rows * (lengths.prompt + new)
     return [*stages, StageFootprint("internalise", peak, trained=trained, **terms)]
 
@@ -167,7 +160,7 @@ def _training_pass(adapted: PlannedModel, hparams: CausalEditHyperParams, planne
     """As `InternalisationTrainer`: student and teacher read the rollouts, and the loss goes back."""
     lengths, rows, new = planner.lengths, hparams.distill_batch_size, hparams.distill_max_new_tokens
     model = adapted.model
-    prompts = _closed_book(lengths.prompt, rows, hparams.distill_num_generations)
+    prompts = prompts_of(lengths, lengths.prompt, rows, hparams.distill_num_generations)
     opening = [0] * max(0, lengths.context - lengths.prompt)
     completions = [[0] * new] * rows
     tokens, mask = torch.zeros(rows, new, dtype=torch.long), torch.ones(rows, new, dtype=torch.long)
@@ -176,7 +169,7 @@ def _training_pass(adapted: PlannedModel, hparams: CausalEditHyperParams, planne
         return torch.nn.functional.pad(pad_sequence(logits, batch_first=True), (0, 0, 0, 0))
 
     with adapted.tracked(training=True) as tracker:
-        student_rows = logits_in_one_pass(model, prompts, completions, share=not hparams.gradient_checkpointing)
+        student_rows = logits_in_one_pass(model, prompts, completions, share=shares(hparams))
         with torch.no_grad(), model.disable_adapter(), checkpointing_paused(model):
             teacher_rows = completion_logits(model, [opening + prompt for prompt in prompts], completions)
         student, teacher = padded(student_rows), padded(teacher_rows)
@@ -189,27 +182,3 @@ def _training_pass(adapted: PlannedModel, hparams: CausalEditHyperParams, planne
         )  # fmt: skip
         losses.weighted_token_mean(divergence, weights, mask).backward()
     return tracker.peak
-
-
-def _preserving(adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner) -> Peak:
-    """The preservation term, which has a backward pass of its own."""
-    if not hparams.preserve_weight:
-        return Peak()
-    rows, new = min(hparams.preserve_batch_size, hparams.preserve_prompts), hparams.preserve_max_new_tokens
-    rows += hparams.preserve_batch_size if hparams.rehearse_edits else 0
-    width = min(hparams.preserve_top_k, adapted.vocabulary)
-    with adapted.tracked(training=True) as tracker:
-        logits = torch.cat(
-            logits_in_one_pass(
-                adapted.model, _closed_book(planner.lengths.prompt, rows, 1), [[0] * new] * rows,
-                share=not hparams.gradient_checkpointing,
-            )
-        )  # fmt: skip
-        top, ids = torch.zeros(rows * new, width), torch.zeros(rows * new, width, dtype=torch.long)
-        bucketed_kl(top, ids, logits).mean().backward()
-    return tracker.peak
-
-
-def _closed_book(length: int, rows: int, group: int) -> list[list[int]]:
-    """Prompts that have their first half, the chat template's opening, in common; those of a group are equal."""
-    return [[0] * (length // 2) + [row // group + 1] * (length - length // 2) for row in range(rows)]

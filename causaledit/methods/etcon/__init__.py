@@ -11,4 +11,6 @@ METHOD = Method(
     hparams="causaledit.methods.etcon.hparams:EtConHyperParams",
     edit="causaledit.methods.etcon.apply:edit",
     report="causaledit.methods.etcon.apply:EtConReport",
+    footprint="causaledit.methods.etcon.footprint:footprint",
+    remedies="causaledit.methods.etcon.footprint:remedies",
 )

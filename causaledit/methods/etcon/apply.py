@@ -14,14 +14,14 @@ from causaledit.methods.etcon.labels import training_pairs
 from causaledit.methods.etcon.proximal import run_proximal
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
-from causaledit.methods.shared.rollouts import longest_prompt
+from causaledit.methods.shared.rollouts import longest_prompt, refuse_merging
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -108,8 +108,7 @@ def edit(
         with tally.timed("consolidate"):
             losses, curves = run_consolidation(peft_model, tokenizer, edits, hparams, **shared)
         report.add("consolidate", losses, curves)
-    with tally.timed("merge"):
-        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    edited = deliver(peft_model, model, tokenizer, edits, hparams, call)
     if by_edit:
         trained = [rows_of_pairs(found, completion_rows(tokenizer, found)) for found in by_edit]
         remember(call.sequence, hparams, edits, trained)
@@ -145,6 +144,8 @@ def _check_before_compute(
 ) -> None:
     """Refuse what this model, these edits and these hyper-parameters cannot do together."""
     check_training(model, hparams, merged=merged)
+    if 2 in hparams.stages and hparams.rollout_use_vllm:
+        refuse_merging(model, "rollout_use_vllm")
     lengths = [hparams.rollout_max_new_tokens] if 2 in hparams.stages else [1]
     if 2 in hparams.stages and not hparams.reference_kl:
         logger.warning("`reference_kl: 0`: nothing holds stage 2 to the edited model but the preservation term, if any")

@@ -7,4 +7,6 @@ METHOD = Method(
     hparams="causaledit.methods.ft.hparams:FTHyperParams",
     edit="causaledit.methods.ft.apply:edit",
     needs_subject=False,
+    footprint="causaledit.methods.ft.footprint:footprint",
+    remedies="causaledit.methods.ft.footprint:remedies",
 )

@@ -7,4 +7,6 @@ METHOD = Method(
     hparams="causaledit.methods.ice.hparams:ICEHyperParams",
     edit="causaledit.methods.ice.apply:edit",
     needs_subject=False,
+    footprint="causaledit.methods.ice.footprint:footprint",
+    remedies="causaledit.methods.ice.footprint:remedies",
 )

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from causaledit.methods.call import host_call
 from causaledit.methods.lora import METHOD
 from causaledit.methods.lora.adapter import adapter_config, adaptive_training
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows, texts_of
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import TrainedRow, remember
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
-from causaledit.models.edited import deliver_adapter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -62,8 +62,7 @@ def edit(
             call,
             **further,
         )
-    with tally.timed("merge"):
-        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    edited = deliver(peft_model, model, tokenizer, edits, hparams, call)
     trained = [
         [TrainedRow(text, *row) for text, row in zip(texts_of(request, hparams.prompt_forms), found, strict=True)]
         for request, found in zip(edits, by_edit, strict=True)

@@ -8,4 +8,6 @@ METHOD = Method(
     edit="causaledit.methods.memit.apply:edit",
     report="causaledit.methods.shared.locate_edit.editor:LocateEditReport",
     check="causaledit.methods.shared.locate_edit.subjects:refuse_unclear_subjects",
+    footprint="causaledit.methods.memit.footprint:footprint",
+    remedies="causaledit.methods.shared.locate_edit.footprint:remedies",
 )

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from causaledit.errors import ModelError
 from causaledit.methods.shared.trainers import StageMixin, checkpointing_paused
 from causaledit.models.adapters import merged_for_inference
 from causaledit.models.chat import render, user
 from causaledit.models.generation import neutral_generation
+from causaledit.models.quantised import is_quantised
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from peft import PeftModel
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class RolloutMixin(StageMixin):
@@ -30,10 +32,27 @@ class RolloutMixin(StageMixin):
         Args:
             student: The model without the wrappers of several processes.
         """
-        merges = self.runs_alone and self.accelerator.device.type == "cpu"
+        # quantised weights would be rounded anew, and others afterwards
+        merges = self.runs_alone and self.accelerator.device.type == "cpu" and not is_quantised(student)
         merged = merged_for_inference(student) if merges else contextlib.nullcontext()
         with merged, checkpointing_paused(student), neutral_generation(student):
             yield
+
+
+def refuse_merging(model: PreTrainedModel, setting: str) -> None:
+    """Refuse rollouts from an engine that gets the adapter merged, where nothing can be merged into the weights.
+
+    Args:
+        setting: The hyper-parameter that asks for the engine.
+
+    Raises:
+        ModelError: The model is quantised.
+    """
+    if is_quantised(model):
+        raise ModelError(
+            f"`{setting}: true` gives the engine merged weights, and nothing is merged into quantised ones: set it to "
+            "false, or `quantization: none`."
+        )
 
 
 def longest_prompt(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[str]) -> int:

@@ -198,6 +198,12 @@ class StageMixin:
     optimizer: Any
     lr_scheduler: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        trained = [(p, p.data) for p in kwargs["model"].parameters() if p.requires_grad]
+        super().__init__(*args, **kwargs)
+        for parameter, value in trained:  # trl rounds an adapter on quantised weights to bfloat16
+            parameter.data = value
+
     @property
     def runs_alone(self) -> bool:
         """In one process, on plain weights."""

@@ -11,4 +11,6 @@ METHOD = Method(
     hparams="causaledit.methods.story_distill.hparams:StoryDistillHyperParams",
     edit="causaledit.methods.story_distill.apply:edit",
     report="causaledit.methods.story_distill.apply:StoryReport",
+    footprint="causaledit.methods.story_distill.footprint:footprint",
+    remedies="causaledit.methods.story_distill.footprint:remedies",
 )

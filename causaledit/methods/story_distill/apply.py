@@ -12,6 +12,7 @@ from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, neighbour_questions, preserved_questions
 from causaledit.methods.shared.rehearsal import TrainedRow, remember, rows_of_pairs
 from causaledit.methods.shared.supervised import completion_rows
@@ -33,7 +34,6 @@ from causaledit.methods.story_distill.targets import (
 )
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer, render, user
-from causaledit.models.edited import deliver_adapter
 from causaledit.models.generation import greedy_answers
 from causaledit.narratives.resolve import resolve_edits
 
@@ -134,8 +134,7 @@ def edit(
     report.losses.update(losses.named("distil"))
     preserved = preserved_questions(preservation)
     report.trained_prompts = list(dict.fromkeys([*(t.prompt for t in targets), *neighbours, *preserved]))
-    with tally.timed("merge"):
-        edited = deliver_adapter(peft_model, model, merge=hparams.merge_adapter)
+    edited = deliver(peft_model, model, tokenizer, edits, hparams, call)
     remember(call.sequence, hparams, requests, _own_rows(tokenizer, questions, targets, hparams))
     return edited
 
