@@ -30,6 +30,7 @@ class Origin:
         hub_name: Its repository on the Hub, where known: `owner/name`.
         license: The licence's keys for a model card; empty where not known.
         weights: Where these weights are not bit for bit the Hub's: what they are.
+        root: Of a folder that was edited before: the Hub model that its first edit was made on, where known.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Origin:
     hub_name: str | None
     license: Mapping[str, str]
     weights: str = ""
+    root: str | None = None
 
 
 def find_origin(name: str) -> Origin:
@@ -56,14 +58,17 @@ def find_origin(name: str) -> Origin:
     if path.suffix == ".gguf":
         return Origin(name, None, None, {})
     if path.exists():
-        return Origin(name, str(path.absolute()), None, _license_in(path / "README.md"))
-    if not _is_hub_name(name):
+        data = _card_data(path / "README.md")
+        root = data.get("base_model") if "causaledit" in (data.get("tags") or ()) else None
+        return Origin(name, str(path.absolute()), None, _license_in(data), root=root if isinstance(root, str) else None)
+    if not is_hub_name(name):
         return Origin(name, name, None, {})
     cached = try_to_load_from_cache(name, "README.md")
-    return Origin(name, name, name, _license_in(Path(cached)) if isinstance(cached, str) else {})
+    return Origin(name, name, name, _license_in(_card_data(Path(cached))) if isinstance(cached, str) else {})
 
 
-def _is_hub_name(name: str) -> bool:
+def is_hub_name(name: str) -> bool:
+    """Whether a name has the form of a model's on the Hub, `owner/name`."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -71,12 +76,14 @@ def _is_hub_name(name: str) -> bool:
     return "/" in name
 
 
-def _license_in(card: Path) -> dict[str, str]:
-    """The licence that a model's own card names; a card that cannot be read names none."""
+def _card_data(card: Path) -> dict[str, Any]:
+    """The metadata of a model's own card; a card that cannot be read has none."""
     try:
-        data: dict[str, Any] = (
-            ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
-        )
+        return ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return {}
+
+
+def _license_in(data: Mapping[str, Any]) -> dict[str, str]:
+    """The licence that a model's own card names."""
     return {key: data[key] for key in LICENSE_KEYS if isinstance(data.get(key), str)}
