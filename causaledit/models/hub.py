@@ -92,7 +92,20 @@ def find_target(repo: str, *, private: bool = False, endpoint: str | None = None
             f"--push-to-hub {repo!r}: the token may only read: make one that may write at "
             f"{api.endpoint}/settings/tokens. Nothing was edited."
         )
-    return HubTarget(repo if "/" in repo else f"{owner['name']}/{repo}", private, endpoint)
+    target = HubTarget(repo if "/" in repo else f"{owner['name']}/{repo}", private, endpoint)
+    if private and _is_public(api, target.repo):
+        raise PushError(
+            f"--private: {target.url} exists and is public: give another name, or no --private. Nothing was edited."
+        )
+    return target
+
+
+def _is_public(api: HfApi, repo: str) -> bool:
+    """Whether a repository exists that anybody may read."""
+    try:
+        return not api.model_info(repo).private
+    except _FAILURES:  # it does not exist yet; what else is wrong is said when it is made
+        return False
 
 
 def _reason(error: Exception, endpoint: str) -> str:
