@@ -57,7 +57,9 @@ class SaveError(CausalEditError, OSError):
 
 
 class PushError(CausalEditError, OSError):
-    """A model cannot be pushed to the Hub (its name, no token, a refusal, no connection); what is saved stays."""
+    """A model cannot be pushed to the Hub (its name, no token, a refusal, no connection), said before it is edited."""
+
+    exit_code = 2
 
 
 class EditFailedError(CausalEditError, RuntimeError):

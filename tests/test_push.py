@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from typer.testing import CliRunner
 
 from causaledit.cli.app import app
-from causaledit.errors import PushError
+from causaledit.errors import PushError, SaveError
 from causaledit.models.hub import find_target
 
 
@@ -130,11 +130,11 @@ def test_a_push_that_fails_leaves_the_model(hub, edit, refused, saved, tmp_path,
     (tmp_path / "tmp").mkdir()
     hub.refused.append(refused)
     done = edit("--push-to-hub", "me/edited", *(["--save", tmp_path / "out"] if saved else []))
-    assert isinstance(done.exception, PushError), done.output
+    assert isinstance(done.exception, SaveError), done.output
     text = str(done.exception)
     assert len(text.splitlines()) == 1
     assert "401" in text
-    folder = tmp_path / "out" if saved else next((tmp_path / "tmp").glob("causaledit-*/edited"))
+    folder = tmp_path / "out" if saved else next((tmp_path / "tmp").glob("causaledit-*/model"))
     assert str(folder) in text
     assert {"model.safetensors", "README.md", "causaledit.json"} <= {file.name for file in folder.iterdir()}
 
@@ -144,7 +144,7 @@ def test_a_hub_that_goes_away_leaves_the_model(hub, tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", f"http://127.0.0.1:{closed_port()}")
-    with pytest.raises(PushError, match="cannot be reached") as caught:
+    with pytest.raises(SaveError, match="cannot be reached") as caught:
         target.push(tmp_path / "model")
     assert str(tmp_path / "model") in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1

@@ -47,7 +47,7 @@ def edit(
     """Edit a model and save it (or an adapter) with a causaledit.json card beside it."""
     from causaledit.cli.edit_requests import Suggestions, read_edits, request_from_options
     from causaledit.cli.editing import edit_and_measure, show_answers
-    from causaledit.errors import HostError, PushError, SaveError
+    from causaledit.errors import HostError, PushError, RequestError
     from causaledit.hosts.lookup import get_method
     from causaledit.methods.shared.processes import is_first
     from causaledit.models.history import cards_of, contradictions, made_edits, read_card
@@ -83,18 +83,21 @@ def edit(
         )  # fmt: skip
         return
     if save is None and not push_to_hub:
-        raise SaveError("--save is missing: give a new folder for the result, --push-to-hub, or --plan to do nothing.")
+        raise RequestError(
+            "--save is missing: give a new folder for the result, --push-to-hub, or --plan to do nothing."
+        )
     if private and not push_to_hub:
         raise PushError("--private is about a repository of the Hub: give --push-to-hub owner/name too.")
     target = find_target(push_to_hub, private=private) if push_to_hub else None
     _tell_history(config.model_name, cards, found, console)
-    place = save or Path(tempfile.mkdtemp(prefix="causaledit-")) / str(target and target.repo.rpartition("/")[2])
+    room = save or Path(tempfile.gettempdir())
     result = edit_and_measure(
         chosen, edits, config, console,
-        loaded=lambda network: _tell_originals(config, network, place, console) if keep_originals else None,
+        loaded=lambda network: _tell_originals(config, network, room, console) if keep_originals else None,
     )  # fmt: skip
     if not is_first():
         return
+    place = save or Path(tempfile.mkdtemp(prefix="causaledit-")) / "model"
     save_result(
         place, result.model, result.tokenizer, config, result.report, result.metrics,
         originals=result.originals if keep_originals else None, name=target.repo if target else None,
@@ -171,7 +174,7 @@ def _tell_originals(config: Any, network: Any, folder: Path, console: Console) -
         _say(console, "--keep-originals: the method does not say beforehand which weights it changes")
         return
     size = size_of({name: network.get_parameter(name) for name in names})
-    _say(console, f"--keep-originals: {len(names)} weights as they were, {gib(size)}, go to {folder / ORIGINALS}")
+    _say(console, f"--keep-originals: {len(names)} weights as they were, {gib(size)}, are kept in {ORIGINALS}/")
     check_room(folder, size, size_of(dict(network.named_parameters())))
 
 

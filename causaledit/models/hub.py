@@ -10,7 +10,7 @@ from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from causaledit.errors import PushError, one_line
+from causaledit.errors import PushError, SaveError, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ class HubTarget:
             The repository's page.
 
         Raises:
-            PushError: The Hub refuses it or cannot be reached; the message says where the model is and how to go on.
+            SaveError: The Hub refuses it or cannot be reached; the message says where the model is and how to go on.
         """
         try:
             self._api.create_repo(self.repo, private=self.private or None, exist_ok=True)
@@ -57,7 +57,7 @@ class HubTarget:
                 repo_id=self.repo, folder_path=folder, commit_message="Edited model, saved by causaledit"
             )
         except _FAILURES as error:
-            raise PushError(
+            raise SaveError(
                 f"--push-to-hub {self.repo!r}: {_reason(error, self._api.endpoint)}. The model is saved in "
                 f"{str(folder)!r}; push it with `hf upload {self.repo} {folder}`."
             ) from None
