@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -65,6 +66,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.headers.get("Authorization") != f"Bearer {TOKEN}" or any(part in path for part in self.server.refused)
         ):
             self._answer(401, {"error": "Invalid credentials"})
+        elif "/resolve/" in path:
+            self._file(path)
         elif path == "/api/whoami-v2":
             self._answer(200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": self.server.role}}})
         elif path == "/api/validate-yaml":
@@ -79,7 +82,20 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._repository(path, body)
 
-    do_GET = do_POST = do_PUT = _handle
+    do_GET = do_HEAD = do_POST = do_PUT = _handle
+
+    def _file(self, path: str) -> None:
+        repo, _, rest = path[1:].partition("/resolve/")
+        found = self.server.repos.get(repo, {"files": {}})["files"].get(rest.partition("/")[2])
+        self.send_response(404 if found is None else 200)
+        if found is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{hashlib.sha1(found or b"").hexdigest()}"')
+        self.send_header("Content-Length", str(len(found or b"")))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(found or b"")
 
     def _create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import socket
+import subprocess
+import sys
 
 import huggingface_hub.constants
 import pytest
-from conftest import FAST
+from conftest import EGYPT, FAST, REPOSITORY
 from hub_server import TOKEN, running_hub
 from huggingface_hub import ModelCard
 from typer.testing import CliRunner
@@ -68,6 +72,25 @@ def test_a_push_needs_no_folder_of_ones_own(hub, edit, tmp_path, monkeypatch):
 def test_nothing_is_pushed_without_the_flag(hub, edit, tmp_path):
     assert edit("--save", tmp_path / "out").exit_code == 0
     assert hub.seen == []
+
+
+def test_the_history_and_licence_of_a_model_on_the_hub(hub, tmp_path):
+    card = {"method": "FT", "created": "2026-01-02T03:04:05", "requests": [EGYPT], "hparams": {}}
+    readme = "---\nlicense: mit\n---\n# Edited\n"
+    files = {"causaledit.json": json.dumps(card).encode(), "README.md": readme.encode()}
+    hub.repos["me/edited"] = {"private": False, "files": files}
+    code = (
+        "from causaledit.models.history import read_card; from causaledit.models.origin import *; "
+        "print(find_origin('me/edited').license); note_license('me/edited'); print(find_origin('me/edited').license); "
+        "print(read_card('me/edited')); card = read_card('me/edited', fetch=True); print(card['requests'][0]['subject']); "
+        "print(read_card('me/other', fetch=True))"
+    )
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"),
+                   "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout.splitlines() == ["{}", "{'license': 'mit'}", "None", "Egypt", "None"], done.stderr
 
 
 # ---- refused before anything is computed -----------------------------------------------------------

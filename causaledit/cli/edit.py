@@ -53,6 +53,7 @@ def edit(
     from causaledit.models.history import cards_of, contradictions, made_edits, read_card
     from causaledit.models.hub import find_target
     from causaledit.models.loading import resolve_device
+    from causaledit.models.origin import note_license
     from causaledit.models.saving import check_new_folder, save_result
     from causaledit.support.files import load_json
 
@@ -89,6 +90,7 @@ def edit(
     if private and not push_to_hub:
         raise PushError("--private is about a repository of the Hub: give --push-to-hub owner/name too.")
     target = find_target(push_to_hub, private=private) if push_to_hub else None
+    note_license(config.model_name)
     _tell_history(config.model_name, cards, found, console)
     room = save or Path(tempfile.gettempdir())
     result = edit_and_measure(

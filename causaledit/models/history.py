@@ -6,28 +6,22 @@ as they were. An edit is one call, with all the requests that it applied togethe
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HFValidationError
-
-from causaledit.errors import ModelError, RequestError, one_line
+from causaledit.errors import ModelError, RequestError
 from causaledit.facts.requests import request_from_dict
 from causaledit.facts.same_fact import same_fact
 from causaledit.facts.text import normalise
 from causaledit.models.embedded import EMBEDDED_MODELS
-from causaledit.models.origin import is_hub_name
+from causaledit.models.origin import hub_file, is_hub_name
 from causaledit.support.files import read_object
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from causaledit.facts.requests import EditRequest
-
-logger = logging.getLogger(__name__)
 
 CARD_NAME = "causaledit.json"
 EARLIER = "earlier"  # the card's key for the cards of the edits before
@@ -48,25 +42,12 @@ def read_card(model: str | Path, *, fetch: bool = False) -> Card | None:
     elif str(model) in EMBEDDED_MODELS or place.exists() or not is_hub_name(str(model)):
         return None
     else:
-        found = _on_the_hub(str(model), fetch=fetch)
+        found = hub_file(str(model), CARD_NAME, fetch=fetch)
         if found is None:
             return None
         file = found
     card = read_object(file)
     return card if isinstance(card.get("requests"), list) and "method" in card else None
-
-
-def _on_the_hub(name: str, *, fetch: bool) -> Path | None:
-    try:
-        cached = try_to_load_from_cache(name, CARD_NAME)
-        if cached is None and fetch:
-            cached = hf_hub_download(name, CARD_NAME)
-    except HFValidationError:
-        return None
-    except Exception as error:  # no such file or repository, no network: loading the model says what matters
-        logger.debug("no history of %s: %s", name, one_line(error))
-        return None
-    return Path(cached) if isinstance(cached, str) else None
 
 
 def cards_of(card: Mapping[str, Any] | None) -> list[Card]:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from huggingface_hub import ModelCard, try_to_load_from_cache
+from huggingface_hub import ModelCard, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from causaledit.errors import one_line
 from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder, embedded_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 3.0  # seconds that the Hub gets to answer for a file that is useful, but not needed
 # what a card says of its licence: one the Hub knows, or `other` with a name and a link
 LICENSE_KEYS = ("license", "license_name", "license_link")
 
@@ -63,8 +68,8 @@ def find_origin(name: str) -> Origin:
         return Origin(name, str(path.absolute()), None, _license_in(data), root=root if isinstance(root, str) else None)
     if not is_hub_name(name):
         return Origin(name, name, None, {})
-    cached = try_to_load_from_cache(name, "README.md")
-    return Origin(name, name, name, _license_in(_card_data(Path(cached))) if isinstance(cached, str) else {})
+    cached = hub_file(name, "README.md")
+    return Origin(name, name, name, _license_in(_card_data(cached)) if cached is not None else {})
 
 
 def is_hub_name(name: str) -> bool:
@@ -74,6 +79,34 @@ def is_hub_name(name: str) -> bool:
     except HFValidationError:
         return False
     return "/" in name
+
+
+def hub_file(name: str, file: str, *, fetch: bool = False) -> Path | None:
+    """A small file of a model on the Hub, in the cache of this machine; None where it is not to be had.
+
+    Args:
+        name: `owner/name`.
+        file: Its path there.
+        fetch: Ask the Hub where the cache says nothing.
+    """
+    try:
+        cached = try_to_load_from_cache(name, file)
+        if cached is None and fetch:
+            cached = hf_hub_download(name, file, etag_timeout=_PATIENCE)
+    except Exception as error:  # no such file or repository, no network: loading the model says what matters
+        logger.debug("%s of %s: %s", file, name, one_line(error))
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def note_license(name: str) -> None:
+    """Fetch the card of a model on the Hub, which names its licence: loading a model leaves its card behind.
+
+    Args:
+        name: As for `find_origin`, which then finds the licence in the cache.
+    """
+    if not Path(name).expanduser().exists() and name not in EMBEDDED_MODELS and is_hub_name(name):
+        hub_file(name, "README.md", fetch=True)
 
 
 def _card_data(card: Path) -> dict[str, Any]:
