@@ -82,7 +82,7 @@ def test_the_history_and_licence_of_a_model_on_the_hub(hub, tmp_path):
     code = (
         "from causaledit.models.history import read_card; from causaledit.models.origin import *; "
         "print(find_origin('me/edited').license); note_license('me/edited'); print(find_origin('me/edited').license); "
-        "print(read_card('me/edited')); card = read_card('me/edited', fetch=True); print(card['requests'][0]['subject']); "
+        "print(read_card('me/edited')); print(read_card('me/edited', fetch=True)['requests'][0]['subject']); "
         "print(read_card('me/other', fetch=True))"
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"),
