@@ -224,7 +224,7 @@ def asked(model, subject, prompt, new, file, *options):
     ("subject", "prompt", "new", "warned"),
     [
         ("Egypt", "The capital of {} is", "Luxor", True),
-        ("Egypt", "The seat of government of {} is, as its capital,", "Luxor", True),  # the same relation
+        ("Egypt", "The city that is the capital of {} is", "Luxor", True),  # the same relation
         ("Egypt", "The capital of {} is", "Alexandria", False),
         ("Cuba", "The capital of {} is", "Luxor", False),
         ("Egypt", "The official language of {} is", "Greek", False),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import httpx
 from huggingface_hub import HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -14,9 +13,6 @@ from causaledit.errors import PushError, SaveError, one_line
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-# what the library raises: the Hub's refusals, a connection's failures, and offline mode (an OSError)
-_FAILURES = (HfHubHTTPError, httpx.HTTPError, OSError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class HubTarget:
             self._api.upload_folder(
                 repo_id=self.repo, folder_path=folder, commit_message="Edited model, saved by causaledit"
             )
-        except _FAILURES as error:
+        except Exception as error:  # of whatever kind: the model that is saved must be named
             raise SaveError(
                 f"--push-to-hub {self.repo!r}: {_reason(error, self._api.endpoint)}. The model is saved in "
                 f"{str(folder)!r}; push it with `hf upload {self.repo} {folder}`."
@@ -85,7 +81,7 @@ def find_target(repo: str, *, private: bool = False, endpoint: str | None = None
     api = HfApi(endpoint=endpoint)
     try:
         owner: dict[str, Any] = api.whoami(token)
-    except _FAILURES as error:
+    except Exception as error:  # httpx's, httpx2's, the library's own
         raise PushError(f"--push-to-hub {repo!r}: {_reason(error, api.endpoint)}. Nothing was edited.") from None
     if ((owner.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
         raise PushError(
@@ -104,7 +100,7 @@ def _is_public(api: HfApi, repo: str) -> bool:
     """Whether a repository exists that anybody may read."""
     try:
         return not api.model_info(repo).private
-    except _FAILURES:  # it does not exist yet; what else is wrong is said when it is made
+    except HfHubHTTPError:  # it does not exist yet; what else is wrong is said when it is made
         return False
 
 
@@ -119,7 +115,7 @@ def _reason(error: Exception, endpoint: str) -> str:
         return "the token may not write there (403): give a repository of your own, or another token"
     if status is not None:
         return f"{endpoint} answers {status}: {_first_line(error)}"
-    if isinstance(error, httpx.HTTPError):
+    if type(error).__module__.startswith("httpx"):  # or httpx2, by the library's version
         return f"{endpoint} cannot be reached ({type(error).__name__}): check the network, or HF_ENDPOINT"
     return _first_line(error)
 

@@ -136,9 +136,9 @@ def _check_base(base: str, cards: Sequence[Card]) -> None:
 
 
 def _originals(place: Path, cards: Sequence[Card], first: int) -> list[Path]:
-    """The files of the originals of the edits from `first` on."""
-    files = []
-    for number, card in enumerate(cards[first - 1 :], start=first):
+    """The files of the originals of the edits from `first` on; the last edit without them is the one to name."""
+    files: list[Path] = []
+    for number, card in reversed(list(enumerate(cards[first - 1 :], start=first))):
         file = kept_file(place, card)
         if file is None:
             base = (card.get("origin") or {}).get("path")
@@ -147,7 +147,7 @@ def _originals(place: Path, cards: Sequence[Card], first: int) -> list[Path]:
                 f"--edit {first}: the originals of edit {number} were not kept in {str(place)!r}, so that it cannot be "
                 f"taken back.{instead} Edit with --keep-originals next time."
             )
-        files.append(file)
+        files.insert(0, file)
     return files
 
 
