@@ -56,6 +56,12 @@ class SaveError(CausalEditError, OSError):
     """A result cannot be written."""
 
 
+class PushError(CausalEditError, OSError):
+    """A model cannot be pushed to the Hub (its name, no token, a refusal, no connection), said before it is edited."""
+
+    exit_code = 2
+
+
 class EditFailedError(CausalEditError, RuntimeError):
     """The edit itself went wrong (for example a loss that is not finite); the model was restored."""
 

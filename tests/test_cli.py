@@ -114,7 +114,7 @@ def test_edit_saves_what_plain_transformers_loads(tmp_path, tiny_model_folder, t
 
 
 def test_the_edits_answers_are_read_by_the_new_answer_and_its_aliases():
-    from causaledit.cli.edit import _gives_new_answer
+    from causaledit.cli.editing import gives_new_answer
     from causaledit.facts.requests import request_from_dict
 
     request = request_from_dict(
@@ -126,7 +126,7 @@ def test_the_edits_answers_are_read_by_the_new_answer_and_its_aliases():
         }
     )
     said = {"It is Lyon.": True, "Lugdunum.": True, "Paris.": False, "I do not know.": False}
-    assert {text: _gives_new_answer(request, request.cloze, text) for text in said} == said
+    assert {text: gives_new_answer(request, request.cloze, text) for text in said} == said
 
 
 def test_generate_asks_in_the_chat_format_of_the_edit(tmp_path, tiny_model_folder):

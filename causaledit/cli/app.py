@@ -26,12 +26,14 @@ from causaledit.cli import (
     edit,
     evaluate,
     generate,
+    history,
     judge,
     pilot,
     plan,
     report,
     run,
     scaffold,
+    undo,
 )  # fmt: skip
 from causaledit.errors import CausalEditError
 from causaledit.support.version import __version__
@@ -62,8 +64,9 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _command in (
-    demo.demo, edit.edit, generate.generate, run.run, compare.compare, judge.judge, analyze.analyze, pilot.pilot,
-    plan.plan, report.report, scaffold.scaffold, doctor.doctor, evaluate.evaluate, ability.ability,
+    demo.demo, edit.edit, history.history, undo.undo, generate.generate, run.run, compare.compare, judge.judge,
+    analyze.analyze, pilot.pilot, plan.plan, report.report, scaffold.scaffold, doctor.doctor, evaluate.evaluate,
+    ability.ability,
 ):  # fmt: skip
     app.command(name=_command.__name__)(_interruptible(_command))
 

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
+if TYPE_CHECKING:
+    from causaledit.facts.requests import EditRequest
+    from causaledit.models.history import MadeEdit
+
 
 def edit(
-    save: Annotated[Path, typer.Option(help="Folder for the edited model or adapter; must not exist or be empty.")],
+    save: Annotated[
+        Path | None, typer.Option(help="Folder for the edited model or adapter; must not exist or be empty.")
+    ] = None,
     model: Annotated[str, typer.Option(help="Folder, hub name, .gguf file, or smollm2-135m-instruct.")] = "",
     subject: Annotated[str, typer.Option(help="The entity the fact is about.")] = "",
     prompt: Annotated[str, typer.Option(help='Cloze with {} for the subject: "The capital of {} is".')] = "",
@@ -19,49 +27,111 @@ def edit(
     new: Annotated[str, typer.Option(help="New answer.")] = "",
     narrative: Annotated[str, typer.Option(help="Why it changed: a text, or a file that holds it.")] = "",
     requests: Annotated[str, typer.Option(help="JSON file of requests, instead of the options above.")] = "",
+    method: Annotated[str, typer.Option(help="Name of the method.")] = "CausalEdit",
     hparams: Annotated[str, typer.Option(help="YAML file or bundled name.")] = "",
     adapter_only: Annotated[
         bool, typer.Option("--adapter-only", help="Save a PEFT adapter, not a whole model.")
     ] = False,
+    keep_originals: Annotated[
+        bool, typer.Option("--keep-originals", help="Keep the changed weights as they were beside the model, for undo.")
+    ] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done, and do nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Take the subject suggested for a prompt without one.")] = False,
+    push_to_hub: Annotated[
+        str, typer.Option("--push-to-hub", help="Push the result to this repository of the Hub (owner/name).")
+    ] = "",
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private if it is new.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "",
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same edit (on the CPU).")] = None,
 ) -> None:
     """Edit a model and save it (or an adapter) with a causaledit.json card beside it."""
-    from causaledit.errors import HparamsError, SaveError
-    from causaledit.facts.requests import requests_from_data
-    from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.cli.edit_requests import Suggestions, read_edits, request_from_options
+    from causaledit.cli.editing import edit_and_measure, show_answers
+    from causaledit.errors import HostError, PushError, RequestError
+    from causaledit.hosts.lookup import get_method
     from causaledit.methods.shared.processes import is_first
+    from causaledit.models.history import cards_of, contradictions, made_edits, read_card
+    from causaledit.models.hub import find_target
     from causaledit.models.loading import resolve_device
-    from causaledit.models.saving import save_result
-    from causaledit.support.files import check_writable, load_json
+    from causaledit.models.origin import note_license
+    from causaledit.models.saving import check_new_folder, save_result
+    from causaledit.support.files import load_json
 
-    edits = (
-        requests_from_data(load_json(requests, "--requests"))
+    console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
+    chosen = get_method(method, host="embedded")
+    needs_subject = chosen.needs_subject
+    data = (
+        load_json(requests, "--requests")
         if requests
-        else requests_from_data([_request(subject, prompt, question, old, new, narrative)])
+        else [request_from_options(subject, prompt, question, old, new, narrative, needs_subject=needs_subject)]
     )
-    name = hparams or _default_hparams(model)
-    config = CausalEditHyperParams.from_hparams(name)
+    suggestions = Suggestions(taken=yes, console=console, planning=plan)
+    edits = read_edits(data, needs_subject=needs_subject, suggest=suggestions)
+    config = _configured(chosen, hparams, model, device, seed, adapter_only)
+    if not chosen.changes_weights:
+        raise HostError(f"--method {chosen.name} changes no weights, so there is nothing to save: give another method.")
+    resolve_device(config.device)
+    if save is not None:
+        check_new_folder(save, "--save")
+    cards = cards_of(read_card(config.model_name, fetch=True))
+    found = contradictions(made_edits(cards), edits)
+    if plan:
+        from causaledit.cli.edit_plan import show_plan
+
+        show_plan(
+            chosen, config, edits, hparams=hparams or _default_hparams(model), suggested=suggestions.noted, cards=cards,
+            contradictions=found, keep=keep_originals, save=save, push=push_to_hub,
+        )  # fmt: skip
+        return
+    if save is None and not push_to_hub:
+        raise RequestError(
+            "--save is missing: give a new folder for the result, --push-to-hub, or --plan to do nothing."
+        )
+    if private and not push_to_hub:
+        raise PushError("--private is about a repository of the Hub: give --push-to-hub owner/name too.")
+    target = find_target(push_to_hub, private=private) if push_to_hub else None
+    note_license(config.model_name)
+    _tell_history(config.model_name, cards, found, console)
+    room = save or Path(tempfile.gettempdir())
+    result = edit_and_measure(
+        chosen, edits, config, console,
+        loaded=lambda network: _tell_originals(config, network, room, console) if keep_originals else None,
+    )  # fmt: skip
+    if not is_first():
+        return
+    place = save or Path(tempfile.mkdtemp(prefix="causaledit-")) / "model"
+    save_result(
+        place, result.model, result.tokenizer, config, result.report, result.metrics,
+        originals=result.originals if keep_originals else None, name=target.repo if target else None,
+    )  # fmt: skip
+    out = Console(soft_wrap=True)
+    for request, item in zip(result.report.requests, result.metrics, strict=True):
+        show_answers(request, item, out)
+    if save is not None:
+        out.print(f"saved to {save}", highlight=False, markup=False)
+    if target is not None:
+        with console.status(f"pushing to {target.url}"):
+            page = target.push(place)
+        out.print(f"pushed to {page}", highlight=False, markup=False)
+        if save is None:
+            shutil.rmtree(place.parent, ignore_errors=True)
+
+
+def _configured(method: Any, hparams: str, model: str, device: str, seed: int | None, adapter_only: bool) -> Any:
+    """The method's hyper-parameters, with what the command's options say."""
+    from causaledit.errors import HparamsError
+
+    config = method.load_hparams().from_hparams(hparams or _default_hparams(model))
     config.model_name = model or config.model_name
     config.device = device or config.device
     config.seed = config.seed if seed is None else seed
-    config.merge_adapter = not adapter_only
+    if hasattr(config, "merge_adapter"):
+        config.merge_adapter = not adapter_only
+    elif adapter_only:
+        raise HparamsError(f"--adapter-only: {method.name} trains no adapter: leave the option out.")
     if not config.model_name:
         raise HparamsError("--model is missing, and the hparams name no model: give --model or `model_name`.")
-    resolve_device(config.device)
-    check_writable(save, "--save")
-    if save.exists() and any(save.iterdir()):
-        raise SaveError(f"--save {str(save)!r} is not empty: give a new folder, so that no model is overwritten.")
-
-    console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
-    edited, tokenizer, report, metrics = _run(edits, config, console)
-    if not is_first():
-        return
-    save_result(save, edited, tokenizer, config, report, metrics)
-    out = Console(soft_wrap=True)
-    for request, item in zip(report.requests, metrics, strict=True):
-        _show(request, item, out)
-    out.print(f"saved to {save}", highlight=False, markup=False)
+    return config
 
 
 def _default_hparams(model: str) -> str:
@@ -77,112 +147,38 @@ def _default_hparams(model: str) -> str:
     )
 
 
-def _request(subject: str, prompt: str, question: str, old: str, new: str, narrative: str) -> dict[str, Any]:
-    from causaledit.errors import RequestError
+def _tell_history(model: str, cards: list[Any], found: list[Any], console: Console) -> None:
+    """Say how many edits the model carries, and which of them the new ones contradict."""
+    from rich.text import Text
 
-    for option, value in (("--subject", subject), ("--prompt", prompt), ("--new", new)):
-        if not value.strip():
-            raise RequestError(
-                f"{option} is missing: an edit needs --subject, --prompt and --new (or --requests FILE)."
-            )
-    return {
-        "subject": subject,
-        "prompt": prompt,
-        "question": question or None,
-        "ground_truth": old or None,
-        "target_new": new,
-        "narrative": _narrative_text(narrative) or None,
-    }
+    if cards:
+        counted = "1 edit" if len(cards) == 1 else f"{len(cards)} edits"
+        _say(console, f"{model} has {counted} so far (causaledit history {model})")
+    for one in found:
+        _say(console, Text.assemble(("warning: ", "yellow"), contradiction_text(one.new, one.earlier)))
 
 
-def _narrative_text(value: str) -> str:
-    """A file's text where the value names one, the value itself otherwise."""
-    from causaledit.errors import RequestError
-
-    if not value:
-        return ""
-    try:
-        path = Path(value).expanduser()
-        is_file = path.is_file()
-    except (OSError, RuntimeError):  # no name of a file: too long, or of nobody's home
-        is_file = False
-    if is_file:
-        try:
-            return path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"--narrative: the file {value!r} cannot be read as UTF-8 text ({error}).") from None
-    if len(value) < 500 and " " not in value.strip() and ("/" in value or value.endswith((".txt", ".md"))):
-        raise RequestError(f"--narrative: the file {value!r} does not exist.")
-    return value
+def contradiction_text(new: EditRequest, earlier: MadeEdit) -> str:
+    """A contradiction in one line."""
+    old = earlier.request
+    return f"{new.cloze!r} → {new.target_new!r} contradicts edit {earlier.number}: {old.cloze!r} → {old.target_new!r}"
 
 
-def _run(edits: list[Any], config: Any, console: Console) -> tuple[Any, Any, Any, list[dict[str, Any]]]:
-    """The edited model, its tokenizer, the report, and per edit what was measured before and after it."""
-    from causaledit.facts.request_probes import QuestionAnswer
-    from causaledit.hosts.token_accuracy import answer_accuracy
-    from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
-    from causaledit.models.chat import prepare_tokenizer
-    from causaledit.models.loading import load_from_hparams
-    from causaledit.probes.asking import Prober
-    from causaledit.probes.efficacy import MAX_NEW_TOKENS
-    from causaledit.support.progress import RichProgress
+def _tell_originals(config: Any, network: Any, folder: Path, console: Console) -> None:
+    """Say how large the originals will be, before anything is computed, and refuse what the disk cannot hold."""
+    from causaledit.models.originals import ORIGINALS, check_room, gib, size_of
 
-    with console.status(f"loading {config.model_name}"):
-        model, tokenizer = load_from_hparams(config)
-    prepared = prepare_tokenizer(tokenizer, config.chat_template_kwargs, model=model)
-    prober = Prober(
-        tokenizer, max_new_tokens=MAX_NEW_TOKENS["direct"], template_kwargs=config.chat_template_kwargs
-    )  # fmt: skip
-
-    def measure(current: Any) -> list[dict[str, Any]]:
-        said = iter(prober.ask(current, [prompt for edit in edits for prompt in _asked(edit).values()]))
-        found: list[dict[str, Any]] = []
-        for edit in edits:
-            probes = {
-                "rewrite_acc": (QuestionAnswer(edit.question_form, edit.target_new),),
-                "rephrase_acc": edit.rephrase,
-            }
-            accuracy = {
-                name: answer_accuracy(current, prepared, asked, use_chat_template=True)
-                for name, asked in probes.items()
-                if asked
-            }
-            answers = [{"kind": kind, "prompt": text, "response": next(said)} for kind, text in _asked(edit).items()]
-            found.append({**accuracy, "locality": {}, "portability": {}, "answers": answers})
-        return found
-
-    pre, report = measure(model), EditReport()
-    with RichProgress(console) as progress:
-        edited, _ = apply_causal_edit_to_model(model, tokenizer, edits, config, progress=progress, report=report)
-    post = measure(edited)
-    for request, *phases in zip(report.requests, pre, post, strict=True):  # these have their old answers
-        for answer in (answer for phase in phases for answer in phase["answers"]):
-            answer["gives_new_answer"] = _gives_new_answer(request, answer["prompt"], answer["response"])
-    return edited, tokenizer, report, [{"pre": a, "post": b} for a, b in zip(pre, post, strict=True)]
+    if not getattr(config, "merge_adapter", True):
+        _say(console, "--keep-originals: an adapter changes no weights; undo leaves it off, and nothing is kept")
+        return
+    names = config.edited_weights(network)
+    if names is None:
+        _say(console, "--keep-originals: the method does not say beforehand which weights it changes")
+        return
+    size = size_of({name: network.get_parameter(name) for name in names})
+    _say(console, f"--keep-originals: {len(names)} weights as they were, {gib(size)}, are kept in {ORIGINALS}/")
+    check_room(folder, size, size_of(dict(network.named_parameters())))
 
 
-def _asked(edit: Any) -> dict[str, str]:
-    return {"question": edit.question_form, "cloze": edit.cloze}
-
-
-def _gives_new_answer(edit: Any, prompt: str, response: str) -> bool:
-    """Whether a response commits to the new answer rather than to the old one."""
-    from causaledit.probes.efficacy import Probe, is_hit
-
-    new = (edit.target_new, *edit.target_aliases)
-    old = (*([edit.ground_truth] if edit.ground_truth else []), *edit.ground_truth_aliases)
-    return is_hit(Probe("direct", "question", prompt, new, old), response)
-
-
-def _show(request: Any, measured: dict[str, Any], console: Console) -> None:
-    """What the model answers to question and cloze, before and after the edit."""
-    lines = [f"{request.cloze}: {request.ground_truth or '(not known)'} → {request.target_new}"]
-    for before, after in zip(measured["pre"]["answers"], measured["post"]["answers"], strict=True):
-        verdict = "gives" if after["gives_new_answer"] else "does not give"
-        lines += [
-            f"  {after['kind']}: {after['prompt']}",
-            f"    before: {' '.join(before['response'].split())}",
-            f"    after:  {' '.join(after['response'].split())}",
-            f"            ({verdict} the new answer)",
-        ]
-    console.print("\n".join(lines), highlight=False, markup=False)
+def _say(console: Console, text: Any) -> None:
+    console.print(text, highlight=False, markup=False, soft_wrap=True)

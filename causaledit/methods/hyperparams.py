@@ -215,6 +215,17 @@ class BaseHyperParams(HostHyperParams):
         data = {spec.name: getattr(self, spec.name) for spec in dataclasses.fields(self)}
         return {**data, "model_name": model_label(self.model_name)}
 
+    def edited_weights(self, model: Any) -> list[str] | None:
+        """Names of the parameters that an edit changes or puts an adapter on; None where the method does not say.
+
+        Args:
+            model: The network, with or without weights (on the meta device); left as it was.
+
+        Raises:
+            ModelError: A layer or module that these settings name is not there.
+        """
+        return None
+
 
 @dataclass
 class AdapterHyperParams(BaseHyperParams):
@@ -253,6 +264,12 @@ class AdapterHyperParams(BaseHyperParams):
             and 0 <= layers[0] < layers[1]
         ):
             raise HparamsError(f"`lora_layers` must be [first, end) with 0 <= first < end, got {layers!r}.")
+
+    def edited_weights(self, model: Any) -> list[str] | None:
+        """Those that the adapter is put on."""
+        from causaledit.models.adapters import adapted_weights
+
+        return adapted_weights(model, self)
 
 
 def model_label(model_name: Any) -> str:

@@ -104,14 +104,7 @@ def check_adapter(
     for name, module in model.named_modules(remove_duplicate=False):
         for parameter in module.parameters(recurse=False):
             homes.setdefault(id(parameter), []).append(name)
-    put_back = structure_of(model)
-    try:
-        with seeded(hparams.seed):
-            adapted = _wrapped(model, config, low_cpu_mem_usage=True).get_base_model()
-        targets = {n: m.get_base_layer() for n, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)}
-    finally:
-        put_back()
-    for name, layer in targets.items():
+    for name, layer in _adapted_layers(model, hparams, config).items():
         others = [h for p in layer.parameters(recurse=False) for h in homes[id(p)] if h != name]
         if merged and others:
             raise ModelError(
@@ -119,6 +112,30 @@ def check_adapter(
                 "merged, the change would go into both, and the model would not be the trained one. Leave "
                 f"{name.rsplit('.', 1)[-1]} out of the targets, or set `merge_adapter: false` for single edits."
             )
+
+
+def adapted_weights(model: PreTrainedModel, hparams: AdapterSettings, config: LoraConfig | None = None) -> list[str]:
+    """Names of the parameters that an adapter would be merged into; the model is left as it was.
+
+    Args:
+        model, hparams, config: As in `check_adapter`.
+
+    Raises:
+        ModelError: As in `check_adapter`.
+    """
+    layers = _adapted_layers(model, hparams, config or lora_config(model, hparams))
+    return [f"{name}.{kind}" for name, layer in layers.items() for kind, _ in layer.named_parameters(recurse=False)]
+
+
+def _adapted_layers(model: PreTrainedModel, hparams: AdapterSettings, config: LoraConfig) -> dict[str, nn.Module]:
+    """The layers that an adapter takes in, by name: it is put on without memory of its own and taken off again."""
+    put_back = structure_of(model)
+    try:
+        with seeded(hparams.seed):
+            adapted = _wrapped(model, config, low_cpu_mem_usage=True).get_base_model()
+        return {n: m.get_base_layer() for n, m in adapted.named_modules() if isinstance(m, BaseTunerLayer)}
+    finally:
+        put_back()
 
 
 def _wrapped(model: PreTrainedModel, config: LoraConfig, **options: Any) -> PeftModel:

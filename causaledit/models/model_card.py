@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from causaledit.models.history import EARLIER, made_edits
+from causaledit.models.originals import ORIGINALS
 from causaledit.support.curves import curve_label, missing_gradient, read_curves
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
 
     Args:
         name: The folder's name, under which the loading examples find it.
-        card: What a method's report says of the edit (`MethodReport.card`).
+        card: What a method's report says of the edit (`MethodReport.card`), and the cards of the edits before it
+            (`history.as_card`).
         origin: The base model.
         adapter: The peft configuration of an adapter that is saved alone; None for a whole model.
     """
@@ -53,10 +56,12 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
     hparams, curves = card["hparams"], read_curves(card.get("losses"))
     rank = adapter.r if adapter is not None and adapter.peft_type == "LORA" else None  # vLLM serves no other kind
     licence: dict[str, Any] = dict(origin.license)
+    # the Hub refuses a card whose base model it lacks; an adapter's is the edited model, not where that came from
+    base = origin.hub_name or (origin.root if adapter is None else None)
     data = ModelCardData(
         model_name=name,
-        base_model=origin.hub_name,  # the Hub refuses a card whose base model it does not have
-        base_model_relation=("finetune" if adapter is None else "adapter") if origin.hub_name else None,
+        base_model=base,
+        base_model_relation=("finetune" if adapter is None else "adapter") if base else None,
         library_name="transformers" if adapter is None else "peft",
         pipeline_tag="text-generation",
         tags=["knowledge-editing", "causaledit", card["method"], *([] if rank is None else ["lora"])],
@@ -71,6 +76,9 @@ def model_card(name: str, card: Mapping[str, Any], origin: Origin, adapter: Any 
         origin=origin,
         license=licence.get("license_name") or licence.get("license"),
         edits=list(_edits(card)),
+        earlier=[*_earlier(card)],
+        number=len(card.get(EARLIER) or ()) + 1,
+        kept=ORIGINALS if card.get(ORIGINALS) else None,
         metrics=[_row(metric) for metric in metrics],
         training=_training(curves),
         missing_gradient=missing_gradient(curves),
@@ -170,6 +178,14 @@ def _edits(card: Mapping[str, Any]) -> Iterator[list[str]]:
         source = sources[number] if number < len(sources) else "not used"
         old = request.get("ground_truth") or "(not known)"
         yield [_cell(t) for t in (request["subject"] or "–", request["prompt"], old, request["target_new"], source)]
+
+
+def _earlier(card: Mapping[str, Any]) -> Iterator[list[str]]:
+    """The same per edit that was made before: its number, day and method, then subject, fact and answers."""
+    for made in made_edits(card.get(EARLIER) or ()):
+        request = made.request
+        texts = (request.subject or "–", request.prompt, request.ground_truth or "(not known)", request.target_new)
+        yield [_cell(text) for text in (str(made.number), made.created[:10], made.method, *texts)]
 
 
 def _cell(text: str) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from huggingface_hub import ModelCard, try_to_load_from_cache
+from huggingface_hub import ModelCard, hf_hub_download, try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from causaledit.errors import one_line
 from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder, embedded_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 3.0  # seconds that the Hub gets to answer for a file that is useful, but not needed
 # what a card says of its licence: one the Hub knows, or `other` with a name and a link
 LICENSE_KEYS = ("license", "license_name", "license_link")
 
@@ -30,6 +35,7 @@ class Origin:
         hub_name: Its repository on the Hub, where known: `owner/name`.
         license: The licence's keys for a model card; empty where not known.
         weights: Where these weights are not bit for bit the Hub's: what they are.
+        root: Of a folder that was edited before: the Hub model that its first edit was made on, where known.
     """
 
     name: str
@@ -37,6 +43,7 @@ class Origin:
     hub_name: str | None
     license: Mapping[str, str]
     weights: str = ""
+    root: str | None = None
 
 
 def find_origin(name: str) -> Origin:
@@ -56,14 +63,17 @@ def find_origin(name: str) -> Origin:
     if path.suffix == ".gguf":
         return Origin(name, None, None, {})
     if path.exists():
-        return Origin(name, str(path.absolute()), None, _license_in(path / "README.md"))
-    if not _is_hub_name(name):
+        data = _card_data(path / "README.md")
+        root = data.get("base_model") if "causaledit" in (data.get("tags") or ()) else None
+        return Origin(name, str(path.absolute()), None, _license_in(data), root=root if isinstance(root, str) else None)
+    if not is_hub_name(name):
         return Origin(name, name, None, {})
-    cached = try_to_load_from_cache(name, "README.md")
-    return Origin(name, name, name, _license_in(Path(cached)) if isinstance(cached, str) else {})
+    cached = hub_file(name, "README.md")
+    return Origin(name, name, name, _license_in(_card_data(cached)) if cached is not None else {})
 
 
-def _is_hub_name(name: str) -> bool:
+def is_hub_name(name: str) -> bool:
+    """Whether a name has the form of a model's on the Hub, `owner/name`."""
     try:
         validate_repo_id(name)
     except HFValidationError:
@@ -71,12 +81,42 @@ def _is_hub_name(name: str) -> bool:
     return "/" in name
 
 
-def _license_in(card: Path) -> dict[str, str]:
-    """The licence that a model's own card names; a card that cannot be read names none."""
+def hub_file(name: str, file: str, *, fetch: bool = False) -> Path | None:
+    """A small file of a model on the Hub, in the cache of this machine; None where it is not to be had.
+
+    Args:
+        name: `owner/name`.
+        file: Its path there.
+        fetch: Ask the Hub where the cache says nothing.
+    """
     try:
-        data: dict[str, Any] = (
-            ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
-        )
+        cached = try_to_load_from_cache(name, file)
+        if cached is None and fetch:
+            cached = hf_hub_download(name, file, etag_timeout=_PATIENCE)
+    except Exception as error:  # no such file or repository, no network: loading the model says what matters
+        logger.debug("%s of %s: %s", file, name, one_line(error))
+        return None
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def note_license(name: str) -> None:
+    """Fetch the card of a model on the Hub, which names its licence: loading a model leaves its card behind.
+
+    Args:
+        name: As for `find_origin`, which then finds the licence in the cache.
+    """
+    if not Path(name).expanduser().exists() and name not in EMBEDDED_MODELS and is_hub_name(name):
+        hub_file(name, "README.md", fetch=True)
+
+
+def _card_data(card: Path) -> dict[str, Any]:
+    """The metadata of a model's own card; a card that cannot be read has none."""
+    try:
+        return ModelCard.load(card, ignore_metadata_errors=True).data.to_dict() if card.is_file() else {}
     except (OSError, ValueError, TypeError, yaml.YAMLError):
         return {}
+
+
+def _license_in(data: Mapping[str, Any]) -> dict[str, str]:
+    """The licence that a model's own card names."""
     return {key: data[key] for key in LICENSE_KEYS if isinstance(data.get(key), str)}

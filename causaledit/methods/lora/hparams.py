@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, setting
@@ -62,3 +62,10 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams, PreservationHyper
         self.layers = layers
         if self.lora_type == "adalora" and self.steps < 2:
             raise HparamsError(f"`steps` is {self.steps}, but `lora_type: adalora` moves rank between steps: give 2.")
+
+    def edited_weights(self, model: Any) -> list[str] | None:
+        """Those that the adapter is put on."""
+        from causaledit.methods.lora.adapter import adapter_config
+        from causaledit.models.adapters import adapted_weights
+
+        return adapted_weights(model, self, adapter_config(model, self))

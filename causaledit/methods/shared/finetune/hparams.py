@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
@@ -92,3 +92,9 @@ class WeightTuneHyperParams(FineTuneHyperParams):
             or not all(isinstance(m, str) and m for m in self.modules)
         ):
             raise HparamsError(f"`modules` must be a list of module names or ['auto'], got {self.modules!r}.")
+
+    def edited_weights(self, model: Any) -> list[str] | None:
+        """Those of the chosen modules."""
+        from causaledit.models.layout import select_weights
+
+        return select_weights(model, self.layers, self.modules)

@@ -7,7 +7,7 @@ Where a name starts with `v_` it belongs to the optimisation of the value, with 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
@@ -120,6 +120,13 @@ class LocateEditHyperParams(BaseHyperParams):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or value.count("{}") != 1):
                 raise HparamsError(f"`{name}` must hold one `{{}}` where the layer's number stands, got {value!r}.")
+
+    def edited_weights(self, model: Any) -> list[str] | None:
+        """The output projections of the layers' MLPs."""
+        from causaledit.models.layout import find_layout
+
+        layout = find_layout(model, self)
+        return [layout.weight_name(layer) for layer in self.layers]
 
 
 @dataclass
