@@ -32,6 +32,7 @@ from causaledit.cli import (
     report,
     run,
     scaffold,
+    show,
 )  # fmt: skip
 from causaledit.errors import CausalEditError
 from causaledit.support.version import __version__
@@ -63,7 +64,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 for _command in (
     demo.demo, edit.edit, generate.generate, run.run, compare.compare, judge.judge, analyze.analyze, pilot.pilot,
-    plan.plan, report.report, scaffold.scaffold, doctor.doctor, evaluate.evaluate, ability.ability,
+    plan.plan, report.report, scaffold.scaffold, show.show, doctor.doctor, evaluate.evaluate, ability.ability,
 ):  # fmt: skip
     app.command(name=_command.__name__)(_interruptible(_command))
 

@@ -86,10 +86,14 @@ class RichProgress:
 
     def finish(self) -> None:
         """See `ProgressSink.finish`."""
-        if self._task is not None:
-            task = self._progress.tasks[self._task]
-            self._progress.update(self._task, total=task.completed, completed=task.completed)
-            self._task = None
+        if self._task is None:
+            return
+        completed = next(task.completed for task in self._progress.tasks if task.id == self._task)
+        if completed:
+            self._progress.update(self._task, total=completed)
+        else:  # there was nothing to do, and nothing to show
+            self._progress.remove_task(self._task)
+        self._task = None
 
 
 @contextlib.contextmanager
