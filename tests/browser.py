@@ -49,6 +49,8 @@ def silent_tab(browser: Any, allowed: Any, **options: Any) -> Iterator[Any]:
     tab.on("console", lambda message: heard.append(message.text))
     tab.on("pageerror", lambda error: heard.append(str(error)))
     tab.on("request", lambda r: None if r.url.startswith("data:") or allowed(r.url) else heard.append(r.url))
-    yield tab
-    tab.close()
+    try:
+        yield tab
+    finally:
+        tab.close()
     assert heard == []

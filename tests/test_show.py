@@ -1,4 +1,4 @@
-"""The page to look at an edit: what it shows, what it refuses, and that it works in a browser, here and nowhere else."""
+"""The page to look at an edit: what it shows and refuses, and that it works in a browser, on this machine alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -167,7 +166,6 @@ def test_what_is_neither_a_model_nor_a_run_is_refused(tmp_path, edited, tiny_mod
         (tmp_path / "nowhere", ModelError, "does not exist"),
         (tmp_path, ModelError, "neither a saved model"),
         (tiny_model_folder, ModelError, "--base"),
-        (gone, ModelError, r"gone.*not here.*--base"),
         (tmp_path / "begun", RunError, "no case yet"),
         (empty, MetricsError, "holds no case"),
         (failed, MetricsError, r"none of its 1 case has predictions \(EditFailedError: nan\)"),
@@ -175,6 +173,8 @@ def test_what_is_neither_a_model_nor_a_run_is_refused(tmp_path, edited, tiny_mod
         with pytest.raises(error, match=words) as caught:
             look_at(target, get_judge("rule"))
         assert "\n" not in str(caught.value)
+    with pytest.raises(ModelError, match=r"before the edit: .*gone.*does not exist.*--base"):
+        models_of(look_at(gone, get_judge("rule")), own_base=True, device="cpu")
     with pytest.raises(RunError, match="--base"):
         look_at(run, get_judge("rule"), base="other")
     look_at(tiny_model_folder, get_judge("rule"), base=str(edited))  # edited elsewhere, without a card
@@ -183,7 +183,6 @@ def test_what_is_neither_a_model_nor_a_run_is_refused(tmp_path, edited, tiny_mod
 def test_a_port_that_is_taken_is_refused():
     with open_port(0) as first:
         number = first.getsockname()[1]
-        first.listen()
         with pytest.raises(PageError, match=f"--port {number} cannot be used"):
             open_port(number)
         assert first.getsockname()[0] == "127.0.0.1"
@@ -203,13 +202,14 @@ def test_the_command_serves_until_ctrl_c_and_refuses_in_one_line(edited, tmp_pat
         assert httpx.get(address, trust_env=False).status_code == 200
         assert httpx.get(address, headers={"Host": "elsewhere.example"}, trust_env=False).status_code == 400
         port = int(address.rstrip("/").rpartition(":")[2])
-        with socket.socket() as other, pytest.raises(ConnectionRefusedError):
-            other.connect((socket.gethostbyname(socket.gethostname()), port))
         taken = subprocess.run(command(edited, "--port", port), timeout=120, check=False, **options)
         assert taken.returncode == 2 and f"--port {port}" in taken.stderr and len(taken.stderr.splitlines()) == 1
+        with httpx.stream("GET", f"{address}gradio_api/heartbeat/a-tab", timeout=60, trust_env=False) as listening:
+            assert listening.status_code == 200  # as an open tab does
+            process.send_signal(signal.SIGINT)
+            _, stderr = process.communicate(timeout=60)
     finally:
-        process.send_signal(signal.SIGINT)
-    _, stderr = process.communicate(timeout=60)
+        process.kill()
     assert process.returncode == 0 and not stderr.strip(), stderr
 
 
@@ -288,12 +288,13 @@ def test_the_cases_of_a_run_are_chosen_in_chromium(chromium, run):
 def test_hostile_texts_do_nothing_in_chromium(chromium, tmp_path, tiny_model_folder):
     from playwright.sync_api import expect
 
-    folder = save(tmp_path / "hostile", tiny_model_folder, make_llama(seed=1), narrative=ATTACK, said=ATTACK)
+    folder = save(tmp_path / "hostile", tiny_model_folder, make_llama(seed=1), said=ATTACK)
     card = json.loads((folder / "causaledit.json").read_text())
-    card["method"] = ATTACK
+    card["method"] = card["requests"][0]["narrative"] = card["requests"][0]["subject"] = ATTACK
     (folder / "causaledit.json").write_text(json.dumps(card))
     with on_page(chromium, look_at(folder, get_judge("rule")), 1200) as tab:
         expect(tab.locator("#shown blockquote")).to_have_text(ATTACK)
         tab.evaluate("document.querySelectorAll('#shown details').forEach((item) => { item.open = true; })")
+        expect(tab.locator("#shown .ce-text").last).to_have_text(ATTACK)
         assert tab.evaluate("window.attacked === undefined")
         assert tab.locator("#shown img, #shown script, .ce-head img, #history img").count() == 0

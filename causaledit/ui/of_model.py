@@ -29,7 +29,7 @@ def show_model(folder: Path, judge: Judge, *, base: str = "") -> Shown:
         base: The model before the edit; empty for the one that the folder's card names.
 
     Raises:
-        ModelError: The folder's card names no base model that can be loaded, and `base` is empty.
+        ModelError: The folder's card names no base model, and `base` is empty.
     """
     card = read_object(folder / CARD_NAME)
     parts = tuple(_parts(card, judge))
@@ -52,14 +52,7 @@ def _base_of(folder: Path, card: Mapping[str, Any]) -> str:
             f"The model {str(folder)!r} does not say what it was edited from (there is no {CARD_NAME} in it): give the "
             "model before the edit with --base."
         )
-    if (place := find_origin(str(name)).path) is not None:
-        return place
-    if Path(str(name)).expanduser().exists():  # a GGUF file, which only causaledit loads
-        return str(name)
-    raise ModelError(
-        f"The model {str(folder)!r} was edited from {str(name)!r}, which is not here: give the model before the edit "
-        "with --base."
-    )
+    return find_origin(str(name)).path or str(name)  # a GGUF file loads by its name, and only here
 
 
 def _hparams(card: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 import socket
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -15,14 +13,12 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 
-# the browser is forbidden what the server does not give: gradio's own page names fonts and scripts of other hosts
-_POLICY = (
-    "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; connect-src 'self'; form-action 'self'; "
-    "base-uri 'self'; frame-ancestors 'none'"
-)
-_ELSEWHERE = re.compile(
-    rb"<script\b[^>]*\bsrc=[\"']https?://[^>]*>\s*</script>|<link\b[^>]*\bhref=[\"']https?://[^>]*>", re.IGNORECASE
-)
+# no address but the page's own, whatever gradio's script would like to fetch
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; form-action 'self'; "
+    "base-uri 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 def open_port(port: int) -> socket.socket:
@@ -38,6 +34,7 @@ def open_port(port: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((HOST, port))
+        opened.listen()  # from now on nobody else can
     except OSError as error:
         opened.close()
         raise PageError(
@@ -60,7 +57,6 @@ def server_of(page: Any) -> Any:
     import gradio as gr
     import uvicorn
     from fastapi import FastAPI
-    from starlette.middleware.base import BaseHTTPMiddleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     # names alone: a stylesheet of a font service would be asked for
@@ -71,23 +67,28 @@ def server_of(page: Any) -> Any:
     app = gr.mount_gradio_app(
         FastAPI(), page, path="/",
         server_name=HOST, css=files("causaledit.ui").joinpath("page.css").read_text(encoding="utf-8"),
-        theme=gr.themes.Default(**fonts), footer_links=[], ssr_mode=False,
+        theme=gr.themes.Default(**fonts), footer_links=[], run_history=False, ssr_mode=False, show_error=True,
     )  # fmt: skip
-    app.add_middleware(BaseHTTPMiddleware, dispatch=_stay_here)
+    app.add_middleware(_Confined)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no name of another site leads here
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    return uvicorn.Server(uvicorn.Config(app, log_config=None, log_level="warning", access_log=False))
+    # an open tab listens for ever, and is not waited for
+    return uvicorn.Server(
+        uvicorn.Config(app, log_config=None, log_level="critical", access_log=False, timeout_graceful_shutdown=1)
+    )
 
 
-async def _stay_here(request: Any, call_next: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Leave out what a page would fetch from elsewhere, and forbid the rest."""
-    from starlette.responses import Response
+class _Confined:
+    """Adds the headers that keep a browser on this machine."""
 
-    answer = await call_next(request)
-    answer.headers["Content-Security-Policy"] = _POLICY
-    answer.headers["Referrer-Policy"] = "no-referrer"
-    if not answer.headers.get("content-type", "").startswith("text/html"):
-        return answer
-    body = b"".join([chunk async for chunk in answer.body_iterator])
-    headers = {name: value for name, value in answer.headers.items() if name != "content-length"}
-    return Response(_ELSEWHERE.sub(b"", body), answer.status_code, headers)
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
+        from starlette.datastructures import MutableHeaders
+
+        async def with_headers(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(_HEADERS)
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
