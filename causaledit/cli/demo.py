@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,7 +108,7 @@ def _waiting(progress: Any, stage: str) -> Iterator[None]:
 
 def _show(result: dict[str, Any], console: Console) -> None:
     edits = "; ".join(
-        f"{r['prompt'].format(r['subject'])} [s]{r['target_true']['str']}[/s] [bold]{r['target_new']['str']}[/]"
+        f"{r['prompt'].format(r['subject'])} [s]{r['target_true']['str']}[/s] → [bold]{r['target_new']['str']}[/]"
         for r in result["case"]["requested_rewrite"]
     )
     table = Table(title=edits, show_lines=True, expand=True)
@@ -137,5 +138,4 @@ def _place(pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, bool]:
 
 def _cell(answer: dict[str, Any]) -> str:
     mark = "[green]✓[/] " if answer["hit"] else "[red]✗[/] "
-    text = " ".join(answer["response"].split())
-    return mark + escape(text if len(text) <= 160 else text[:157] + "…")
+    return mark + escape(textwrap.shorten(answer["response"], 160, placeholder=" …"))

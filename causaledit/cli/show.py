@@ -31,11 +31,12 @@ def show(
     require_extra("ui", "causaledit show")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
-    from causaledit.support.progress import terminal_progress
     from causaledit.ui.serving import address_of, open_port, server_of
-    from causaledit.ui.target import look_at, models_of
 
     with open_port(port) as opened:
+        from causaledit.support.progress import terminal_progress
+        from causaledit.ui.target import look_at, models_of
+
         try:
             with terminal_progress() as progress:
                 shown = look_at(

