@@ -88,11 +88,16 @@ def test_a_saved_model_shows_its_edits_probes_and_history(edited, tiny_model_fol
     assert "train: 2.50 → 0.25 in 3 steps" in shown.history[0].note
 
 
-def test_a_history_begins_with_the_edits_of_the_model_that_was_edited(tmp_path, edited):
+def test_a_history_begins_with_the_edits_before(tmp_path, edited):
     again = save(tmp_path / "again", edited, make_llama(seed=2))
+    card = json.loads((again / "causaledit.json").read_text())
+    before = json.loads((edited / "causaledit.json").read_text())
+    (again / "causaledit.json").write_text(json.dumps({**card, "earlier": [{**before, "method": "ROME"}]}))
     shown = look_at(again, get_judge("rule"))
-    assert [entry.edit.subject for entry in shown.history] == ["Egypt", "Norway"] * 2
-    assert shown.base == str(edited)
+    assert [(one.method, one.edit.subject) for one in shown.history] == [
+        ("ROME", "Egypt"), ("ROME", "Norway"), ("LoRA", "Egypt"), ("LoRA", "Norway"),
+    ]  # fmt: skip
+    assert shown.base == str(edited) and len(shown.parts) == 2
 
 
 def test_a_run_shows_its_cases_with_verdicts_and_both_answers_of_locality(run):

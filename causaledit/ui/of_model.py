@@ -143,17 +143,8 @@ def verdicts_on(edit: ShownEdit, prompt: str, response: str, judge: Judge) -> tu
 
 # ---- history -------------------------------------------------------------------------------------------------------
 def _history(card: Mapping[str, Any]) -> Iterator[HistoryEntry]:
-    """The edits of the models that this one was made from, as far as their cards are here, and then its own."""
-    cards: list[Mapping[str, Any]] = []
-    seen: set[Path] = set()
-    while card:
-        cards.insert(0, card)
-        folder = Path(str(_hparams(card).get("model_name", ""))).expanduser()
-        if not folder.is_dir() or folder.resolve() in seen:
-            break
-        seen.add(folder.resolve())
-        card = read_object(folder / CARD_NAME)
-    for one in cards:
+    """The edits that were made on the model before, whose cards lie in this one, and then its own."""
+    for one in (*card.get("earlier", ()), card):
         for edit in _edits(one):
             yield HistoryEntry(str(one.get("created", "")), str(one.get("method", "")), edit, _note(one))
 
