@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError
@@ -14,6 +13,7 @@ from causaledit.ui.shown import HistoryEntry, Part, Response, Shown, ShownEdit, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from causaledit.judges.base import Judge
 
