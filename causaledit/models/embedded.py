@@ -96,8 +96,9 @@ def ensure_embedded_model(name: str, progress: ProgressSink | None = None) -> Pa
     folder = embedded_folder(name)
     if _intact(folder):
         return folder
-    logger.info("fetching the embedded model %s into %s", name, folder)
-    progress = progress or SilentProgress()
+    if progress is None:  # nobody else says what takes so long
+        logger.info("fetching the embedded model %s into %s", name, folder)
+        progress = SilentProgress()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
