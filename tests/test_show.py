@@ -261,7 +261,7 @@ def test_a_question_is_answered_side_by_side_in_chromium(chromium, edited, width
 
     with on_page(chromium, look_at(edited, get_judge("rule")), width) as tab:
         expect(tab.locator(".ce-head h1")).to_have_text("model")
-        expect(tab.locator("#shown blockquote")).to_have_text(EGYPT["narrative"])
+        expect(tab.locator("#facts blockquote")).to_have_text(EGYPT["narrative"])
         tab.get_by_role("button", name="Why?").click()
         expect(tab.locator("#question textarea")).to_have_value(re.compile("what is the capital of Egypt.*Why is that"))
         tab.locator("#ask").click()
@@ -284,9 +284,9 @@ def test_the_cases_of_a_run_are_chosen_in_chromium(chromium, run):
         assert tab.locator("#question").count() == 0
         tab.locator("#part input").click()
         tab.get_by_role("option", name="1. Norway").click()
-        expect(tab.locator("#shown .ce-edit")).to_have_count(2)
+        expect(tab.locator("#facts .ce-edit")).to_have_count(2)
         expect(tab.locator(".ce-badge.alarm").first).to_have_text("⚠ refutes itself")
-        tab.evaluate("document.querySelectorAll('#shown details').forEach((item) => { item.open = true; })")
+        tab.evaluate("document.querySelectorAll('#probes details').forEach((item) => { item.open = true; })")
         assert fits(tab)
 
 
@@ -298,8 +298,8 @@ def test_hostile_texts_do_nothing_in_chromium(chromium, tmp_path, tiny_model_fol
     card["method"] = card["requests"][0]["narrative"] = card["requests"][0]["subject"] = ATTACK
     (folder / "causaledit.json").write_text(json.dumps(card))
     with on_page(chromium, look_at(folder, get_judge("rule")), 1200) as tab:
-        expect(tab.locator("#shown blockquote")).to_have_text(ATTACK)
-        tab.evaluate("document.querySelectorAll('#shown details').forEach((item) => { item.open = true; })")
-        expect(tab.locator("#shown .ce-text").last).to_have_text(ATTACK)
+        expect(tab.locator("#facts blockquote")).to_have_text(ATTACK)
+        tab.evaluate("document.querySelectorAll('#probes details').forEach((item) => { item.open = true; })")
+        expect(tab.locator("#probes .ce-text").last).to_have_text(ATTACK)
         assert tab.evaluate("window.attacked === undefined")
-        assert tab.locator("#shown img, #shown script, .ce-head img, #history img").count() == 0
+        assert tab.locator("#facts img, #probes img, #probes script, .ce-head img, #history img").count() == 0

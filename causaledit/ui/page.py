@@ -39,20 +39,18 @@ def build(shown: Shown, models: BeforeAndAfter | None) -> Any:
         if len(names) > 1:
             label = f"{shown.part_label.capitalize()} ({len(names)})"
             choice = gr.Dropdown(names, value=0, label=label, filterable=True, elem_id="part")
+        facts = gr.HTML(render.facts(shown, 0), elem_id="facts")
         if models is None:
-            gr.HTML(render.waiting(shown.silence))
+            gr.HTML(render.note(shown.silence))
         else:
             _asking(shown, models, choice)
-        chosen = gr.HTML(render.part(shown, 0), elem_id="shown")
+        probes = gr.HTML(render.probes(shown, 0), elem_id="probes")
         gr.HTML(render.history(shown), elem_id="history")
         if len(names) > 1:
             choice.change(
-                lambda number: render.part(shown, number),
-                choice,
-                chosen,
-                show_progress="hidden",
-                api_visibility="private",
-            )
+                lambda number: (render.facts(shown, number), render.probes(shown, number)), choice, [facts, probes],
+                show_progress="hidden", api_visibility="private",
+            )  # fmt: skip
     return page
 
 
@@ -83,10 +81,10 @@ def _asking(shown: Shown, models: BeforeAndAfter, choice: Any) -> None:
     tokens = gr.Slider(shortest, longest, first, step=16, label="Longest answer, in tokens")
     button = gr.Button("Ask", variant="primary", elem_id="ask")
     with gr.Row(equal_height=False):
-        with gr.Column(min_width=300):
+        with gr.Column(min_width=300, elem_classes="ce-column"):
             gr.HTML("<h3>Before the edit</h3>")
             before = gr.HTML(render.waiting("–"), elem_id="before")
-        with gr.Column(min_width=300):
+        with gr.Column(min_width=300, elem_classes="ce-column"):
             gr.HTML("<h3>After the edit</h3>")
             after = gr.HTML(render.waiting("–"), elem_id="after")
     for place, one in enumerate(ready):

@@ -38,14 +38,19 @@ def header(shown: Shown) -> str:
     return str(_macros().header(shown))
 
 
-def part(shown: Shown, number: int) -> str:
-    """One edit, or one case: facts, narratives, probes.
+def facts(shown: Shown, number: int) -> str:
+    """What was changed in one edit or case, and why.
 
     Args:
         shown: What the page is about.
         number: Which of its parts, from 0.
     """
-    return str(_macros().part(shown.parts[number]))
+    return str(_macros().facts(shown.parts[number]))
+
+
+def probes(shown: Shown, number: int) -> str:
+    """What was asked in one edit or case, with responses and verdicts; as `facts`."""
+    return str(_macros().probes(shown.parts[number]))
 
 
 def history(shown: Shown) -> str:
@@ -56,6 +61,11 @@ def history(shown: Shown) -> str:
 def response(said: Response) -> str:
     """One response with its evidence marked."""
     return str(_macros().response(said))
+
+
+def note(text: str) -> str:
+    """A remark."""
+    return str(_macros().note(text))
 
 
 def waiting(text: str) -> str:

@@ -59,15 +59,16 @@ def server_of(page: Any) -> Any:
     from fastapi import FastAPI
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
-    # names alone: a stylesheet of a font service would be asked for
-    fonts = {
-        "font": ["system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"],
-        "font_mono": ["ui-monospace", "Consolas", "monospace"],
-    }
+    theme = gr.themes.Default(
+        primary_hue="blue",
+        # names alone: a stylesheet of a font service would be asked for
+        font=["system-ui", "Segoe UI", "Helvetica Neue", "Arial", "sans-serif"],
+        font_mono=["ui-monospace", "Consolas", "monospace"],
+    )
     app = gr.mount_gradio_app(
         FastAPI(), page, path="/",
         server_name=HOST, css=files("causaledit.ui").joinpath("page.css").read_text(encoding="utf-8"),
-        theme=gr.themes.Default(**fonts), footer_links=[], run_history=False, ssr_mode=False, show_error=True,
+        theme=theme, footer_links=[], run_history=False, ssr_mode=False, show_error=True,
     )  # fmt: skip
     app.add_middleware(_Confined)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[HOST, "localhost"])  # no name of another site leads here
