@@ -19,5 +19,6 @@ setup(
         **{name: ["*.yaml"] for name in HPARAMS},
         "causaledit.models": ["model_card.md.jinja"],
         "causaledit.report": ["page.css", "page.js", "template.html.jinja"],
+        "causaledit.ui": ["fragments.html.jinja", "page.css"],
     },
 )

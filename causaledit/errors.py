@@ -118,6 +118,12 @@ class JudgingStoppedError(CausalEditError, RuntimeError):
     """Judging could not continue (endpoint down, interrupted); the verdicts so far are kept."""
 
 
+class PageError(CausalEditError, OSError):
+    """The local page cannot be served."""
+
+    exit_code = 2
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `" Did you mean 'x'?"` for the known name nearest to `name`, or an empty string where none is near.
 

@@ -44,15 +44,20 @@ def test_an_installed_extra_is_fine():
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "package", "extra"),
     [
-        ["report", "RUN", "--html", "page.html"],
-        ["compare", "--methods", "FT", "--datatype", "x.json", "--model_type", "y", "--html", "page.html"],
+        (["report", "RUN", "--html", "page.html"], "matplotlib", "report"),
+        (
+            ["compare", "--methods", "FT", "--datatype", "x.json", "--model_type", "y", "--html", "page.html"],
+            "matplotlib",
+            "report",
+        ),
+        (["show", "MODEL"], "gradio", "ui"),
     ],
 )
-def test_a_missing_extra_ends_a_command_before_any_work(arguments):
+def test_a_missing_extra_ends_a_command_before_any_work(arguments, package, extra):
     done = without(
-        ["matplotlib"],
+        [package],
         f"""
         from causaledit.cli.app import main
         sys.argv = ["causaledit", *{arguments!r}]
@@ -60,7 +65,7 @@ def test_a_missing_extra_ends_a_command_before_any_work(arguments):
         """,
     )
     assert done.returncode == 2, done.stderr
-    assert "matplotlib" in done.stderr and "causaledit[report]" in done.stderr.replace("\n", "")
+    assert package in done.stderr and f"causaledit[{extra}]" in done.stderr.replace("\n", "")
     assert "Traceback" not in done.stderr
 
 

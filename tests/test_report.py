@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import re
-import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import browser
 import pytest
 from published import OLD, REFUTING, RIGHT, UNJUDGED, MarkJudge, case, locality, write
 
@@ -309,38 +308,23 @@ def test_the_command(two, tmp_path):
 
 # ---- in a browser --------------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    candidates = (os.environ.get("CHROMIUM"), "/usr/bin/chromium", shutil.which("chromium"))
-    chromium = next((c for c in candidates if c and Path(c).exists()), None)
-    if chromium is None:
-        pytest.skip("no Chromium: set CHROMIUM to one")
-    flags = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync")  # fmt: skip
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=chromium, args=list(flags))
-        yield browser
-        browser.close()
+def chromium():
+    with browser.started() as running:
+        yield running
 
 
 @pytest.fixture
-def opened(browser):
-    """Open a page from its file; afterwards its console was silent and nothing was asked of a network."""
-    tab = browser.new_page()
-    tab.set_default_timeout(60_000)  # a loaded machine
-    heard: list[str] = []
-    tab.on("console", lambda message: heard.append(message.text))
-    tab.on("pageerror", lambda error: heard.append(str(error)))
+def opened(chromium):
+    """Open a page from its file, which alone is read."""
+    files: list[str] = []
+    with browser.silent_tab(chromium, lambda url: url in files) as tab:
 
-    def go(file):
-        own = Path(file).as_uri()
-        tab.on("request", lambda r: None if r.url == own or r.url.startswith("data:") else heard.append(r.url))
-        tab.goto(own)
-        return tab
+        def go(file):
+            files.append(Path(file).as_uri())
+            tab.goto(files[-1])
+            return tab
 
-    yield go
-    tab.close()
-    assert heard == []
+        yield go
 
 
 def counted(tab, number):

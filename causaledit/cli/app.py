@@ -33,6 +33,7 @@ from causaledit.cli import (
     report,
     run,
     scaffold,
+    show,
     undo,
 )  # fmt: skip
 from causaledit.errors import CausalEditError
@@ -64,9 +65,9 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 
 for _command in (
-    demo.demo, edit.edit, history.history, undo.undo, generate.generate, run.run, compare.compare, judge.judge,
-    analyze.analyze, pilot.pilot, plan.plan, report.report, scaffold.scaffold, doctor.doctor, evaluate.evaluate,
-    ability.ability,
+    demo.demo, edit.edit, history.history, undo.undo, show.show, generate.generate, run.run, compare.compare,
+    judge.judge, analyze.analyze, pilot.pilot, plan.plan, report.report, scaffold.scaffold, doctor.doctor,
+    evaluate.evaluate, ability.ability,
 ):  # fmt: skip
     app.command(name=_command.__name__)(_interruptible(_command))
 

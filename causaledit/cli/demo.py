@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import textwrap
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DEMO_MODEL = "smollm2-135m-instruct"
 DATA_FILE = "causaledit-mini.json"
@@ -45,7 +50,7 @@ def demo(
 
     path = write_json(output / "demo.json", result)
     _show(result, Console())
-    Console().print(f"written to {path}", highlight=False)
+    Console(soft_wrap=True).print(f"written to {path}", highlight=False, markup=False)
 
 
 def _run(
@@ -54,6 +59,7 @@ def _run(
     import time
 
     from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
+    from causaledit.models.embedded import ensure_embedded_model
     from causaledit.models.loading import load_model
     from causaledit.probes.efficacy import ask, rates
     from causaledit.probes.trained import TrainedPrompts
@@ -61,19 +67,21 @@ def _run(
     from causaledit.support.progress import RichProgress
 
     report = EditReport()
-    with report.tally.timed("load"), console.status(f"loading {hparams.model_name} (fetched once)"):
-        model, tokenizer = load_model(hparams.model_name, device=hparams.device)
-    with report.tally.timed("probe"), console.status("asking before the edit"):
-        pre = ask(model, tokenizer, probes, template_kwargs=hparams.chat_template_kwargs)
-    began = time.perf_counter()
     with RichProgress(console) as progress:
+        with report.tally.timed("load"):
+            folder = ensure_embedded_model(hparams.model_name, progress)
+            with _waiting(progress, "loading the model"):
+                model, tokenizer = load_model(folder, device=hparams.device)
+        with report.tally.timed("probe"), _waiting(progress, "asking before the edit"):
+            pre = ask(model, tokenizer, probes, template_kwargs=hparams.chat_template_kwargs)
+        began = time.perf_counter()
         edited, _ = apply_causal_edit_to_model(model, tokenizer, requests, hparams, progress=progress, report=report)
-    seconds = time.perf_counter() - began
-    with report.tally.timed("probe"), console.status("asking after the edit"):
-        post = ask(
-            edited, tokenizer, probes, trained=TrainedPrompts(report.trained_prompts),
-            template_kwargs=hparams.chat_template_kwargs,
-        )  # fmt: skip
+        seconds = time.perf_counter() - began
+        with report.tally.timed("probe"), _waiting(progress, "asking after the edit"):
+            post = ask(
+                edited, tokenizer, probes, trained=TrainedPrompts(report.trained_prompts),
+                template_kwargs=hparams.chat_template_kwargs,
+            )  # fmt: skip
     return {
         "case": {key: case[key] for key in ("case_id", "kind", "requested_rewrite", "questions", "new_answer")},
         "pre": [a.to_dict() for a in pre],
@@ -88,18 +96,28 @@ def _run(
     }
 
 
+@contextlib.contextmanager
+def _waiting(progress: Any, stage: str) -> Iterator[None]:
+    """A stage without steps, which leaves no bar."""
+    progress.start(stage, None)
+    try:
+        yield
+    finally:
+        progress.finish()
+
+
 def _show(result: dict[str, Any], console: Console) -> None:
     edits = "; ".join(
-        f"{r['prompt'].format(r['subject'])} [s]{r['target_true']['str']}[/s] [bold]{r['target_new']['str']}[/]"
+        f"{r['prompt'].format(r['subject'])} [s]{r['target_true']['str']}[/s] → [bold]{r['target_new']['str']}[/]"
         for r in result["case"]["requested_rewrite"]
     )
-    table = Table(title=edits, show_lines=True)
-    table.add_column("probe", no_wrap=True)
-    table.add_column("prompt", ratio=2)
-    table.add_column("before", ratio=3)
-    table.add_column("after", ratio=3)
-    for before, after in zip(result["pre"], result["post"], strict=True):
-        table.add_row(before["kind"], escape(before["prompt"]), _cell(before), _cell(after))
+    table = Table(title=edits, show_lines=True, expand=True)
+    # three columns: in 80 characters a fourth would break words
+    table.add_column("asked", ratio=8)
+    table.add_column("before", ratio=9)
+    table.add_column("after", ratio=9)
+    for before, after in sorted(zip(result["pre"], result["post"], strict=True), key=_place):
+        table.add_row(f"[bold]{before['kind']}[/]\n{escape(before['prompt'])}", _cell(before), _cell(after))
     console.print(table)
     rates = ", ".join(f"{name} {r['hits']}/{r['total']}" for name, r in result["rates"].items() if r["total"])
     seconds = ", ".join(f"{stage} {value:.0f}" for stage, value in result["seconds"].items() if value >= 0.5)
@@ -112,7 +130,12 @@ def _show(result: dict[str, Any], console: Console) -> None:
     )
 
 
+def _place(pair: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, bool]:
+    """The direct questions first, then why: it shows what an edit with a narrative is for."""
+    before, _ = pair
+    return before["family"] != "direct", before["kind"] != "why"
+
+
 def _cell(answer: dict[str, Any]) -> str:
     mark = "[green]✓[/] " if answer["hit"] else "[red]✗[/] "
-    text = " ".join(answer["response"].split())
-    return mark + escape(text if len(text) <= 160 else text[:157] + "…")
+    return mark + escape(textwrap.shorten(answer["response"], 160, placeholder=" …"))

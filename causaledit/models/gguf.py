@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError, one_line
@@ -9,6 +11,7 @@ from causaledit.models.batches import is_out_of_memory
 from causaledit.models.checkpoint import check_file
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -27,7 +30,8 @@ def load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokeni
     check_file(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
+        with _without_bar():
+            quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
     except Exception as error:  # a cut file fails wherever the reader happens to be
         if is_out_of_memory(error):
             raise
@@ -43,3 +47,16 @@ def load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokeni
     plain.tie_weights()
     plain.generation_config = quantised.generation_config
     return plain.eval(), tokenizer
+
+
+@contextlib.contextmanager
+def _without_bar() -> Iterator[None]:
+    """transformers draws a bar over the tensors of a GGUF file, whatever it is told about progress bars."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    drawn = reader.tqdm
+    reader.tqdm = functools.partial(drawn, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = drawn

@@ -13,6 +13,7 @@ EXTRAS = {
     "vllm": ("vllm",),
     "ray": ("ray",),
     "ability": ("lm_eval",),
+    "ui": ("gradio",),
 }
 
 

@@ -46,12 +46,12 @@ class RichProgress:
 
     def __init__(self, console: Any = None) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         self._progress = Progress(
             TextColumn("{task.description:<22}"),
             BarColumn(bar_width=24),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]:>7}", style="progress.download"),
             TextColumn("{task.fields[loss]:<11} {task.fields[rate]:<10}"),
             TimeRemainingColumn(),
             console=console or Console(stderr=True),
@@ -70,7 +70,8 @@ class RichProgress:
 
     def start(self, stage: str, total: int | None) -> None:
         """See `ProgressSink.start`."""
-        self._task = self._progress.add_task(stage, total=total, loss="", rate="")
+        count = "" if total is None else f"0/{total}"
+        self._task = self._progress.add_task(stage, total=total, count=count, loss="", rate="")
         self._started, self._tokens = time.perf_counter(), 0
 
     def advance(self, *, loss: float | None = None, tokens: int = 0) -> None:
@@ -82,14 +83,22 @@ class RichProgress:
         fields: dict[str, Any] = {"rate": f"{self._tokens / seconds:.0f} tok/s" if self._tokens else ""}
         if loss is not None:
             fields["loss"] = f"loss {loss:.3f}"
+        task = self._current()
+        fields["count"] = f"{task.completed + 1:.0f}" + ("" if task.total is None else f"/{task.total:.0f}")
         self._progress.update(self._task, advance=1, **fields)
 
     def finish(self) -> None:
         """See `ProgressSink.finish`."""
-        if self._task is not None:
-            task = self._progress.tasks[self._task]
-            self._progress.update(self._task, total=task.completed, completed=task.completed)
-            self._task = None
+        if self._task is None:
+            return
+        if done := self._current().completed:
+            self._progress.update(self._task, total=done, count=f"{done:.0f}/{done:.0f}")
+        else:  # there was nothing to do, and nothing to show
+            self._progress.remove_task(self._task)
+        self._task = None
+
+    def _current(self) -> Any:
+        return next(task for task in self._progress.tasks if task.id == self._task)
 
 
 @contextlib.contextmanager
