@@ -36,6 +36,9 @@ BASE_URL = f"https://raw.githubusercontent.com/princeton-nlp/MQuAKE/{_COMMIT}/da
 ATTEMPTS = 5
 _CHUNK = 1 << 16
 _PASSING = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
+# what an address is like where nothing answers: asking again at once would only make the user wait
+_UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+_WAIT = httpx.Timeout(8.0, connect=2.0)  # seconds for the next bytes, and for a connection
 
 
 @dataclass(frozen=True)
@@ -223,22 +226,31 @@ class _ServerBusyError(Exception):
 def _download(url: str, part: Path, progress: Callable[[int, int | None], None] | None, longest_wait: float) -> None:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((*_PASSING, _ServerBusyError)),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), _never_answered),
         wait=wait_as_asked(lambda error: getattr(error, "headers", None), longest=longest_wait),
         before_sleep=lambda state: logger.info("%s: %s; trying again", url, _reason(state)),
         reraise=True,
     )
     try:
-        with httpx.Client(timeout=httpx.Timeout(30.0), follow_redirects=True) as client:
+        with httpx.Client(timeout=_WAIT, follow_redirects=True) as client:
             retrying(_attempt, client, url, part, progress)
     except (*_PASSING, _ServerBusyError) as error:
         kept = part.stat().st_size if part.is_file() else 0
+        tries = retrying.statistics["attempt_number"]
         raise DownloadError(
-            f"{url} could not be fetched after {ATTEMPTS} attempts: {str(error) or type(error).__name__}. Check the "
+            f"{url} could not be fetched{f' after {tries} attempts' if tries > 1 else ''}: "
+            f"{str(error) or type(error).__name__}. Check the "
             f"network{f'; the first {kept} bytes are kept, and the same command resumes the download' if kept else ''}."
         ) from None
     except (httpx.InvalidURL, httpx.RequestError) as error:
         raise DownloadError(f"{url!r} is not an address that can be fetched: {error}.") from None
+
+
+def _never_answered(state: tenacity.RetryCallState) -> bool:
+    """Whether the first attempt of all found nothing that answers."""
+    error = state.outcome.exception() if state.outcome else None
+    silent = isinstance(error, httpx.ReadTimeout) and not state.args[2].exists()  # the part: nothing has arrived
+    return state.attempt_number == 1 and (silent or isinstance(error, _UNREACHABLE))
 
 
 def _reason(state: tenacity.RetryCallState) -> str:
