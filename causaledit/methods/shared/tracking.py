@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import tempfile
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -33,10 +34,14 @@ _NAMED = 2  # subjects that a run's name spells out
 
 
 def run_name(method: str, stage: str, subjects: Sequence[str]) -> str:
-    """The name of a stage's run: method, subjects of the edits, stage (`CausalEdit Boeing bootstrap`)."""
-    named = list(dict.fromkeys(subjects))
+    """The name of a stage's run: method, subjects of the edits, stage, time (`CausalEdit Boeing bootstrap 2026-…`).
+
+    A tracker goes on with a run whose name it knows: without the time, the next edit of the subject would.
+    """
+    named = list(dict.fromkeys(filter(None, subjects)))
     more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return " ".join(part for part in (method, ", ".join(named[:_NAMED]) + more, stage) if part)
+    parts = (method, ", ".join(named[:_NAMED]) + more, stage, f"{datetime.now():%Y-%m-%d %H:%M:%S}")
+    return " ".join(part for part in parts if part)
 
 
 def tracker_arguments(hparams: TrackedSettings, stage: str, subjects: Sequence[str]) -> dict[str, Any]:
