@@ -234,7 +234,9 @@ class _Roles:
 
         if name not in self._local:
             with self._console.status(f"loading {name}"):
-                self._local[name] = load_model(name, device=self._options.device)
+                self._local[name] = load_model(
+                    name, device=self._options.device, argument="--generate_model_name, --verify_model_name"
+                )
         self.tokens = self.tokens or TokenCount()
         torch.manual_seed(self._options.seed)
         loaded = self._local[name]

@@ -50,7 +50,7 @@ class HfJudge:
     def __init__(self, model: Any, *, device: Any = "auto", max_new_tokens: int = 400, batch_size: int = 16) -> None:
         if not model:
             raise JudgeError("The hf judge needs a model: give --judge-model (a folder, a hub name or a .gguf file).")
-        loaded = load_model(model, device=device)
+        loaded = load_model(model, device=device, argument="--judge-model")
         self.batch_size = batch_size
         self._model, self._tokenizer = loaded.model, prepare_tokenizer(loaded.tokenizer, model=loaded.model)
         self._max_new_tokens = max_new_tokens

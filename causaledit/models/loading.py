@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ARGUMENT = "`model_name`, --model"
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZATIONS = ("none", "8bit", "4bit")
 
@@ -91,6 +92,7 @@ def load_model(
     model_parallel: bool = False,
     max_memory: Mapping[Any, Any] | None = None,
     quantization: str = "none",
+    argument: str = ARGUMENT,
 ) -> LoadedModel:
     """Load a causal LM and its tokenizer.
 
@@ -103,6 +105,7 @@ def load_model(
         model_parallel: Spread the weights over all devices.
         max_memory: With `model_parallel`: the most that each device may hold, as accelerate takes it.
         quantization: `none`, `8bit` or `4bit`: how bitsandbytes holds the matrices, on a GPU.
+        argument: What the user gave the name by, for messages.
 
     Raises:
         ModelError: There is no such model, it is no causal LM, a pair is something else, or the device does not exist.
@@ -137,7 +140,7 @@ def load_model(
             places = {"device_map": {"": target}} if quantization != "none" else {}
         places |= _quantized(quantization, weights_dtype)
         if not path.exists():
-            places |= hub_options(str(name))
+            places |= hub_options(str(name), argument)
         loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
     if not model_parallel and quantization == "none":
         placed: Any = loaded.model
@@ -222,7 +225,7 @@ def _place_of(name: str | Path) -> Path:
     return path
 
 
-def hub_options(name: str) -> dict[str, Any]:
+def hub_options(name: str, argument: str = ARGUMENT) -> dict[str, Any]:
     """How a model that is no folder is to be asked for: of the hub, or where that cannot be asked, of its cache.
 
     Returns:
@@ -248,7 +251,7 @@ def hub_options(name: str) -> dict[str, Any]:
         return {"local_files_only": True}
     hint = did_you_mean(name.rsplit("/", 1)[-1], EMBEDDED_MODELS)
     raise ModelError(
-        f"The model {name!r} (`model_name`, --model) is no folder here and not in the hub's cache, and {fault}: give "
+        f"The model {name!r} ({argument}) is no folder here and not in the hub's cache, and {fault}: give "
         f"a folder, a .gguf file{'.' if hint else ' or'}{hint or ' `smollm2-135m-instruct`, the embedded model.'}"
     )
 
