@@ -112,7 +112,7 @@ def write_gguf(folder, file):
         part = name.split(".")[-2]
         if part in heads:  # GGUF's order of the rotated dimensions
             weight = weight.view(heads[part], 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
-        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)) + ".weight", weight.contiguous().numpy())
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight.contiguous().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -13,16 +13,18 @@ from causaledit.methods.shared.tracking import run_name
 from causaledit.support.trackers import read_trackers
 
 HELD = {"preserve_weight": 1.0, "preserve_prompts": 8}
+SHORT = {"bootstrap_max_steps": 3, "bootstrap_steps_per_extra_edit": 0}
+FEW = {"max_steps": 3, "steps_per_extra_edit": 0}
 REWARDS = {f"reward_{part}" for part in ("correctness", "format", "cleanliness", "consistency")}
 # method → further hyper-parameters, and per stage what is logged beside its loss
 LOGGED = {
-    "CausalEdit": (HELD, {"bootstrap": {"preservation"}, "internalise": {"preservation", "dropped_rollouts"}}),
-    "EtCon": (HELD, {
+    "CausalEdit": (HELD | SHORT, {"bootstrap": {"preservation"}, "internalise": {"preservation", "dropped_rollouts"}}),
+    "EtCon": (HELD | {"proximal_steps": 3, "proximal_steps_per_extra_edit": 0}, {
         "proximal": {"preservation", "clipped"}, "consolidate": {"preservation", "reward", "kl", *REWARDS},
     }),
-    "StoryDistill": (HELD, {"distil": {"preservation", "kl", "answer"}}),
-    "CaKE": (HELD, {"train": {"preservation"}}),
-    "LoRA": (HELD, {"train": {"preservation"}}),
+    "StoryDistill": (HELD | FEW, {"distil": {"preservation", "kl", "answer"}}),
+    "CaKE": (HELD | FEW, {"train": {"preservation"}}),
+    "LoRA": (HELD | {"steps": 3}, {"train": {"preservation"}}),
     "FT": ({}, {"train": set()}),
     "ICE": ({}, {"train": set()}),
 }  # fmt: skip
@@ -40,11 +42,9 @@ def edit(name, requests=(EGYPT, NORWAY), model=None, **changes):
 @pytest.fixture(scope="module")
 def trackio(tmp_path_factory):
     """trackio, which reads where it keeps its files when it is imported."""
-    pytest.importorskip("trackio", reason="the extra `logging` is not installed")
     os.environ["TRACKIO_DIR"] = str(tmp_path_factory.mktemp("trackio"))
-    from trackio.sqlite_storage import SQLiteStorage
-
-    yield SQLiteStorage
+    storage = pytest.importorskip("trackio.sqlite_storage", reason="the extra `logging` is not installed")
+    yield storage.SQLiteStorage
     del os.environ["TRACKIO_DIR"]
 
 
@@ -73,7 +73,7 @@ def test_every_stage_is_a_run_with_the_losses_of_its_parts(name, trackio, monkey
 def test_tensorboard_has_a_folder_for_each_run(tmp_path, monkeypatch):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.chdir(tmp_path)
-    report = edit("CausalEdit", [EGYPT], report_to=["tensorboard"])
+    report = edit("CausalEdit", [EGYPT], report_to=["tensorboard"], **SHORT)
     folders = sorted((tmp_path / "runs").iterdir())
     assert [folder.name.split("_20")[0] for folder in folders] == [
         "CausalEdit_Egypt_bootstrap", "CausalEdit_Egypt_internalise",
@@ -89,15 +89,15 @@ def test_tensorboard_has_a_folder_for_each_run(tmp_path, monkeypatch):
 def test_by_default_nothing_is_logged_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "elsewhere"))
-    edit("CausalEdit", [EGYPT])
+    edit("CausalEdit", [EGYPT], **SHORT)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_logging_leaves_the_edit_as_it_is(trackio, monkeypatch):
     monkeypatch.setenv("TRACKIO_PROJECT", "same")
     plain, logged = make_llama(), make_llama()
-    edit("CausalEdit", [EGYPT], plain)
-    edit("CausalEdit", [EGYPT], logged, report_to="trackio")
+    edit("CausalEdit", [EGYPT], plain, **SHORT)
+    edit("CausalEdit", [EGYPT], logged, report_to="trackio", **SHORT)
     assert same_weights(weights_of(plain), weights_of(logged))
 
 
