@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 
     StepLog = Callable[[int, Mapping[str, float]], None]
 
-    class TrackedSettings(Protocol):
-        """A method's hyper-parameters for its trackers."""
-
-        ALG_NAME: ClassVar[str]
-        trackers: tuple[str, ...]
-
-
 PROJECT = "causaledit"  # unless the tracker's own environment variable names another
 _NAMED = 2  # subjects that a run's name spells out
+
+
+class TrackedSettings(Protocol):
+    """A method's hyper-parameters for its trackers."""
+
+    ALG_NAME: ClassVar[str]
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers of `report_to`."""
 
 
 def run_name(method: str, stage: str, subjects: Sequence[str]) -> str:

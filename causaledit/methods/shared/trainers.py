@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import datasets
 import torch
@@ -21,7 +21,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from causaledit.errors import EditFailedError, ModelError
-from causaledit.methods.shared.tracking import open_runs, tracker_arguments
+from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,11 +33,9 @@ if TYPE_CHECKING:
     from causaledit.support.progress import ProgressSink
 
 
-class TrainerSettings(Protocol):
+class TrainerSettings(TrackedSettings, Protocol):
     """A method's hyper-parameters for its optimiser and its trackers."""
 
-    ALG_NAME: ClassVar[str]
-    trackers: tuple[str, ...]
     seed: int
     optimizer: str
     adam_epsilon: float
