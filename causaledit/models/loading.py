@@ -250,9 +250,9 @@ def hub_options(name: str, argument: str = ARGUMENT) -> dict[str, Any]:
         logger.info("%s: %s is read from the cache", fault, name)
         return {"local_files_only": True}
     hint = did_you_mean(name.rsplit("/", 1)[-1], EMBEDDED_MODELS)
+    instead = f"a folder or a .gguf file.{hint}" if hint else "a folder, a .gguf file, or `smollm2-135m-instruct`."
     raise ModelError(
-        f"The model {name!r} ({argument}) is no folder here and not in the hub's cache, and {fault}: give "
-        f"a folder, a .gguf file{'.' if hint else ' or'}{hint or ' `smollm2-135m-instruct`, the embedded model.'}"
+        f"The model {name!r} ({argument}) is no folder here and not in the hub's cache, and {fault}: give {instead}"
     )
 
 

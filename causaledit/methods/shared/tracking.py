@@ -56,12 +56,17 @@ def tracker_arguments(hparams: TrackedSettings, stage: str, subjects: Sequence[s
     }
 
 
+def tracker_output(hparams: TrackedSettings) -> contextlib.AbstractContextManager[Any]:
+    """A block in which what trackers print goes to standard error: a command's output stays its own."""
+    return contextlib.redirect_stdout(sys.stderr) if hparams.trackers else contextlib.nullcontext()
+
+
 @contextlib.contextmanager
 def open_runs(callbacks: Sequence[TrainerCallback], name: str) -> Iterator[None]:
     """For the block the trackers among a trainer's callbacks keep one run under this name; at its end it is closed.
 
     transformers leaves a Weights & Biases run open, and any tracker's after an exception; the next stage would then
-    be written into it. What trackers print goes to standard error: a command's output stays its own.
+    be written into it.
 
     Args:
         callbacks: All callbacks of the trainer.
@@ -75,7 +80,7 @@ def open_runs(callbacks: Sequence[TrainerCallback], name: str) -> Iterator[None]
         if isinstance(callback, TensorBoardCallback):  # its own default is the trainer's folder, which is temporary
             callback.logging_dir = str(Path(callback.logging_dir or "runs") / re.sub(r"[^\w.,-]+", "_", name))
     modules = [getattr(callback, attribute, None) for callback in found for attribute in ("_trackio", "_wandb")]
-    with contextlib.redirect_stdout(sys.stderr), _project(PROJECT):
+    with _project(PROJECT):
         try:
             yield
         finally:
@@ -116,9 +121,12 @@ def step_log(
         yield lambda step, values: None
         return
     arguments = tracker_arguments(hparams, stage, subjects)
-    callbacks: list[Any] = [kind() for kind in get_reporting_integration_callbacks(list(hparams.trackers))]
     state, control = TrainerState(), TrainerControl()
-    with tempfile.TemporaryDirectory(prefix="causaledit-") as folder, open_runs(callbacks, arguments["run_name"]):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(tracker_output(hparams))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="causaledit-"))
+        callbacks: list[Any] = [kind() for kind in get_reporting_integration_callbacks(list(hparams.trackers))]
+        stack.enter_context(open_runs(callbacks, arguments["run_name"]))
         made = TrainingArguments(output_dir=folder, use_cpu=device.type == "cpu", **arguments)
 
         def log(step: int, values: Mapping[str, float]) -> None:

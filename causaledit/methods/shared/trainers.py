@@ -21,7 +21,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from causaledit.errors import EditFailedError, ModelError
-from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments
+from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments, tracker_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -96,7 +96,8 @@ def trainer_arguments(
         subjects: Of the edits; so do they.
     """
     device = model.device
-    with tempfile.TemporaryDirectory(prefix="causaledit-") as folder, _checkpointing_restored(model):
+    folders = tempfile.TemporaryDirectory(prefix="causaledit-")
+    with folders as folder, _checkpointing_restored(model), tracker_output(hparams):
         yield {
             "output_dir": folder,
             "seed": hparams.seed,
