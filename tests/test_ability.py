@@ -157,7 +157,9 @@ def test_a_hub_that_cannot_be_reached_is_said_at_once(monkeypatch):
     monkeypatch.setattr("causaledit.ability.tasks.manager", lambda defaults: Known)  # its index takes 14 s
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    with pytest.raises(AbilityError, match=r"mmlu: its data come from http://127.0.0.1:9, which cannot be reached"):
+    with pytest.raises(
+        AbilityError, match=r"mmlu: its data come from the hub, and http://127.0.0.1:9 cannot be reached"
+    ):
         check_tasks(parse_tasks("mmlu"))
     with pytest.raises(AbilityError, match=r"lm-eval has no task 'gsm8kk'. Did you mean 'gsm8k'"):
         check_tasks(parse_tasks("gsm8kk"))

@@ -2,59 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
-import httpx
 import pytest
 from conftest import REPOSITORY
+from serving import serve
 
 from causaledit.errors import LLMError, ModelError
 from causaledit.models.embedded import ensure_embedded_model
 from causaledit.support.chat_endpoint import ChatClient
 
 CASES = REPOSITORY / "data" / "causaledit-mini.json"
-
-
-@contextlib.contextmanager
-def serve(folder):
-    """`transformers serve` on a free port; gives its address."""
-    program = shutil.which("transformers", path=str(Path(sys.executable).parent)) or shutil.which("transformers")
-    if program is None:
-        pytest.skip("the `transformers` command is not installed")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port)],
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        deadline = time.monotonic() + 180
-        while True:
-            try:
-                if httpx.get(f"{address}/health", timeout=2).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            if server.poll() is not None:
-                pytest.skip(f"`transformers serve` ended with {server.returncode} (is transformers[serving] there?)")
-            assert time.monotonic() < deadline, "`transformers serve` did not come up"
-            time.sleep(1)
-        yield f"{address}/v1"
-    finally:
-        server.kill()  # on a polite signal it would first finish what it is generating
-        server.wait(timeout=30)
 
 
 @pytest.fixture

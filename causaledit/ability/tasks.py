@@ -8,20 +8,17 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from dataclasses import dataclass
 from typing import Any
-
-import httpx
 
 from causaledit.ability.bundled import FOLDER, KINDS, TASKS
 from causaledit.errors import AbilityError, did_you_mean
 from causaledit.support.extras import require_extra
+from causaledit.support.hub import hub_fault, is_offline
 
 logger = logging.getLogger(__name__)
 
 BUNDLED, DRIFT = "bundled", "drift"
-LONGEST_WAIT = 5.0  # seconds for the hub to answer at all
 OWN = (BUNDLED, DRIFT, *TASKS)
 
 
@@ -93,18 +90,13 @@ def check_tasks(tasks: AbilityTasks, option: str = "--ability") -> None:
 
 def _check_hub(names: tuple[str, ...], option: str) -> None:
     """Refuse at once where nothing answers: the libraries would try again for half a minute, for each file."""
-    if os.environ.get("HF_HUB_OFFLINE", "0").upper() in ("1", "ON", "YES", "TRUE"):
+    if is_offline():
         logger.info("HF_HUB_OFFLINE is set: the data of %s must be in the cache", ", ".join(names))
-        return
-    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        httpx.head(address, timeout=LONGEST_WAIT)
-    except httpx.HTTPError as error:
+    elif fault := hub_fault():
         raise AbilityError(
-            f"{option} {names[0]}: its data come from {address}, which cannot be reached "
-            f"({str(error) or type(error).__name__}): use the bundled tasks, or set HF_HUB_OFFLINE=1 where the data "
-            "are in the cache."
-        ) from None
+            f"{option} {names[0]}: its data come from the hub, and {fault}: use the bundled tasks, or set "
+            "HF_HUB_OFFLINE=1 where the data are in the cache."
+        )
 
 
 @functools.cache

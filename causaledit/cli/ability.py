@@ -41,7 +41,7 @@ def ability(
             check_writable(output.expanduser().parent, "the folder of --output")
     first = base if base is not None else model
     with console.status(f"loading {first}"):
-        loaded = load_model(first, device=device)
+        loaded = load_model(first, device=device, argument="--base" if base is not None else "--model")
     with console.status(f"asking {first}"):
         meter = AbilityMeter(chosen, loaded.model, loaded.tokenizer)
     data = {"names": list(chosen.names), "limit": limit, "before": meter.before.to_dict(), "after": {}}

@@ -111,6 +111,7 @@ def options(
     logging.captureWarnings(True)
     if not debug:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     if context.invoked_subcommand is None:
         width = max(len(command) for command, _ in _FIRST_STEPS)

@@ -92,7 +92,7 @@ class HfJudge(OneByOne):
 
     def __init__(self, model: Any, *, device: Any = "auto", max_new_tokens: int = 400, batch_size: int = BATCH) -> None:
         check_named(model)
-        loaded = load_model(model, device=device)
+        loaded = load_model(model, device=device, argument="--judge-model")
         self.batch_size = batch_size
         self._model, self._tokenizer = loaded.model, prepare_tokenizer(loaded.tokenizer, model=loaded.model)
         self._max_new_tokens = max_new_tokens

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from causaledit.models.checkpoint import check_folder
 from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
 from causaledit.models.quantised import check_quantization, loading_arguments, settle
+from causaledit.support.hub import hub_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+logger = logging.getLogger(__name__)
+
+ARGUMENT = "`model_name`, --model"
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -86,6 +91,7 @@ def load_model(
     model_parallel: bool = False,
     max_memory: Mapping[Any, Any] | None = None,
     quantization: str = "none",
+    argument: str = ARGUMENT,
 ) -> LoadedModel:
     """Load a causal LM and its tokenizer.
 
@@ -98,6 +104,7 @@ def load_model(
         model_parallel: Spread the weights over all devices.
         max_memory: With `model_parallel`: the most that each device may hold, as accelerate takes it.
         quantization: `none`, `8bit` or `4bit`: how bitsandbytes holds the matrices.
+        argument: What the user gave the name by, for messages.
 
     Raises:
         ModelError: There is no such model, it is no causal LM, a pair is something else, or the device does not exist.
@@ -130,6 +137,8 @@ def load_model(
         if not model_parallel:
             places = {"device_map": {"": str(target)}} if quantization != "none" else {}
         places |= loading_arguments(quantization, weights_dtype)
+        if not path.exists():
+            places |= hub_options(str(name), argument)
         loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
     if quantization != "none":
         settle(loaded.model)
@@ -166,8 +175,9 @@ def load_config(name: Any) -> Any:
     path = _place_of(name)
     if path.suffix == ".gguf":
         raise ModelError(f"{str(name)!r} is a GGUF file: give a folder with a config.json.")
+    options = {} if path.exists() else hub_options(str(name))
     with _in_one_line(name, "Give a folder with a config.json, a hub name, or `smollm2-135m-instruct`."):
-        return AutoConfig.from_pretrained(path if path.exists() else str(name), trust_remote_code=False)
+        return AutoConfig.from_pretrained(path if path.exists() else str(name), trust_remote_code=False, **options)
 
 
 def _place_of(name: str | Path) -> Path:
@@ -190,6 +200,37 @@ def _place_of(name: str | Path) -> Path:
     return path
 
 
+def hub_options(name: str, argument: str = ARGUMENT) -> dict[str, Any]:
+    """How a model that is no folder is to be asked for: of the hub, or where that cannot be asked, of its cache.
+
+    Returns:
+        Arguments of `from_pretrained`.
+
+    Raises:
+        ModelError: The hub cannot be asked, and the model is not in the cache.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    from causaledit.models.embedded import EMBEDDED_MODELS
+
+    try:
+        cached = [try_to_load_from_cache(name, file) for file in ("config.json", "adapter_config.json")]
+    except HFValidationError:  # no hub has such a name: the reader says so
+        return {}
+    fault = hub_fault(f"{name}/resolve/main/config.json")
+    if fault is None:
+        return {}
+    if any(isinstance(file, str) for file in cached):
+        logger.info("%s: %s is read from the cache", fault, name)
+        return {"local_files_only": True}
+    hint = did_you_mean(name.rsplit("/", 1)[-1], EMBEDDED_MODELS)
+    instead = f"a folder or a .gguf file.{hint}" if hint else "a folder, a .gguf file, or `smollm2-135m-instruct`."
+    raise ModelError(
+        f"The model {name!r} ({argument}) is no folder here and not in the hub's cache, and {fault}: give {instead}"
+    )
+
+
 _PAIR = "load both yourself and give the pair (model, tokenizer)"
 
 
@@ -206,7 +247,9 @@ def _load_pretrained(source: Path | str, dtype: Any, places: Mapping[str, Any]) 
     other = "Give a folder, a hub name, a .gguf file, or `smollm2-135m-instruct` for the embedded model."
     kept = f"If its tokenizer is missing, save it there (`tokenizer.save_pretrained`), or {_PAIR}."
     with _in_one_line(source, kept if isinstance(source, Path) else other):
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, trust_remote_code=False, local_files_only=places.get("local_files_only", False)
+        )
     with _in_one_line(source, other):
         found: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, output_loading_info=True, trust_remote_code=False, ignore_mismatched_sizes=True,

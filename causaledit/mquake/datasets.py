@@ -34,8 +34,10 @@ logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 _CHUNK = 1 << 16
-_UNREACHED = (httpx.ConnectError, httpx.ConnectTimeout)
 _PASSING = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError, httpx.ProxyError)
+# what an address is like where nothing answers: asking again at once would only make the user wait
+_UNREACHABLE = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+_WAIT = httpx.Timeout(8.0, connect=2.0)  # seconds for the next bytes, and for a connection
 
 
 # narratives are not published at a fixed address: users put these files in place
@@ -217,37 +219,37 @@ class _ServerBusyError(Exception):
 
 
 def _download(url: str, part: Path, progress: Callable[[int, int | None], None] | None, longest_wait: float) -> None:
-    answered: list[httpx.Response] = []  # a server that has answered once is there, and is asked again
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(
-            lambda error: (
-                isinstance(error, (*_PASSING, _ServerBusyError))
-                and (bool(answered) or not isinstance(error, _UNREACHED))
-            )
-        ),
-        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        retry=tenacity.retry_if_exception_type((*_PASSING, _ServerBusyError)),
+        stop=tenacity.stop_after_attempt(ATTEMPTS) | _never_answered,
         wait=wait_as_asked(lambda error: getattr(error, "headers", None), longest=longest_wait),
         before_sleep=lambda state: logger.info("%s: %s; trying again", url, _reason(state)),
         reraise=True,
     )
     try:
-        hooks = {"response": [answered.append]}
-        timeout = httpx.Timeout(30.0, connect=5.0)
-        with httpx.Client(timeout=timeout, follow_redirects=True, event_hooks=hooks) as client:
+        with httpx.Client(timeout=_WAIT, follow_redirects=True) as client:
             retrying(_attempt, client, url, part, progress)
-    except _UNREACHED as error:
-        raise DownloadError(
-            f"{url} cannot be reached: {str(error) or type(error).__name__}. Check the network, or put the file, "
-            f"fetched elsewhere, at {str(part.with_suffix(''))!r}."
-        ) from None
     except (*_PASSING, _ServerBusyError) as error:
         kept = part.stat().st_size if part.is_file() else 0
+        tries = retrying.statistics["attempt_number"]
         raise DownloadError(
-            f"{url} could not be fetched after {ATTEMPTS} attempts: {str(error) or type(error).__name__}. Check the "
-            f"network{f'; the first {kept} bytes are kept, and the same command resumes the download' if kept else ''}."
+            f"{url} could not be fetched{f' after {tries} attempts' if tries > 1 else ''}: "
+            f"{str(error) or type(error).__name__}. Check the network"
+            + (
+                f"; the first {kept} bytes are kept, and the same command resumes the download."
+                if kept
+                else f", or put the file, fetched elsewhere, at {str(part.with_suffix(''))!r}."
+            )
         ) from None
     except (httpx.InvalidURL, httpx.RequestError) as error:
         raise DownloadError(f"{url!r} is not an address that can be fetched: {error}.") from None
+
+
+def _never_answered(state: tenacity.RetryCallState) -> bool:
+    """Whether the first attempt of all found nothing that answers."""
+    error = state.outcome.exception() if state.outcome else None
+    silent = isinstance(error, httpx.ReadTimeout) and not state.args[2].exists()  # the part: nothing has arrived
+    return state.attempt_number == 1 and (silent or isinstance(error, _UNREACHABLE))
 
 
 def _reason(state: tenacity.RetryCallState) -> str:

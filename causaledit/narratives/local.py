@@ -32,7 +32,7 @@ class LocalModel:
         from causaledit.models.chat import prepare_tokenizer
         from causaledit.models.loading import load_model
 
-        loaded = load_model(name, device=device)
+        loaded = load_model(name, device=device, argument="--generate_model_name, --verify_model_name")
         self._model, self._tokenizer, self._seed = loaded.model, prepare_tokenizer(loaded.tokenizer), seed
 
     def reply(

@@ -76,6 +76,8 @@ def edit(
             Schedule(steps, hparams.train_batch_size, hparams.learning_rate, "linear", 0, hparams.max_grad_norm),
             hparams,
             watch=WatchCallback(call.progress, tokens=lambda: tally.tokens.trained),
+            stage="train",
+            subjects=[request.subject for request in edits],
             mean_by_sequence=hparams.loss_mean == "sequence",
             most_tokens=hparams.micro_batch_tokens,
             preservation=preservation,

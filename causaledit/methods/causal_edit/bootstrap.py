@@ -385,6 +385,8 @@ def run_bootstrap(
         ),
         hparams,
         watch=watch,
+        stage="bootstrap",
+        subjects=[request.subject for request in requests],
         callbacks=[*stops, *callbacks],
         mean_by_sequence=hparams.bootstrap_loss_mean == "sequence",
         most_tokens=hparams.bootstrap_micro_batch_tokens,

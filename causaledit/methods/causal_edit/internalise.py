@@ -260,6 +260,7 @@ def run_internalisation(
     preservation: PreservationSet | None,
     progress: ProgressSink,
     count: TokenCount,
+    subjects: Sequence[str] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> StepLosses:
     """Distil the open-book teacher into the student's adapter.
@@ -271,6 +272,7 @@ def run_internalisation(
         teacher: `base` or `bootstrapped`; a prompt may have another.
         context_role: Message that carries the privileged context.
         preservation: The preservation term, if any.
+        subjects: Of the edits, for the run's name in a tracker.
         callbacks: Further callbacks of the trainer (see `InternalisationTrainer` for what they can hear).
 
     Returns:
@@ -291,7 +293,8 @@ def run_internalisation(
         in_order = True
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
-    with exact_merging(model), trainer_arguments(model, hparams) as arguments, quiet_trainers():
+    settings = trainer_arguments(model, hparams, stage="internalise", subjects=subjects)
+    with exact_merging(model), settings as arguments, quiet_trainers():
         trainer = InternalisationTrainer(
             hparams=hparams,
             teacher=teacher,

@@ -265,6 +265,7 @@ def _stage_2(
             teacher=trained.teacher.name, context_role=run.role,
             preservation=preservation if 2 in hparams.preserve_stages else None,
             progress=run.progress, count=run.tally.tokens,
+            subjects=[request.subject for request in trained.requests],
             callbacks=[trust] if trust else [],
         )  # fmt: skip
     trained.taken_back = trust.taken_back if trust else None

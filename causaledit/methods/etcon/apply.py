@@ -100,7 +100,10 @@ def edit(
     shared: dict[str, Any] = {"preservation": preservation, "progress": call.progress, "count": tally.tokens}
     if pairs:
         with tally.timed("proximal"):
-            losses, curves = run_proximal(peft_model, tokenizer, pairs, len(edits), hparams, **shared)
+            subjects = [request.subject for request in edits]
+            losses, curves = run_proximal(
+                peft_model, tokenizer, pairs, len(edits), hparams, subjects=subjects, **shared
+            )
         report.add("proximal", losses, {f"proximal_{name}": values for name, values in curves.items()})
         if (look := call.extra.get("after_stage_1")) is not None:
             look(peft_model)

@@ -183,7 +183,9 @@ def run_consolidation(
     steps = hparams.steps_of_stage_2(len(requests))
     watch, curves = WatchCallback(progress, tokens=lambda: count.generated + count.trained), Curves(list(CURVES))
     progress.start("stage 2: consolidate", steps)
-    with exact_merging(model), trainer_arguments(model, hparams) as arguments, quiet_trainers():
+    subjects = [request.subject for request in requests]
+    settings = trainer_arguments(model, hparams, stage="consolidate", subjects=subjects)
+    with exact_merging(model), settings as arguments, quiet_trainers():
         trainer = ConsolidationTrainer(
             model=model,
             reward_funcs=EditReward(requests, hparams),

@@ -117,6 +117,7 @@ def run_proximal(
     preservation: PreservationSet | None,
     progress: ProgressSink,
     count: TokenCount,
+    subjects: Sequence[str] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[StepLosses, dict[str, list[float]]]:
     """Train the adapter on (prompt → label) pairs.
@@ -126,6 +127,7 @@ def run_proximal(
         pairs: From `labels.training_pairs`, of all edits.
         edits: How many edits they stand for.
         preservation: The preservation term, if any.
+        subjects: Of the edits, for the run's name in a tracker.
         callbacks: Further callbacks of the trainer.
 
     Returns:
@@ -155,6 +157,8 @@ def run_proximal(
         ),
         hparams,
         watch=WatchCallback(progress, tokens=lambda: count.trained),
+        stage="proximal",
+        subjects=subjects,
         callbacks=[curves, *callbacks],
         trainer=ProximalTrainer if hparams.proximal else SupervisedTrainer,
         mean_by_sequence=hparams.proximal_loss_mean == "sequence",

@@ -79,4 +79,5 @@ def adaptive_training(adapted: PeftModel) -> dict[str, Any]:
                 parameter.grad = torch.zeros_like(parameter)
         tuner.update_and_allocate(step)
 
-    return {"penalties": [lambda: config.orth_reg_weight * orthogonality(adapted)], "adjust": allocate}
+    penalties = {"orthogonality": lambda: config.orth_reg_weight * orthogonality(adapted)}
+    return {"penalties": penalties, "adjust": allocate}

@@ -13,6 +13,7 @@ from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows, texts_of
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import TrainedRow, remember
+from causaledit.methods.shared.trainers import PRESERVATION
 from causaledit.models.adapters import add_adapter, check_adapter
 from causaledit.models.chat import prepare_tokenizer
 
@@ -52,9 +53,8 @@ def edit(
         peft_model.train()  # dropout
         further = adaptive_training(peft_model)
         if preservation is not None:
-            further["penalties"] = [
-                *further.get("penalties", ()), functools.partial(preservation.next_loss, peft_model)
-            ]  # fmt: skip
+            held = {PRESERVATION: functools.partial(preservation.next_loss, peft_model)}
+            further["penalties"] = further.get("penalties", {}) | held
         train(
             [p for p in peft_model.parameters() if p.requires_grad],
             lambda _: target_batches(peft_model, rows, hparams.micro_batch_size, tally.tokens),

@@ -6,6 +6,28 @@ from dataclasses import dataclass
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import AdapterHyperParams, BaseHyperParams, setting
+from causaledit.support.trackers import read_trackers
+
+
+@dataclass
+class TrackedHyperParams(BaseHyperParams):
+    """Where the losses of training go besides the report."""
+
+    report_to: str | list[str] = setting(
+        "none",
+        "Experiment trackers that get every step's losses and rewards, as in trl: `none`, `trackio` (local), "
+        "`tensorboard`, `wandb`, or a list of them. Each stage is a run named after method, subjects and stage.",
+    )
+
+    @property
+    def trackers(self) -> tuple[str, ...]:
+        """The trackers that `report_to` names."""
+        return read_trackers(self.report_to)
+
+    def check(self) -> None:
+        """The trackers are known, installed, and need no login."""
+        super().check()
+        read_trackers(self.report_to)
 
 
 @dataclass
@@ -60,8 +82,8 @@ class PreservationHyperParams(BaseHyperParams):
 
 
 @dataclass
-class TrainedAdapterHyperParams(AdapterHyperParams, PreservationHyperParams):
-    """An adapter, its optimiser, and the preservation term."""
+class TrainedAdapterHyperParams(AdapterHyperParams, PreservationHyperParams, TrackedHyperParams):
+    """An adapter, its optimiser, the preservation term, and trackers."""
 
     optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise.")
     adam_epsilon: float = setting(

@@ -212,6 +212,8 @@ def run_supervised(
     hparams: TrainerSettings,
     *,
     watch: WatchCallback,
+    stage: str,
+    subjects: Sequence[str] = (),
     callbacks: Sequence[TrainerCallback] = (),
     trainer: type[CompletionTrainer] = SupervisedTrainer,
     **options: Any,
@@ -223,6 +225,7 @@ def run_supervised(
         rows: As from `completion_rows`; none is ever cut.
         hparams: The method's, for its optimiser.
         watch: Hears of every step.
+        stage, subjects: As for `trainer_arguments`.
         callbacks: Further callbacks of the trainer.
         trainer: The class of the trainer.
         **options: Its own arguments.
@@ -230,7 +233,7 @@ def run_supervised(
     Returns:
         The losses of every optimiser step.
     """
-    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
+    with trainer_arguments(model, hparams, stage=stage, subjects=subjects) as arguments, quiet_trainers():
         made = trainer(
             model=model,
             args=SFTConfig(

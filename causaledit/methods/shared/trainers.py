@@ -21,9 +21,10 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from causaledit.errors import EditFailedError, ModelError
+from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments, tracker_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from peft import PeftModel
     from torch import nn
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from causaledit.support.progress import ProgressSink
 
 
-class TrainerSettings(Protocol):
-    """A method's hyper-parameters for its optimiser."""
+class TrainerSettings(TrackedSettings, Protocol):
+    """A method's hyper-parameters for its optimiser and its trackers."""
 
     seed: int
     optimizer: str
@@ -85,10 +86,18 @@ def optimizer_name(hparams: TrainerSettings, device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def trainer_arguments(model: PreTrainedModel | PeftModel, hparams: TrainerSettings) -> Iterator[dict[str, Any]]:
-    """Arguments common to both trainers; their output folder lasts as long as the block, and so does checkpointing."""
+def trainer_arguments(
+    model: PreTrainedModel | PeftModel, hparams: TrainerSettings, *, stage: str, subjects: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Arguments common to all trainers; their output folder lasts as long as the block, and so does checkpointing.
+
+    Args:
+        stage: What is trained, as losses are called in a report; it names the run in a tracker.
+        subjects: Of the edits; so do they.
+    """
     device = model.device
-    with tempfile.TemporaryDirectory(prefix="causaledit-") as folder, _checkpointing_restored(model):
+    folders = tempfile.TemporaryDirectory(prefix="causaledit-")
+    with folders as folder, _checkpointing_restored(model), tracker_output(hparams):
         yield {
             "output_dir": folder,
             "seed": hparams.seed,
@@ -100,7 +109,7 @@ def trainer_arguments(model: PreTrainedModel | PeftModel, hparams: TrainerSettin
             "logging_strategy": "steps",
             "logging_nan_inf_filter": False,  # a loss that is not finite must be seen, not averaged away
             "save_strategy": "no",
-            "report_to": "none",
+            **tracker_arguments(hparams, stage, subjects),
             "disable_tqdm": True,
             "use_cpu": device.type == "cpu",
             "bf16": device.type == "cuda" and model.dtype == torch.bfloat16,
@@ -307,6 +316,7 @@ def train(trainer: Any, watch: WatchCallback) -> StepLosses:
     trainer.remove_callback(PrinterCallback)
     if trainer.args.world_size == 1:
         trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
-    trainer.train()
+    with open_runs(trainer.callback_handler.callbacks, trainer.args.run_name):
+        trainer.train()
     watch.progress.finish()
     return watch.losses

@@ -130,6 +130,7 @@ def edit(
         losses, report.story_share = run_distillation(
             peft_model, tokenizer, rows, teacher, len(requests), hparams,
             preservation=preservation, progress=call.progress, count=tally.tokens,
+            subjects=[request.subject for request in requests],
         )  # fmt: skip
     report.losses.update(losses.named("distil"))
     preserved = preserved_questions(preservation)

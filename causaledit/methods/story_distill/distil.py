@@ -136,16 +136,18 @@ class DistilTrainer(SupervisedTrainer):
         return losses.sum() / (num_items_in_batch if num_items_in_batch is not None else counts.sum())
 
     def _row_loss(self, row: Row, logits: torch.Tensor, teacher: torch.Tensor | None) -> torch.Tensor:
-        """A row's loss, summed over its answer tokens."""
+        """A row's loss, summed over its answer tokens; its parts are logged per token."""
         hparams = self._hparams
         weight = hparams.answer_weight if row.weight is None else row.weight
-        loss = logits.new_zeros(())
+        parts: dict[str, torch.Tensor] = {}
         if teacher is not None:
-            loss = loss + hparams.kl_weight * distillation_kl(teacher, logits, hparams.temperature).sum()
+            parts["kl"] = hparams.kl_weight * distillation_kl(teacher, logits, hparams.temperature).sum()
         if weight:
             wanted = torch.tensor(row.completion, device=logits.device)
-            loss = loss + weight * torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
-        return loss
+            parts["answer"] = weight * torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+        for name, part in parts.items():
+            self._metrics["train"][name].append(part.item() / len(row.completion))
+        return sum(parts.values(), logits.new_zeros(()))
 
     def _teacher_of(self, model: Any, numbers: Sequence[int], device: torch.device) -> list[torch.Tensor | None]:
         """The teacher's logits of rows: as stored, or from the model without its adapter."""
@@ -181,6 +183,7 @@ def run_distillation(
     preservation: PreservationSet | None,
     progress: ProgressSink,
     count: TokenCount,
+    subjects: Sequence[str] = (),
 ) -> tuple[StepLosses, float | None]:
     """Train the adapter.
 
@@ -190,6 +193,7 @@ def run_distillation(
         teacher: From `teacher_logits`, or None.
         edits: How many edits they stand for.
         preservation: The preservation term, if any.
+        subjects: Of the edits, for the run's name in a tracker.
 
     Returns:
         The losses of every optimiser step, and the share of visits in which the student read the story.
@@ -201,7 +205,8 @@ def run_distillation(
     progress.start("distillation", steps)
     # trl reads tokens here to see that nothing is left to prepare; `StoryDraws` makes the rows
     data = [{"row": i, "input_ids": [*row.closed, *row.completion]} for i, row in enumerate(rows)]
-    with trainer_arguments(model, hparams) as arguments, quiet_trainers():
+    settings = trainer_arguments(model, hparams, stage="distil", subjects=subjects)
+    with settings as arguments, quiet_trainers():
         trainer = DistilTrainer(
             rows=rows,
             teacher=teacher,

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.errors import EditFailedError
+from causaledit.methods.shared.tracking import step_log
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from causaledit.methods.call import Call
     from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
+    from causaledit.methods.shared.tracking import StepLog
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 
@@ -91,16 +93,19 @@ def train(
         weight_decay=hparams.weight_decay,
         norm_constraint=norm_constraint,
     )
-    call.report.losses["train"] = descend(
-        optimizer,
-        losses,
-        stage="training",
-        steps=hparams.steps,
-        stop_loss=hparams.stop_loss,
-        progress=call.progress,
-        count=call.report.tally.tokens,
-        **further,
-    )
+    subjects = [request.subject for request in call.report.requests]
+    with step_log(hparams, parameters[0].device, stage="train", subjects=subjects) as log:
+        call.report.losses["train"] = descend(
+            optimizer,
+            losses,
+            stage="training",
+            steps=hparams.steps,
+            stop_loss=hparams.stop_loss,
+            progress=call.progress,
+            count=call.report.tally.tokens,
+            log=log,
+            **further,
+        )
 
 
 def descend(
@@ -112,7 +117,8 @@ def descend(
     stop_loss: float,
     progress: ProgressSink,
     count: TokenCount,
-    penalties: Sequence[Callable[[], torch.Tensor]] = (),
+    log: StepLog,
+    penalties: Mapping[str, Callable[[], torch.Tensor]] | None = None,
     adjust: Callable[[int], None] | None = None,
 ) -> list[float]:
     """Take up to `steps` optimiser steps.
@@ -121,7 +127,8 @@ def descend(
         losses: For a step's number, its micro-batches: each call gives that part of the step's loss (parts
             add up), so that one graph at a time is in memory.
         stop_loss: Stop once a step's loss is below this.
-        penalties: Further loss terms of each step, counted neither in the history nor by the stop rule.
+        log: Gets each step's number, from 1, its loss and its penalties.
+        penalties: Further loss terms of each step by name, counted neither in the history nor by the stop rule.
         adjust: Called with the step's number (from 1) after each update, while the gradients exist.
 
     Returns:
@@ -143,12 +150,17 @@ def descend(
                 )
             loss.backward()
         history.append(total)
+        values = {"loss": total}
         if total < stop_loss:  # the weights that gave this loss are good enough
             for parameter in optimizer.parameters:
                 parameter.grad = None
+            log(step + 1, values)
             break
-        for penalty in penalties:
-            penalty().backward()
+        for name, penalty in (penalties or {}).items():
+            term = penalty()
+            term.backward()
+            values[name] = float(term.detach())
+        log(step + 1, values)
         optimizer.step(None if adjust is None else functools.partial(adjust, step + 1))
         progress.advance(loss=total, tokens=count.generated + count.trained - before)
     progress.finish()

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from causaledit.errors import HparamsError
-from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.hyperparams import setting
 from causaledit.methods.published_keys import Converted, Ignored, OnlyAt
+from causaledit.methods.shared.hparams import TrackedHyperParams
 
 if TYPE_CHECKING:
     from causaledit.methods.published_keys import PublishedKey
@@ -17,11 +18,11 @@ PROMPT_FORMS = ("plain", "cloze", "question", "paraphrases")
 
 
 @dataclass
-class FineTuneHyperParams(BaseHyperParams):
+class FineTuneHyperParams(TrackedHyperParams):
     """Gradient descent on target tokens. EasyEdit's names for these settings are accepted too."""
 
     PUBLISHED_KEYS: ClassVar[dict[str, PublishedKey]] = {
-        **BaseHyperParams.PUBLISHED_KEYS,
+        **TrackedHyperParams.PUBLISHED_KEYS,
         "num_steps": "steps",
         "lr": "learning_rate",
         "kl_factor": OnlyAt(

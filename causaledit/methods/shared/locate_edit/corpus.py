@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HparamsError, one_line
 from causaledit.methods.shared.locate_edit.corpus_files import corpus_files, documents_in, texts_of
+from causaledit.support.hub import hub_fault, is_offline
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -96,6 +97,11 @@ def _from_disk(source: str, folder: Path) -> Corpus:
 
 def _from_datasets(source: str) -> Corpus:
     name, _, configuration = KNOWN_DATASETS.get(source, source).partition(":")
+    if not is_offline() and (fault := hub_fault()):
+        raise HparamsError(
+            f"`mom2_dataset` {source!r} is neither a text file nor a folder here, and {fault}: give a local text, or "
+            "leave it out to use text sampled from the model itself."
+        )
     try:
         from datasets import load_dataset
 

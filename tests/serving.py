@@ -1,0 +1,54 @@
+"""`transformers serve` in a process of its own, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+
+@contextlib.contextmanager
+def serve(folder, *options):
+    """`transformers serve` on a free port; gives its address.
+
+    Args:
+        folder: The model's.
+        *options: Further ones of the command.
+    """
+    program = shutil.which("transformers", path=str(Path(sys.executable).parent)) or shutil.which("transformers")
+    if program is None:
+        pytest.skip("the `transformers` command is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), *options],
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                if httpx.get(f"{address}/health", timeout=2).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            if server.poll() is not None:
+                pytest.skip(f"`transformers serve` ended with {server.returncode} (is transformers[serving] there?)")
+            assert time.monotonic() < deadline, "`transformers serve` did not come up"
+            time.sleep(0.5)
+        yield f"{address}/v1"
+    finally:
+        server.kill()  # on a polite signal it would first finish what it is generating
+        server.wait(timeout=30)
