@@ -221,7 +221,7 @@ class _ServerBusyError(Exception):
 def _download(url: str, part: Path, progress: Callable[[int, int | None], None] | None, longest_wait: float) -> None:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((*_PASSING, _ServerBusyError)),
-        stop=tenacity.stop_after_attempt(ATTEMPTS) | _never_answered,
+        stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), _never_answered),
         wait=wait_as_asked(lambda error: getattr(error, "headers", None), longest=longest_wait),
         before_sleep=lambda state: logger.info("%s: %s; trying again", url, _reason(state)),
         reraise=True,
