@@ -221,7 +221,7 @@ class _ServerBusyError(Exception):
 def _download(url: str, part: Path, progress: Callable[[int, int | None], None] | None, longest_wait: float) -> None:
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type((*_PASSING, _ServerBusyError)),
-        stop=tenacity.stop_any(tenacity.stop_after_attempt(ATTEMPTS), _never_answered),
+        stop=_enough,
         wait=wait_as_asked(lambda error: getattr(error, "headers", None), longest=longest_wait),
         before_sleep=lambda state: logger.info("%s: %s; trying again", url, _reason(state)),
         reraise=True,
@@ -245,11 +245,12 @@ def _download(url: str, part: Path, progress: Callable[[int, int | None], None] 
         raise DownloadError(f"{url!r} is not an address that can be fetched: {error}.") from None
 
 
-def _never_answered(state: tenacity.RetryCallState) -> bool:
-    """Whether the first attempt of all found nothing that answers."""
+def _enough(state: tenacity.RetryCallState) -> bool:
+    """Whether all attempts are used up, or the first of all found nothing that answers."""
     error = state.outcome.exception() if state.outcome else None
     silent = isinstance(error, httpx.ReadTimeout) and not state.args[2].exists()  # the part: nothing has arrived
-    return state.attempt_number == 1 and (silent or isinstance(error, _UNREACHABLE))
+    nothing = state.attempt_number == 1 and (silent or isinstance(error, _UNREACHABLE))
+    return nothing or state.attempt_number >= ATTEMPTS
 
 
 def _reason(state: tenacity.RetryCallState) -> str:
