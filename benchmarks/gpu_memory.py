@@ -324,15 +324,8 @@ def measure_whole(args: argparse.Namespace, model: Any, tokenizer: Any, request:
     for name, value in {"mom2_max_tokens": 4000, "mom2_ridge": 1e-3, "stats_cache": False, "steps": 3}.items():
         if isinstance(getattr(hparams, name, None), int | float) or name == "mom2_max_tokens":
             setattr(hparams, name, value)  # the same passes, fewer of them
+    method.load_edit()  # what it imports is no tensor
     prepared, report = prepare_tokenizer(tokenizer, None, model=model), method.load_report()()
-
-    def edit() -> None:
-        edit_in_place(
-            method, model, tokenizer, [request], hparams, report=report, progress=SilentProgress()
-        ).undo()  # fmt: skip
-
-    if not hasattr(hparams, "mom2_dataset"):
-        edit()  # what the first pass sets up, and stays, is no tensor
 
     def tokens(text: str) -> int:
         return len(prepared(text, add_special_tokens=False)["input_ids"])
@@ -340,7 +333,11 @@ def measure_whole(args: argparse.Namespace, model: Any, tokenizer: Any, request:
     meter = Meter(model.device)
     if meter.gpu:
         meter.base = 0
-    done = meter.run(edit)
+    done = meter.run(
+        lambda: edit_in_place(
+            method, model, tokenizer, [request], hparams, report=report, progress=SilentProgress()
+        ).undo()
+    )  # fmt: skip
     done.pop("result", None)
     bare = hasattr(hparams, "fact_token") or getattr(hparams, "prompt_forms", None) == ["plain"]
     prompts = [text if bare else render(prepared, user(text)) for text in report.trained_prompts]
