@@ -151,11 +151,16 @@ def test_a_download_that_fails_says_what_pip_said(damaged):
 @pytest.fixture
 def gguf_file(tmp_path):
     """A tiny Llama with its tokenizer, as a GGUF file."""
+    return write_gguf(tmp_path / "tiny.gguf")
+
+
+def write_gguf(file, without="nothing"):
+    """A tiny Llama with its tokenizer as a GGUF file, without the tensors whose name there holds a text."""
     from gguf import GGUFWriter
 
     model, tokenizer = make_llama(), make_tokenizer()
     config = model.config
-    writer = GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    writer = GGUFWriter(file, "llama")
     for name, value in {
         "block_count": config.num_hidden_layers, "context_length": config.max_position_embeddings,
         "embedding_length": config.hidden_size, "feed_forward_length": config.intermediate_size,
@@ -182,13 +187,13 @@ def gguf_file(tmp_path):
         layer = re.match(r"model\.layers\.(\d+)\.(.+)\.weight", name)
         plain = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
         known = f"blk.{layer[1]}.{names[layer[2]]}.weight" if layer else plain.get(name)
-        if known:
+        if known and without not in known:
             writer.add_tensor(known, value.float().numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return tmp_path / "tiny.gguf"
+    return file
 
 
 def test_a_gguf_file_is_loaded_without_a_bar_over_its_tensors(gguf_file, capfd):
@@ -201,3 +206,9 @@ def test_a_gguf_file_is_loaded_without_a_bar_over_its_tensors(gguf_file, capfd):
     reference = make_llama()
     assert torch.equal(model.model.embed_tokens.weight, reference.model.embed_tokens.weight)
     assert tokenizer.decode(tokenizer("The capital of Egypt")["input_ids"]) == "The capital of Egypt"
+
+
+def test_a_gguf_file_without_all_weights_is_refused(tmp_path):
+    file = write_gguf(tmp_path / "cut.gguf", without="ffn_up")
+    with pytest.raises(ModelError, match=r"cut\.gguf' lacks 2 of the model's weights .*mlp\.up_proj\.weight"):
+        load_gguf(file, torch.float32)

@@ -373,3 +373,18 @@ def test_unusable_files_are_named(tmp_path):
         assert "`--requests`" in str(caught.value)
         assert str(path) in str(caught.value)
         assert word in str(caught.value)
+
+
+def test_a_narrative_that_is_broken_at_a_width_has_its_sentences_back():
+    broken = (
+        "Heading\nThe leases of the tower ran out in the same spring in which the new\n"
+        "Test range on the plains opened. Engineers had asked for\nyears to sit beside it.\n\n"
+        "The board moved.\n- a list\n- of two"
+    )
+    whole = (
+        "Heading\nThe leases of the tower ran out in the same spring in which the new Test range on the plains opened. "
+        "Engineers had asked for years to sit beside it.\n\nThe board moved.\n- a list\n- of two"
+    )
+    request = EditRequest(subject="Boeing", prompt="{} is in", target_new="Denver", narrative=broken)
+    assert request.narrative == whole
+    assert dataclasses.replace(request, narrative=whole).narrative == whole

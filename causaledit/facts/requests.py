@@ -20,7 +20,7 @@ from causaledit.facts.request_texts import (
     read_text,
 )
 from causaledit.facts.rewrites import NARRATIVE_KEYS, OLD_ANSWER_KEYS, first_of, rewrites_with_places
-from causaledit.facts.text import is_question, strip_html
+from causaledit.facts.text import is_question, strip_html, unwrapped
 
 __all__ = [
     "EditRequest",
@@ -76,6 +76,8 @@ class EditRequest:
             value = getattr(self, name)
             if isinstance(value, str):
                 object.__setattr__(self, name, clean_text(value))
+        if isinstance(self.narrative, str):
+            object.__setattr__(self, "narrative", unwrapped(self.narrative))
         if self.subject != "":
             read_text(self.subject, "subject")
         for name in ("prompt", "target_new"):

@@ -296,6 +296,7 @@ _QUESTION_MARKS = "?？؟⁇⁈‽፧՞\u037e"
 _SENTENCE_END = re.compile(
     rf"[{_STOPS}]+[{re.escape(CLOSING)}]*(?=\s|$|[{_SPACELESS}])|[{_WIDE_STOPS}]+(?!\d)[{re.escape(CLOSING)}]*|\n+"
 )
+_WRAPPED_FROM = 40  # characters: a shorter line that ends no sentence may be a heading
 _ABBREVIATED = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Mt|Ft|Gen|Gov|Sen|Rep|Lt|Col|Capt|vs|cf|e\.g|i\.e)|(?<![^\W\d_])[A-Z](?:\.[A-Z])*)\.$"
 )
@@ -371,3 +372,17 @@ def unquoted(text: str) -> str:
 def strip_html(text: str) -> str:
     """Drop the simple HTML tags that occur in published narratives, keep their text."""
     return re.sub(r"[ \t]+", " ", re.sub(r"</?[A-Za-z][^<>]*>", " ", text)).strip()
+
+
+def unwrapped(text: str) -> str:
+    """A text whose lines were broken at a width, with each paragraph on one line; a line's end ends a sentence here.
+
+    A break inside a sentence is one behind a line of some length that ends none, or before a small letter. Other breaks
+    stay: paragraphs, headings, lists.
+    """
+    return re.sub(r"(?<=\S)[ \t]*\n[ \t]*(?=[^\W\d_])", lambda m: " " if _is_wrap(text, m) else m.group(), text)
+
+
+def _is_wrap(text: str, found: re.Match[str]) -> bool:
+    line = text[text.rfind("\n", 0, found.start()) + 1 : found.start()]
+    return text[found.end()].islower() or (len(line) >= _WRAPPED_FROM and not ends_sentence(line))

@@ -31,13 +31,20 @@ def load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokeni
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         with _without_bar():
-            quantised = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=dtype)
+            quantised, found = AutoModelForCausalLM.from_pretrained(
+                str(path.parent), gguf_file=path.name, dtype=dtype, output_loading_info=True
+            )
     except Exception as error:  # a cut file fails wherever the reader happens to be
         if is_out_of_memory(error):
             raise
         raise ModelError(
             f"The GGUF file {str(path)!r} cannot be read ({one_line(error)}): download it again, or give another model."
         ) from None
+    if missing := sorted(found["missing_keys"]):  # transformers fills them with random numbers
+        raise ModelError(
+            f"The GGUF file {str(path)!r} lacks {len(missing)} of the model's weights ({missing[0]}, …): make it again "
+            "with llama.cpp's converter, or give another model."
+        )
     config = quantised.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
