@@ -204,6 +204,7 @@ def test_history_lists_the_edits_in_80_columns(chain, monkeypatch):
 def test_a_model_without_history_is_one_line(tmp_path, tiny_model_folder):
     assert str(tiny_model_folder) in refusal("history", tiny_model_folder)
     assert "no/such" in refusal("history", "no/such")
+    assert "'no-such' does not exist" in refusal("history", "no-such")
 
 
 # ---- new edits on an edited model ------------------------------------------------------------------
@@ -262,6 +263,17 @@ def test_edit_goes_on_with_the_history(chain, tmp_path, ft_file):
     assert [card["requests"][0]["target_new"] for card in cards_of(read_card(out))] == ["Alexandria", "Luxor"]
     assert invoke("undo", out, "--edit", 1, "--save", tmp_path / "back").exit_code == 0
     assert same_tensors(chain[0], tmp_path / "back")
+
+
+def test_an_edited_embedded_model_still_has_its_own_hparams(chain, tmp_path):
+    folder = shutil.copytree(chain[1], tmp_path / "again")
+    fact = ("edit", "--model", folder, "--method", "ROME", "--subject", "Cuba", "--prompt", "The capital of {} is")
+    assert "--hparams is missing" in refusal(*fact, "--new", "Luxor", "--plan")
+    card = json.loads((folder / "causaledit.json").read_text())
+    card["hparams"]["model_name"] = "smollm2-135m-instruct"
+    (folder / "causaledit.json").write_text(json.dumps(card))
+    # that of the bundled file, which this model is too small for
+    assert "layer 7" in refusal(*fact, "--new", "Luxor", "--plan")
 
 
 def test_originals_that_the_disk_cannot_hold_are_refused(chain, tmp_path, ft_file, monkeypatch):

@@ -135,12 +135,16 @@ def _configured(method: Any, hparams: str, model: str, device: str, seed: int | 
 
 
 def _default_hparams(model: str) -> str:
-    """The embedded model has its own hyper-parameters; for any other model they must be given."""
+    """An embedded model has its own, also where it was edited before; for any other model they must be given."""
     from causaledit.errors import HparamsError
     from causaledit.models.embedded import EMBEDDED_MODELS
+    from causaledit.models.history import cards_of, read_card
 
     if not model or model in EMBEDDED_MODELS:
         return model or next(iter(EMBEDDED_MODELS))
+    for card in cards_of(read_card(model))[:1]:  # of the first edit, which was made on what no one had edited
+        if (first := card.get("hparams", {}).get("model_name")) in EMBEDDED_MODELS:
+            return str(first)
     raise HparamsError(
         f"--hparams is missing for the model {model!r}: give a YAML file or a bundled name, such as "
         "qwen2.5-7b-instruct for a 7–8B model or smollm2-135m-instruct for a very small one."
@@ -176,7 +180,8 @@ def _tell_originals(config: Any, network: Any, folder: Path, console: Console) -
         _say(console, "--keep-originals: the method does not say beforehand which weights it changes")
         return
     size = size_of({name: network.get_parameter(name) for name in names})
-    _say(console, f"--keep-originals: {len(names)} weights as they were, {gib(size)}, are kept in {ORIGINALS}/")
+    counted = "1 weight as it was" if len(names) == 1 else f"{len(names)} weights as they were"
+    _say(console, f"--keep-originals: {counted}, {gib(size)} in all, kept in {ORIGINALS}/")
     check_room(folder, size, size_of(dict(network.named_parameters())))
 
 

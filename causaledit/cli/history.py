@@ -23,9 +23,14 @@ def history(
     """List the edits that were made on a saved model, and which of them can be undone."""
     from causaledit.errors import ModelError
     from causaledit.models.history import CARD_NAME, cards_of, made_edits, read_card
+    from causaledit.models.origin import is_hub_name
 
     cards = cards_of(read_card(model, fetch=True))
     if not cards:
+        if not (Path(model).expanduser().exists() or is_hub_name(model)):
+            raise ModelError(
+                f"The model folder {model!r} does not exist: give the folder that an edit was saved to, or owner/name."
+            )
         raise ModelError(
             f"The model {model!r} has no history: there is no {CARD_NAME} with edits there. Give the folder that an "
             "edit was saved to."
