@@ -17,6 +17,10 @@ from typing import Any
 
 import pytest
 
+# Workers of pytest-xdist share the cores: read by torch when it is imported, here and in processes that tests start.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // int(workers)))
+
 from causaledit.support.torchvision import make_torchvision_importable
 
 make_torchvision_importable()  # before transformers, peft or trl are imported
