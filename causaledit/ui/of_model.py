@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError
 from causaledit.judges.base import JudgedResponse, verdict_to_dict
+from causaledit.models.history import cards_of
 from causaledit.models.origin import find_origin
 from causaledit.models.saving import CARD_NAME
 from causaledit.support.files import read_object
@@ -143,8 +144,8 @@ def verdicts_on(edit: ShownEdit, prompt: str, response: str, judge: Judge) -> tu
 
 # ---- history -------------------------------------------------------------------------------------------------------
 def _history(card: Mapping[str, Any]) -> Iterator[HistoryEntry]:
-    """The edits that were made on the model before, whose cards lie in this one, and then its own."""
-    for one in (*card.get("earlier", ()), card):
+    """The edits that were made on the model before, and then its own."""
+    for one in cards_of(card):
         for edit in _edits(one):
             yield HistoryEntry(str(one.get("created", "")), str(one.get("method", "")), edit, _note(one))
 
