@@ -31,9 +31,10 @@ def load_gguf(path: Path, dtype: Any) -> tuple[PreTrainedModel, PreTrainedTokeni
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         with _without_bar():
-            quantised, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 str(path.parent), gguf_file=path.name, dtype=dtype, output_loading_info=True
             )
+        quantised, found = loaded
     except Exception as error:  # a cut file fails wherever the reader happens to be
         if is_out_of_memory(error):
             raise
