@@ -12,6 +12,7 @@ import random
 import signal
 import string
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ make_torchvision_importable()  # before transformers, peft or trl are imported
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_DISABLED", "true")
+# trackio reads where it keeps its files when it is imported, by whichever test that is
+_TRACKIO = tempfile.TemporaryDirectory(prefix="causaledit-trackio-")
+os.environ["TRACKIO_DIR"] = _TRACKIO.name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -40,12 +40,11 @@ def edit(name, requests=(EGYPT, NORWAY), model=None, **changes):
 
 
 @pytest.fixture(scope="module")
-def trackio(tmp_path_factory):
-    """trackio, which reads where it keeps its files when it is imported."""
-    os.environ["TRACKIO_DIR"] = str(tmp_path_factory.mktemp("trackio"))
+def trackio():
+    """What trackio keeps, in a folder of these tests."""
     storage = pytest.importorskip("trackio.sqlite_storage", reason="the extra `logging` is not installed")
-    yield storage.SQLiteStorage
-    del os.environ["TRACKIO_DIR"]
+    assert os.environ["TRACKIO_DIR"] == str(storage.TRACKIO_DIR)
+    return storage.SQLiteStorage
 
 
 def runs_of(trackio, project):
