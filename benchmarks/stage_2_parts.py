@@ -24,13 +24,13 @@ from edit_efficacy import overridden, run_case, selected
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from scipy.stats import binomtest
 from verdicts import rationale
 
 from causaledit.metrics.wording import worded_rate
 from causaledit.models.loading import load_model
 from causaledit.probes.efficacy import SCORES, pooled
 from causaledit.support.files import load_json, write_json
+from causaledit.support.statistics import mcnemar_exact
 
 PARTS = {
     "stage 1": {"stages": [1]},
@@ -64,8 +64,7 @@ def change(cases: list[dict], done: list[dict], part: str, families: tuple[str, 
         keys = [key for key in before if key in after and (families is None or key[0] in families)]
         won += sum(after[key] and not before[key] for key in keys)
         lost += sum(before[key] and not after[key] for key in keys)
-    p = binomtest(won, won + lost).pvalue if won + lost else 1.0
-    return f"+{won} −{lost}, p = {p:.3g}"
+    return f"+{won} −{lost}, p = {mcnemar_exact(won, lost):.3g}"
 
 
 def report(console: Console, cases: list[dict], done: list[dict]) -> None:

@@ -42,11 +42,11 @@ class BeforeAndAfter:
         Raises:
             ModelError: One of them cannot be loaded.
         """
-        after = load_model(edited, device=device)
+        after = load_model(edited, device=device, argument="MODEL")
         if own_base and hasattr(after.model, "disable_adapter"):
             return cls(None, after, template_kwargs_of(edited))
         try:
-            before = load_model(base, device=device)
+            before = load_model(base, device=device, argument="--base")
         except ModelError as error:
             raise ModelError(f"The model before the edit: {error} Another one can be given with --base.") from None
         return cls(before, after, template_kwargs_of(edited))
