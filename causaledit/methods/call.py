@@ -21,6 +21,7 @@ import torch
 from causaledit.errors import HostError, HparamsError, ModelError
 from causaledit.facts.requests import EditRequest, refuse_doubles, requests_from_data
 from causaledit.methods.hyperparams import BaseHyperParams
+from causaledit.methods.shared.orthogonal import kept_orthogonal
 from causaledit.models.adapters import is_adapted
 from causaledit.models.edited import Edited
 from causaledit.models.pairs import check_pair
@@ -124,7 +125,8 @@ def edit_in_place(
         call = Call(
             requests, progress=sink, report=report, sequence=sequence, extra=extra, put_back=put_back, stack=stack
         )
-        edited = edit(target, tok, edits, hparams, call)
+        with kept_orthogonal(target, hparams, sequence):
+            edited = edit(target, tok, edits, hparams, call)
         if not isinstance(edited, Edited):
             raise HostError(
                 f"The method {method.name} returned a {type(edited).__name__}: its `edit` must return an Edited "

@@ -239,6 +239,9 @@ class AdapterHyperParams(BaseHyperParams):
         "Names of the projections that get an adapter, or ['all-linear'].",
     )
     lora_layers: list[int] | None = setting(None, "[first, end): the layers that get an adapter. None means all.")
+    orthogonal_edits: bool = setting(
+        False, "In a sequence: keep the inputs that an edit's adapter reads orthogonal to those of earlier edits."
+    )
     merge_adapter: bool = setting(True, "Merge the adapter into the weights; False returns a PeftModel.")
     quantization: str = setting(
         "none",

@@ -62,6 +62,10 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams, PreservationHyper
         self.layers = layers
         if self.lora_type == "adalora" and self.steps < 2:
             raise HparamsError(f"`steps` is {self.steps}, but `lora_type: adalora` moves rank between steps: give 2.")
+        if self.lora_type == "adalora" and self.orthogonal_edits:
+            raise HparamsError(
+                "`orthogonal_edits` holds plain adapters apart, and `lora_type: adalora` moves rank: leave out one."
+            )
 
     def edited_weights(self, model: Any) -> list[str] | None:
         """Those that the adapter is put on."""

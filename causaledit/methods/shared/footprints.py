@@ -114,9 +114,10 @@ def quantising_remedies(hparams: Any) -> Iterator[Remedy]:
 
 # ---- weights ---------------------------------------------------------------------------------------
 def descent_bytes(parameters: Sequence[torch.Tensor], *, bounded: bool = False) -> int:
-    """Gradients, and what `ConstrainedAdam` keeps: float32 copies with gradients and two moments, and their starts."""
+    """Gradients, and what `ConstrainedAdam` keeps: moments, starts, and float32 copies of what is not float32."""
     numbers = sum(parameter.numel() for parameter in parameters)
-    return bytes_of(parameters) + (20 if bounded else 16) * numbers
+    copied = sum(parameter.numel() for parameter in parameters if parameter.dtype != torch.float32)
+    return bytes_of(parameters) + (12 if bounded else 8) * numbers + 8 * copied
 
 
 def step_peak(parameters: Sequence[torch.Tensor]) -> Peak:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class ConstrainedAdam:
-    """AdamW on float32 copies of some weights, each kept within ±ε of its start (the L∞ constraint of FT).
+    """AdamW on some weights, each kept within ±ε of its start (the L∞ constraint of FT).
 
-    The copies keep small steps from being rounded away in half-precision models.
+    Weights of lower precision than float32 are trained as float32 copies, so that small steps are not rounded away.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class ConstrainedAdam:
         self.parameters = list(parameters)
         for parameter in self.parameters:
             parameter.requires_grad_(True)
-        self.masters = [p.detach().float().clone() for p in self.parameters]
+        self.masters = [p if p.dtype == torch.float32 else p.detach().float() for p in self.parameters]
         self.norm_constraint = norm_constraint
-        self.starts = [m.clone() for m in self.masters] if norm_constraint is not None else []
+        self.starts = [m.detach().clone() for m in self.masters] if norm_constraint is not None else []
         self.adam = torch.optim.AdamW(self.masters, lr=learning_rate, weight_decay=weight_decay)
 
     @torch.no_grad()
