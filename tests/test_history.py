@@ -250,6 +250,16 @@ def test_the_last_answer_is_what_is_contradicted(chain, tmp_path, ft_file):
     assert "contradicts edit 3" in away
 
 
+def test_an_old_answer_that_the_history_knows_need_not_be_given(chain, ft_file):
+    _, first, *_ = chain
+    asking = list(asked(first, "Egypt", "The capital of {} is", "Luxor", ft_file, "--plan"))
+    given = asking.index("--old")
+    del asking[given : given + 2]
+    assert "Egypt is: Alexandria → Luxor" in " ".join(invoke(*asking).stdout.split())
+    elsewhere = [{"Egypt": "Cuba"}.get(word, word) for word in asking]
+    assert "Cuba is: (asked of the model) → Luxor" in " ".join(invoke(*elsewhere).stdout.split())
+
+
 def test_edit_goes_on_with_the_history(chain, tmp_path, ft_file):
     _, first, *_ = chain
     out = tmp_path / "out"

@@ -50,7 +50,7 @@ def edit(
     from causaledit.errors import HostError, PushError, RequestError
     from causaledit.hosts.lookup import get_method
     from causaledit.methods.shared.processes import is_first
-    from causaledit.models.history import cards_of, contradictions, made_edits, read_card
+    from causaledit.models.history import cards_of, contradictions, made_edits, read_card, with_earlier_answers
     from causaledit.models.hub import find_target
     from causaledit.models.loading import resolve_device
     from causaledit.models.origin import note_license
@@ -75,6 +75,7 @@ def edit(
         check_new_folder(save, "--save")
     cards = cards_of(read_card(config.model_name, fetch=True))
     found = contradictions(made_edits(cards), edits)
+    edits = with_earlier_answers(edits, found)
     if plan:
         from causaledit.cli.edit_plan import show_plan
 

@@ -6,7 +6,7 @@ as they were. An edit is one call, with all the requests that it applied togethe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,12 @@ def contradictions(made: Iterable[MadeEdit], edits: Iterable[EditRequest]) -> li
         if last is not None and not _same_answer(last.request, edit):
             found.append(Contradiction(edit, last))
     return found
+
+
+def with_earlier_answers(edits: Iterable[EditRequest], found: Iterable[Contradiction]) -> list[EditRequest]:
+    """The edits; one that names no old answer and contradicts an earlier edit has that one's answer as its old one."""
+    earlier = {id(one.new): one.earlier.request.target_new for one in found}
+    return [replace(edit, ground_truth=edit.ground_truth or earlier.get(id(edit))) for edit in edits]
 
 
 def _same_answer(a: EditRequest, b: EditRequest) -> bool:
