@@ -28,6 +28,7 @@ from causaledit.metrics.summary import TASKS, summarise
 from causaledit.probes.sets import PROBE_SET_VERSION
 from causaledit.runs.execution import RunSink, SilentRun, execute, open_folder
 from causaledit.runs.folder import locked
+from causaledit.runs.probing import engine_of
 from causaledit.support.costs import versions
 from causaledit.support.files import read_object, write_json, write_text
 
@@ -164,6 +165,7 @@ class _Comparison:
         self.plan, self.judge, self.sink, self.pool = plan, judge, sink, pool
         self.workers, self.retry_errors = workers, retry_errors
         self.model = SharedModel(read_object(plan.folder / "compare.json").get("model") if plan.resumed else None)
+        self.engine = engine_of(next(iter(plan.runs.values())).arguments)  # one for all, like the model
         self.reference: RunMetrics | None = None
         self.rows = {
             name: MethodRow(
@@ -188,6 +190,8 @@ class _Comparison:
             for name in order:
                 self._method(name)
         finally:
+            if self.engine is not None:
+                self.engine.close()
             self._write()
         return list(self.rows.values())
 
@@ -197,7 +201,7 @@ class _Comparison:
         error = None
         try:
             # a run that is complete loads no model
-            execute(run, self.sink, load=self.model.get, pool=self.pool)
+            execute(run, self.sink, load=self.model.get, pool=self.pool, engine=self.engine)
             if self.pool is not None and self.pool.model is not None:
                 self.model.describe(self.pool.model)
         except KeyboardInterrupt:
