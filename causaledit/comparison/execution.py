@@ -26,7 +26,7 @@ from causaledit.metrics.paired import compare_runs
 from causaledit.metrics.predictions import cases_of, read_metrics
 from causaledit.metrics.summary import TASKS, summarise
 from causaledit.probes.sets import PROBE_SET_VERSION
-from causaledit.runs.execution import RunSink, SilentRun, execute, open_folder
+from causaledit.runs.execution import RunSink, SilentRun, execute, open_folder, refuse_workers
 from causaledit.runs.folder import locked
 from causaledit.runs.probing import engine_of
 from causaledit.support.costs import versions
@@ -148,9 +148,12 @@ def execute_comparison(
         One row per method, in the order of the plan.
 
     Raises:
-        RunError: Another process works on the comparison.
+        RunError: Another process works on the comparison, or the workers cannot do a part of it.
         SaveError: The table cannot be written.
     """
+    if pool is not None:
+        for run in plan.runs.values():
+            refuse_workers(run)
     with locked(plan.folder):
         write_json(plan.folder / "meta" / "compare_args.json", {**plan.arguments, "run_id": plan.run_id})
         return _Comparison(plan, judge, sink or SilentCompare(), workers, retry_errors, pool).run()

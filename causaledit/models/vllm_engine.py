@@ -211,10 +211,10 @@ class VLLMEngine:
 
     def rest(self) -> None:
         """Forget the weights: they will be others. A colocated engine gives its memory back until the next prompt."""
-        if self._held is None:
+        if self._trl is None:
             return
         self._held = self._trl.model = None
-        if self._sleeps:
+        if self._sleeps and not self._asleep:
             self._trl.llm.sleep(level=2)  # without a copy of the weights: the next hand-over brings others
             self._asleep = True
 

@@ -169,7 +169,7 @@ class RunArguments:
     def _check_vllm(self) -> None:
         if self.vllm is not None and self.vllm not in VLLM_MODES:
             raise RunError(
-                f"--vllm must be one of {', '.join(VLLM_MODES)}, got {self.vllm!r}.{did_you_mean(self.vllm, VLLM_MODES)}"
+                f"--vllm must be {' or '.join(VLLM_MODES)}, got {self.vllm!r}.{did_you_mean(self.vllm, VLLM_MODES)}"
             )
         if self.vllm_memory is not None and not 0 < self.vllm_memory <= 1:
             raise RunError(f"--vllm_memory must be above 0 and at most 1, got {self.vllm_memory}.")

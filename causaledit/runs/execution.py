@@ -118,7 +118,7 @@ def execute(
             end the run: it is in the summary, and in metrics.json with `error` instead of `post`.
     """
     if pool is not None:
-        _refuse_workers(plan)
+        refuse_workers(plan)
     folder = open_folder(plan)
     answering = engine or engine_of(plan.arguments)
     with locked(plan.folder):
@@ -152,10 +152,12 @@ def execute(
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
-            if answering is not None:
-                answering.rest() if engine is not None else answering.close()
             folder.assemble()
             info.write(status, folder, reason)
+            if engine is not None:
+                engine.rest()
+            elif answering is not None:
+                answering.close()
         return RunSummary(plan.folder, folder.averages(), folder.failed, info.costs(folder))
 
 
@@ -173,7 +175,7 @@ def _run_sequence(
     SequenceExecution(plan, plan.sequence, folder, sink, info, model, tokenizer, prober).run()
 
 
-def _refuse_workers(plan: Plan) -> None:
+def refuse_workers(plan: Plan) -> None:
     """What goes from one edit to the next, or compares with a model beside, is done by one process.
 
     Raises:
@@ -183,7 +185,7 @@ def _refuse_workers(plan: Plan) -> None:
     parts = {"sequential": plan.sequence, "ability": plan.ability, "base": arguments.base, "vllm": arguments.vllm}
     for name, part in parts.items():
         if part is not None:
-            raise RunError(f"--{name} runs in one process: leave out --workers, or --{name}.")
+            raise RunError(f"--{name} runs in one process: leave out --workers (--ray-workers), or --{name}.")
 
 
 class _Execution:
