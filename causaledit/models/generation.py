@@ -165,12 +165,11 @@ def generate_texts(
         The continuations without special tokens, in the order of `prompts`.
     """
     encoded = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
-    if engine is not None:
-        config = _config(model, tokenizer, max(map(len, encoded), default=0), max_new_tokens, temperature, top_p)
-        new_rows = engine.generate(model, tokenizer, encoded, config) if encoded else []
-        return tokenizer.batch_decode(
-            _turns(tokenizer, new_rows, config.eos_token_id or [], count), skip_special_tokens=True
-        )
+    if engine is not None and encoded:
+        config = _config(model, tokenizer, max(map(len, encoded)), max_new_tokens, temperature, top_p)
+        continued = engine.generate(model, tokenizer, encoded, config)
+        turns = _turns(tokenizer, continued, config.eos_token_id or [], count)
+        return tokenizer.batch_decode(turns, skip_special_tokens=True)
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
     limit = (limit or BatchLimit(rows=batch_size)) if is_network(model) else BatchLimit(rows=1)

@@ -240,10 +240,10 @@ class VLLMEngine:
         """Why no engine answers as this model does, given its parameters; None where one does."""
         if in_context_prefix(model):
             return "the edited model has its new facts in the prompts"
+        if isinstance(model, torch.nn.Module) and is_adapted(model):
+            return "the model carries an adapter that is not merged"
         if not isinstance(model, PreTrainedModel):
             return "the model is no plain network of transformers"
-        if is_adapted(model):
-            return "the model carries an adapter that is not merged"
         if is_quantised(model):
             return "the model's weights are quantised"
         if self.settings.mode == "colocate" and not _loads_again(model.name_or_path):
