@@ -23,6 +23,7 @@ from causaledit.judges.registry import get_judge
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.bootstrap import teacher_prompt
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.methods.footprint import Lengths
 from causaledit.methods.in_turn import edit_all
 from causaledit.methods.memory_plan import plan_edit
 from causaledit.methods.registry import METHODS
@@ -30,6 +31,7 @@ from causaledit.models import vllm_engine
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.vllm_engine import EngineSettings, VLLMEngine
+from causaledit.probes.sets import DEFAULT_KINDS
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import execute
 from causaledit.runs.plan import make_plan
@@ -56,7 +58,7 @@ def loaded(tiny_model_folder):
 
 @pytest.fixture
 def arguments(tmp_path, tiny_model_folder):
-    (tmp_path / "three.json").write_text(json.dumps(some_cases()[-3:]))
+    (tmp_path / "two.json").write_text(json.dumps(some_cases()[-2:]))  # one of one edit, one of two
     for name in CHEAP:
         file = tmp_path / "hparams" / name / "tiny.yaml"
         file.parent.mkdir(parents=True)
@@ -64,9 +66,10 @@ def arguments(tmp_path, tiny_model_folder):
 
     def make(method="FT", **changes):
         values = {
-            "editing_method": method, "datatype": str(tmp_path / "three.json"), "model_type": "tiny",
+            "editing_method": method, "datatype": str(tmp_path / "two.json"), "model_type": "tiny",
             "hparams_path": str(tmp_path / "hparams" / ("FT" if method == "PreEdited" else method) / "tiny.yaml"),
             "output_root": str(tmp_path / "out"), "run_id": "plain", "device": "cpu", "max_new_tokens": 5,
+            "probes": ("hop", "locality"),
         }  # fmt: skip
         return RunArguments(**{**values, **changes})
 
@@ -98,9 +101,9 @@ def same_parameters(given, model):
 def test_a_run_through_vllm_answers_as_one_without(mode, arguments, loaded, standin, monkeypatch):
     monkeypatch.setattr(vllm_engine, "_check_server", lambda settings: None)  # there is none to ask
     given = {"vllm_memory": 0.5} if mode == "colocate" else {"vllm_server": "http://node:9000/"}
-    plain = run(arguments(), loaded)
+    plain = run(arguments(probes=DEFAULT_KINDS), loaded)
     assert StandIn.made == []
-    assert run(arguments(run_id="vllm", vllm=mode, **given), loaded) == plain
+    assert run(arguments(run_id="vllm", vllm=mode, probes=DEFAULT_KINDS, **given), loaded) == plain
 
     [engine] = StandIn.made
     assert engine.mode == mode and engine.model is None  # it keeps no model alive
@@ -136,7 +139,7 @@ def test_a_run_through_vllm_answers_as_one_without(mode, arguments, loaded, stan
 
 
 @pytest.mark.parametrize(
-    ("changes", "hand_overs"), [({"batch_edit": 2}, 4), ({"method": "PreEdited"}, 1), ({"method": "CausalEdit"}, 6)]
+    ("changes", "hand_overs"), [({"batch_edit": 3}, 2), ({"method": "PreEdited"}, 1), ({"method": "CausalEdit"}, 4)]
 )
 def test_one_hand_over_an_edit_and_none_a_batch(changes, hand_overs, arguments, loaded, standin):
     plain = run(arguments(**changes), loaded)
@@ -198,7 +201,7 @@ def test_methods_compared_share_one_engine(arguments, tmp_path, monkeypatch, sta
         rows[run_id] = [(row.method, row.problem, row.metrics) for row in execute_comparison(plan, judge)]
     assert rows["plain"] == rows["vllm"] and [problem for _, problem, _ in rows["vllm"]] == [None] * 3
     [engine] = StandIn.made
-    assert len(engine.handed) == 3 * 2 + 3 + 1
+    assert len(engine.handed) == 2 * 2 + 2 + 1
 
 
 def test_a_run_is_resumed_with_the_engine_it_began_with_wherever_that_is(arguments):
@@ -382,17 +385,20 @@ def test_an_engine_that_cannot_be_started_is_one_line(loaded, standin, monkeypat
 def test_a_plan_counts_the_engine(loaded):
     def stages(memory=None, **changes):
         hparams = CausalEditHyperParams(model_name=(loaded, None), **{**FAST["CausalEdit"], **changes})
-        plan = plan_edit(METHODS["CausalEdit"], hparams, memory=memory)
+        plan = plan_edit(
+            METHODS["CausalEdit"], hparams, memory=memory, lengths=Lengths(prompt=20, context=40, trace=10)
+        )
         return {stage.stage: stage for stage in plan.stages}
 
     weights = sum(value.numel() for value in loaded.parameters()) * loaded.dtype.itemsize
     both = {"bootstrap_use_vllm": True, "distill_use_vllm": True}
-    assert not any(stage.engine for stage in stages().values())
-    found = stages(**both)
+    many = {"bootstrap_candidates_per_trace": 48, "bootstrap_max_new_tokens": 600}
+    plain = stages(**many)
+    assert not any(stage.engine for stage in plain.values()) and plain["traces"].peak.parts["cache"]
+    found = stages(**both, **many)
+    assert not found["traces"].peak.parts["cache"]
     assert found["traces"].engine == found["rollouts"].engine == weights and not found["internalise"].engine
     assert found["traces"].total(0) == weights + found["traces"].peak.total
-    assert stages(**both, memory=1000)["traces"].engine == 350
-    assert stages(**both, distill_vllm_sleep_mode=False)["internalise"].engine == weights
+    awake = stages(**both, memory=1000, distill_vllm_sleep_mode=False)
+    assert awake["traces"].engine == awake["internalise"].engine == 350
     assert not any(stage.engine for stage in stages(**both, distill_vllm_mode="server").values())
-    many = {"bootstrap_candidates_per_trace": 48, "bootstrap_max_new_tokens": 600}
-    assert stages(**many)["traces"].peak.parts["cache"] and not stages(**both, **many)["traces"].peak.parts["cache"]
