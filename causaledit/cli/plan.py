@@ -81,9 +81,9 @@ def _show(found: MemoryPlan, out: Console) -> None:
         soft_wrap=True,
     )
     table = Table(title="GiB at the highest moment of each stage, and tokens at most", title_justify="left")
-    numbers = ("logits", "cache", "activations", "adapter", "optimiser", "copies")
     engines = any(stage.engine for stage in found.stages)
-    numbers += (("vLLM",) if engines else ()) + ("in all", "generated", "trained")
+    kinds = ("logits", "cache", "activations", "adapter", "optimiser", "copies", *(("vLLM",) if engines else ()))
+    numbers = (*kinds, "in all", "generated", "trained")
     for name in ("stage", *numbers):
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for stage in found.stages:

@@ -145,7 +145,7 @@ class VLLMEngine:
         """
         if self._trl is not None or self._say(self._why_not(model)):
             return
-        from accelerate import Accelerator
+        from accelerate import Accelerator  # type: ignore[import-untyped]
         from trl.generation.vllm_generation import VLLMGeneration
 
         settings = self.settings
