@@ -53,6 +53,11 @@ def test_an_installed_extra_is_fine():
             "report",
         ),
         (["show", "MODEL"], "gradio", "ui"),
+        (
+            ["run", "--editing_method", "PreEdited", "--datatype", "x.json", "--model_type", "y", "--vllm", "colocate"],
+            "vllm",
+            "vllm",
+        ),
     ],
 )
 def test_a_missing_extra_ends_a_command_before_any_work(arguments, package, extra):

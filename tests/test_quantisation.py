@@ -175,7 +175,10 @@ def test_a_sequence_is_refused(load):
         edit(pair, settings("LoRA", pair, "4bit"), EGYPT, NORWAY, sequence=EditSequence())
 
 
-@pytest.mark.parametrize(("method", "setting"), [("CausalEdit", "distill_use_vllm"), ("EtCon", "rollout_use_vllm")])
+@pytest.mark.parametrize(
+    ("method", "setting"),
+    [("CausalEdit", "distill_use_vllm"), ("CausalEdit", "bootstrap_use_vllm"), ("EtCon", "rollout_use_vllm")],
+)
 def test_an_engine_that_takes_merged_weights_is_refused(load, method, setting):
     pair = load("4bit")
     with pytest.raises(ModelError, match=f"`{setting}: true` gives the engine merged weights"):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     arguments=Group(
         RunArguments,
         fixed={**PILOT, "batch_edit": None, "skip_cases": 0},
-        without=OPTIONAL_FIELDS,
+        without=tuple(name for name in OPTIONAL_FIELDS if name != "vllm"),
         helps={
             "datatype": "Name of a data set with narratives, or path of an MQuAKE file that has them.",
             "model_type": "Name of an hparams file that names the model, or a model's folder or hub name.",

@@ -81,12 +81,16 @@ def _show(found: MemoryPlan, out: Console) -> None:
         soft_wrap=True,
     )
     table = Table(title="GiB at the highest moment of each stage, and tokens at most", title_justify="left")
-    numbers = ("logits", "cache", "activations", "adapter", "optimiser", "copies", "in all", "generated", "trained")
+    engines = any(stage.engine for stage in found.stages)
+    kinds = ("logits", "cache", "activations", "adapter", "optimiser", "copies", *(("vLLM",) if engines else ()))
+    numbers = (*kinds, "in all", "generated", "trained")
     for name in ("stage", *numbers):
         table.add_column(name, justify="left" if name == "stage" else "right", no_wrap=True)
     for stage in found.stages:
         parts = [stage.peak.parts.get(kind, 0) for kind in ("logits", "cache", "activations")]
-        parts += [stage.adapter, stage.optimizer, stage.copies, stage.total(found.parameters)]
+        parts += [stage.adapter, stage.optimizer, stage.copies]
+        parts += [stage.engine] if engines else []
+        parts.append(stage.total(found.parameters))
         tokens = [f"{count:,}" if count else "" for count in (stage.generated, stage.trained)]
         table.add_row(stage.stage, *map(_gib, parts), *tokens)
     out.print(table)

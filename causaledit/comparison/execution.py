@@ -26,8 +26,9 @@ from causaledit.metrics.paired import compare_runs
 from causaledit.metrics.predictions import cases_of, read_metrics
 from causaledit.metrics.summary import TASKS, summarise
 from causaledit.probes.sets import PROBE_SET_VERSION
-from causaledit.runs.execution import RunSink, SilentRun, execute, open_folder
+from causaledit.runs.execution import RunSink, SilentRun, execute, open_folder, refuse_workers
 from causaledit.runs.folder import locked
+from causaledit.runs.probing import engine_of
 from causaledit.support.costs import versions
 from causaledit.support.files import read_object, write_json, write_text
 
@@ -147,9 +148,12 @@ def execute_comparison(
         One row per method, in the order of the plan.
 
     Raises:
-        RunError: Another process works on the comparison.
+        RunError: Another process works on the comparison, or the workers cannot do a part of it.
         SaveError: The table cannot be written.
     """
+    if pool is not None:
+        for run in plan.runs.values():
+            refuse_workers(run)
     with locked(plan.folder):
         write_json(plan.folder / "meta" / "compare_args.json", {**plan.arguments, "run_id": plan.run_id})
         return _Comparison(plan, judge, sink or SilentCompare(), workers, retry_errors, pool).run()
@@ -164,6 +168,7 @@ class _Comparison:
         self.plan, self.judge, self.sink, self.pool = plan, judge, sink, pool
         self.workers, self.retry_errors = workers, retry_errors
         self.model = SharedModel(read_object(plan.folder / "compare.json").get("model") if plan.resumed else None)
+        self.engine = engine_of(next(iter(plan.runs.values())).arguments)  # one for all, like the model
         self.reference: RunMetrics | None = None
         self.rows = {
             name: MethodRow(
@@ -188,6 +193,8 @@ class _Comparison:
             for name in order:
                 self._method(name)
         finally:
+            if self.engine is not None:
+                self.engine.close()
             self._write()
         return list(self.rows.values())
 
@@ -197,7 +204,7 @@ class _Comparison:
         error = None
         try:
             # a run that is complete loads no model
-            execute(run, self.sink, load=self.model.get, pool=self.pool)
+            execute(run, self.sink, load=self.model.get, pool=self.pool, engine=self.engine)
             if self.pool is not None and self.pool.model is not None:
                 self.model.describe(self.pool.model)
         except KeyboardInterrupt:

@@ -40,6 +40,7 @@ class StageFootprint:
         host: Bytes of such copies in host memory, beside a GPU.
         generated: Tokens that it generates at most.
         trained: Tokens that it trains on at most, padding not counted.
+        engine: Bytes that a colocated vLLM engine holds meanwhile.
     """
 
     stage: str
@@ -50,10 +51,11 @@ class StageFootprint:
     host: int = 0
     generated: int = 0
     trained: int = 0
+    engine: int = 0
 
     def total(self, parameters: int) -> int:
         """Bytes in all, with those of the model's parameters."""
-        return parameters + self.adapter + self.optimizer + self.copies + self.peak.total
+        return parameters + self.adapter + self.optimizer + self.copies + self.engine + self.peak.total
 
 
 @dataclass
@@ -67,6 +69,7 @@ class Planner:
         gpu: Whether it runs on a GPU.
         dtype: Of the weights.
         gpus: Over how many the weights are spread (FSDP).
+        memory: Bytes of each GPU, where known.
     """
 
     config: Any
@@ -75,6 +78,7 @@ class Planner:
     gpu: bool = True
     dtype: torch.dtype = torch.bfloat16
     gpus: int = 1
+    memory: int | None = None
 
     @contextlib.contextmanager
     def model(self, adapt: Callable[[Any], Any] | None = None) -> Iterator[PlannedModel]:
@@ -122,6 +126,10 @@ class Planner:
     def kept_on_host(self, count: int) -> dict[str, int]:
         """Bytes that are kept in host memory, as a field of `StageFootprint`; on a CPU the device has no other."""
         return {"host" if self.gpu else "copies": count}
+
+    def engine(self, share: float) -> int:
+        """Bytes of a colocated vLLM engine: its share of the GPU; where that is not known, its weights alone."""
+        return round(share * self.memory) if self.memory is not None else self.weights() * self.dtype.itemsize
 
     def with_settings(self, **changes: Any) -> Planner:
         """The same with other hyper-parameters."""

@@ -114,7 +114,7 @@ def plan_edit(
     dtype = resolve_dtype(getattr(hparams, "dtype", "auto"), device, fp16=getattr(hparams, "fp16", False))
     if not isinstance(dtype, torch.dtype):
         dtype = getattr(config, "dtype", None) or torch.float32
-    planner = Planner(config, hparams, lengths or Lengths(), gpu=gpu, dtype=dtype, gpus=gpus)
+    planner = Planner(config, hparams, lengths or Lengths(), gpu=gpu, dtype=dtype, gpus=gpus, memory=memory)
     return _planned(method, planner, memory)
 
 

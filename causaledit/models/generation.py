@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.models.vllm_engine import VLLMEngine
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -110,10 +111,10 @@ class _NextTurn(StoppingCriteria):
         return torch.tensor(ended, device=input_ids.device)
 
 
-def _turns(tokenizer: Any, new: torch.Tensor, ends: Sequence[int], count: TokenCount | None) -> list[list[int]]:
-    """The rows of a `(batch, length)` tensor up to the token that ended each, that token included."""
+def _turns(tokenizer: Any, new: Sequence[list[int]], ends: Sequence[int], count: TokenCount | None) -> list[list[int]]:
+    """Rows of new tokens up to the token that ended each, that token included."""
     marker, turns = next_turn(tokenizer), []
-    for row in new.tolist():
+    for row in new:
         turn = row[: next((i + 1 for i, token in enumerate(row) if token in ends), len(row))]
         if marker is not None:
             text = tokenizer.decode(turn)
@@ -140,6 +141,7 @@ def generate_texts(
     limit: BatchLimit | None = None,
     compact: bool = False,
     count: TokenCount | None = None,
+    engine: VLLMEngine | None = None,
 ) -> list[str]:
     """Generate one continuation for each rendered prompt.
 
@@ -157,11 +159,17 @@ def generate_texts(
             Equal to plain generation up to rounding, for models of transformers whose `generate` is their own;
             models that carry more than keys and values (Mamba) are asked plainly.
         count: Receives the number of generated tokens.
+        engine: Generates in this process's stead, with the model's weights; it makes batches of its own.
 
     Returns:
         The continuations without special tokens, in the order of `prompts`.
     """
     encoded = [tokenizer(p, add_special_tokens=False)["input_ids"] for p in prompts]
+    if engine is not None and encoded:
+        config = _config(model, tokenizer, max(map(len, encoded)), max_new_tokens, temperature, top_p)
+        continued = engine.generate(model, tokenizer, encoded, config)
+        turns = _turns(tokenizer, continued, config.eos_token_id or [], count)
+        return tokenizer.batch_decode(turns, skip_special_tokens=True)
     order = sorted(range(len(prompts)), key=lambda i: len(encoded[i]))
     results: list[str] = [""] * len(prompts)
     limit = (limit or BatchLimit(rows=batch_size)) if is_network(model) else BatchLimit(rows=1)
@@ -191,7 +199,7 @@ def generate_texts(
             torch.cuda.empty_cache()
             logger.warning("out of memory while generating: batch size reduced to %d", limit.rows)
             continue
-        turns = _turns(tokenizer, new, config.eos_token_id or [], count)
+        turns = _turns(tokenizer, new.tolist(), config.eos_token_id or [], count)
         for i, text in zip(rows, tokenizer.batch_decode(turns, skip_special_tokens=True), strict=True):
             results[i] = text
         start += len(rows)
@@ -295,7 +303,7 @@ def greedy_answers(
         ids, mask, cache = _begun(model, rows, config)
         begun = {} if cache is None else {"past_key_values": cache}
         output = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask, **begun)
-        turns = _turns(tokenizer, output.sequences[:, ids.shape[1] :], ends, None)
+        turns = _turns(tokenizer, output.sequences[:, ids.shape[1] :].tolist(), ends, None)
         kept = [step.float().log_softmax(-1).topk(min(top_k, step.shape[-1]), dim=-1) for step in output.logits]
         answers = []
         for row, turn in enumerate(turns):
@@ -324,16 +332,21 @@ def sample_continuations(
     temperature: float,
     top_p: float,
     count: TokenCount | None = None,
+    engine: VLLMEngine | None = None,
 ) -> list[str]:
     """Sample `n` continuations of one rendered prompt, which is read once.
+
+    Args:
+        engine: As in `generate_texts`.
 
     Returns:
         `n` texts without special tokens.
     """
     ids = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     turns = sample_tokens(
-        model, tokenizer, ids, n, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, count=count
-    )
+        model, tokenizer, ids, n,
+        max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, count=count, engine=engine,
+    )  # fmt: skip
     return tokenizer.batch_decode(turns, skip_special_tokens=True)
 
 
@@ -348,13 +361,16 @@ def sample_tokens(
     temperature: float,
     top_p: float,
     count: TokenCount | None = None,
+    engine: VLLMEngine | None = None,
 ) -> list[list[int]]:
     """As `sample_continuations`, for token ids: each row ends with the token that ends the turn, if it came."""
     config = _config(model, tokenizer, len(prompt), max_new_tokens, temperature, top_p)
     rows = [list(prompt)] * n
-    if _runs_compactly(model):
-        new = _generate_compactly(model, tokenizer, rows, config)
+    if engine is not None:
+        new = engine.generate(model, tokenizer, rows, config)
+    elif _runs_compactly(model):
+        new = _generate_compactly(model, tokenizer, rows, config).tolist()
     else:
         ids, mask = pad_left(rows, config.pad_token_id, model.device)
-        new = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask)[:, len(prompt) :]
+        new = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask)[:, len(prompt) :].tolist()
     return _turns(tokenizer, new, config.eos_token_id or [], count)

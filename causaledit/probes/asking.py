@@ -17,9 +17,11 @@ from causaledit.probes.sets import MAX_NEW_TOKENS, TOKEN_BUDGET
 from causaledit.support.costs import TokenCount
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.models.vllm_engine import VLLMEngine
 
 MOST_ROWS = 256
 
@@ -32,6 +34,7 @@ class Prober:
         max_new_tokens: Maximum length of an answer, in tokens.
         token_budget: Most tokens in one batch, padding and answers included.
         template_kwargs: Further arguments of the chat template (`enable_thinking: false`, …).
+        engine: Answers for models whose edit is in their weights; `rest` tells it that these change.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Prober:
         max_new_tokens: int = MAX_NEW_TOKENS,
         token_budget: int = TOKEN_BUDGET,
         template_kwargs: dict[str, Any] | None = None,
+        engine: VLLMEngine | None = None,
     ) -> None:
         self.tokenizer = prepare_tokenizer(tokenizer, template_kwargs)
         self.max_new_tokens = max_new_tokens
         self.limit = BatchLimit(rows=MOST_ROWS, tokens=token_budget)
+        self.engine = engine
         self.count = TokenCount()
         self.seconds = 0.0
 
@@ -65,6 +70,7 @@ class Prober:
         began = time.perf_counter()
         asked = list(zip(prompts, prefixes or [""] * len(prompts), strict=True))
         unique = list(dict.fromkeys(asked))
+        served = self.engine is not None and bool(unique) and self.engine.serves(model, own_generate=not compact)
         texts = generate_texts(
             model,
             self.tokenizer,
@@ -73,10 +79,29 @@ class Prober:
             limit=self.limit,
             compact=compact,
             count=self.count,
+            engine=self.engine if served else None,
         )
         answers = {turn: _whole_turn(turn[1], text) for turn, text in zip(unique, texts, strict=True)}
         self.seconds += time.perf_counter() - began
         return [answers[turn] for turn in asked]
+
+    def start_engine(self, model: PreTrainedModel, turns: Iterable[tuple[str, str]]) -> None:
+        """Start the engine, where there is one, unless it was started before.
+
+        Args:
+            model: The unedited network.
+            turns: Every user message that it will be asked, with what the assistant's turn opens with.
+        """
+        if self.engine is None:
+            return
+        texts = [render(self.tokenizer, user(prompt), prefill=prefix) for prompt, prefix in turns]
+        rows = self.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        self.engine.open(model, self.tokenizer, longest=max(map(len, rows), default=1) + self.max_new_tokens)
+
+    def rest(self) -> None:
+        """The model's weights are about to change, or have changed."""
+        if self.engine is not None:
+            self.engine.rest()
 
     def check_window(self, model: PreTrainedModel, prompts: Sequence[str]) -> None:
         """Refuse prompts that leave no room for an answer in the model's context window.

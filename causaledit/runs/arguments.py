@@ -21,7 +21,10 @@ PRE_EDITED = "PreEdited"  # the unedited model, as the published tool calls it
 # what makes a run the pilot study
 PILOT: dict[str, Any] = {"editing_method": PRE_EDITED, "exp_tag": "pilot", "probes": ("forced",)}
 # flags that a run without them does not write
-OPTIONAL_FIELDS = ("sequential", "checkpoints", "ability", "ability_limit", "base")
+OPTIONAL_FIELDS = ("sequential", "checkpoints", "ability", "ability_limit", "base", "vllm")
+# where a run keeps its files, and what it computes with: a resumed run may have others
+_OF_THE_MACHINE = ("output_root", "run_id", "vllm_memory", "vllm_server")
+VLLM_MODES = ("colocate", "server")  # those of models.vllm_engine, which is not imported for a help text
 PRESETS: dict[str, int] = {"gao": 5}  # protocol → number of steps of its sequence (Gao et al.: five sub-batches)
 _AT_LEAST_ONE = ("max_cases", "hop", "batch_edit", "sequential", "ability_limit", "max_new_tokens", "token_budget")
 NAME = re.compile(r"[\w.-]+")
@@ -108,6 +111,13 @@ class RunArguments:
     )
     max_new_tokens: int = option(MAX_NEW_TOKENS, "Maximum length of an answer to a probe, in tokens.")
     token_budget: int = option(TOKEN_BUDGET, "Maximum number of tokens in one batch of probes.")
+    vllm: str | None = option(
+        None,
+        "Answer the probes with vLLM: colocate (an engine in this process, on its GPU) or server (one that is "
+        "running). Without it the model answers itself.",
+    )
+    vllm_memory: float | None = option(None, "Share of the GPU's memory that --vllm colocate takes; by default 0.35.")
+    vllm_server: str | None = option(None, "Address of the server of --vllm server; by default http://127.0.0.1:8000.")
 
     def __post_init__(self) -> None:
         least = dict.fromkeys(_AT_LEAST_ONE, 1) | {"skip_cases": 0}
@@ -132,6 +142,7 @@ class RunArguments:
                 f"--host must be one of {', '.join(HOSTS)}, got {self.host!r}.{did_you_mean(self.host, HOSTS)}"
             )
         self._check_sequence()
+        self._check_vllm()
         if self.ability_limit is not None and self.ability is None:
             raise RunError("--ability_limit is that of --ability: give the tasks too.")
         if self.base is not None and (self.editing_method != PRE_EDITED or self.in_sequence):
@@ -155,6 +166,17 @@ class RunArguments:
         if self.in_sequence and self.batch_edit is not None:
             raise RunError("--batch_edit undoes every batch, and a sequence keeps its edits: give one of the two.")
 
+    def _check_vllm(self) -> None:
+        if self.vllm is not None and self.vllm not in VLLM_MODES:
+            raise RunError(
+                f"--vllm must be {' or '.join(VLLM_MODES)}, got {self.vllm!r}.{did_you_mean(self.vllm, VLLM_MODES)}"
+            )
+        if self.vllm_memory is not None and not 0 < self.vllm_memory <= 1:
+            raise RunError(f"--vllm_memory must be above 0 and at most 1, got {self.vllm_memory}.")
+        for name, mode in (("vllm_memory", "colocate"), ("vllm_server", "server")):
+            if getattr(self, name) is not None and self.vllm != mode:
+                raise RunError(f"--{name} is that of --vllm {mode}: give that too, or leave it out.")
+
     @property
     def in_sequence(self) -> bool:
         """Whether edits are kept, one step on top of the other."""
@@ -163,7 +185,7 @@ class RunArguments:
     def comparable(self) -> dict[str, Any]:
         """What must be the same for a run to be resumed."""
         data = dataclasses.asdict(self)
-        for name in ("output_root", "run_id"):
+        for name in _OF_THE_MACHINE:
             del data[name]
         for name in OPTIONAL_FIELDS:
             if data[name] is None:

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError
-from causaledit.probes.asking import Prober
 from causaledit.probes.sets import build_probes
 from causaledit.runs.ability import RunAbility
+from causaledit.runs.probing import prober_of, start_engine
 from causaledit.support.files import read_object, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from causaledit.models.loading import LoadedModel
+    from causaledit.models.vllm_engine import VLLMEngine
     from causaledit.mquake.cases import Case
     from causaledit.runs.plan import Plan
 
@@ -33,23 +34,16 @@ class BaseAnswers:
     ability: RunAbility | None = None
 
 
-def prober_of(plan: Plan, tokenizer: Any) -> Prober:
-    """What asks a run's probes."""
-    return Prober(
-        tokenizer,
-        max_new_tokens=plan.arguments.max_new_tokens,
-        token_budget=plan.arguments.token_budget,
-        template_kwargs=getattr(plan.hparams, "chat_template_kwargs", None),
-    )
-
-
-def ask_base(plan: Plan, todo: Sequence[Case], load: Callable[[Any], LoadedModel]) -> BaseAnswers:
+def ask_base(
+    plan: Plan, todo: Sequence[Case], load: Callable[[Any], LoadedModel], engine: VLLMEngine | None = None
+) -> BaseAnswers:
     """Load the unedited model, ask it the locality probes, measure its ability, and let it go again.
 
     Args:
         plan: Of a run with `base`.
         todo: The cases that are left to do.
         load: Loads the model that settings name.
+        engine: Answers in its stead; its weights are the edited model's afterwards.
 
     Raises:
         ModelError: It cannot be loaded, or has another vocabulary than the edited model and drift is asked for.
@@ -67,7 +61,10 @@ def ask_base(plan: Plan, todo: Sequence[Case], load: Callable[[Any], LoadedModel
     except ModelError as error:
         raise ModelError(f"--base: {error}") from None
     if missing:
-        known |= dict(zip(missing, prober_of(plan, tokenizer).ask(model, missing), strict=True))
+        prober = prober_of(plan, tokenizer, engine)
+        start_engine(plan, prober, model)
+        known |= dict(zip(missing, prober.ask(model, missing), strict=True))
+        prober.rest()
         write_json(file, {"model": str(plan.arguments.base), "locality": known})
     ability = RunAbility(plan.folder, plan.ability, model, tokenizer) if plan.ability is not None else None
     return BaseAnswers(known, ability)

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from causaledit.errors import RunError
 from causaledit.models.loading import load_from_hparams
 from causaledit.runs.ability import RunAbility
-from causaledit.runs.base_model import BaseAnswers, ask_base, prober_of
+from causaledit.runs.base_model import BaseAnswers, ask_base
 from causaledit.runs.folder import RunFolder, RunInfo, locked
 from causaledit.runs.groups import GroupRunner, groups_to_do
 from causaledit.runs.post import case_averages
+from causaledit.runs.probing import engine_of, prober_of, start_engine
 from causaledit.runs.sequence_execution import SequenceExecution
 from causaledit.runs.sequence_folder import SequenceFolder
 from causaledit.support.files import write_json
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from causaledit.models.loading import LoadedModel
+    from causaledit.models.vllm_engine import VLLMEngine
     from causaledit.mquake.cases import Case
     from causaledit.runs.plan import Plan
     from causaledit.runs.ray_pool import RayPool, Records
@@ -98,6 +100,7 @@ def execute(
     tokenizer: Any = None,
     load: Callable[[Any], LoadedModel] = load_from_hparams,
     pool: RayPool | None = None,
+    engine: VLLMEngine | None = None,
 ) -> RunSummary:
     """Run a plan to its end, resuming where an earlier call stopped.
 
@@ -108,14 +111,16 @@ def execute(
         tokenizer: See `model`.
         load: Loads the model that hyper-parameters name, where there is a case to run and no `model`.
         pool: Workers that load the model and edit, instead of this process, which then only writes.
+        engine: For `--vllm`: one that several runs share; by default the run has its own.
 
     Raises:
         CausalEditError: The run cannot continue; finished cases are on disk. A case that cannot be edited does not
             end the run: it is in the summary, and in metrics.json with `error` instead of `post`.
     """
     if pool is not None:
-        _refuse_workers(plan)
+        refuse_workers(plan)
     folder = open_folder(plan)
+    answering = engine or engine_of(plan.arguments)
     with locked(plan.folder):
         info = RunInfo(plan)
         info.measure_memory()
@@ -129,13 +134,13 @@ def execute(
                 if not folder.complete:
                     if model is None:
                         model, tokenizer = load(plan.hparams)
-                    _run_sequence(plan, folder, sink or SilentRun(), info, model, tokenizer)
+                    _run_sequence(plan, folder, sink or SilentRun(), info, model, tokenizer, answering)
             elif todo := folder.unfinished():
-                execution = _Execution(plan, folder, sink or SilentRun(), info)
+                execution = _Execution(plan, folder, sink or SilentRun(), info, answering)
                 if pool is not None:
                     execution.run_on(pool, todo)
                 else:
-                    base = ask_base(plan, todo, load) if plan.arguments.base is not None else None
+                    base = ask_base(plan, todo, load, answering) if plan.arguments.base is not None else None
                     if model is None:
                         model, tokenizer = load(plan.hparams)
                     execution.run(todo, model, tokenizer, base)
@@ -149,6 +154,10 @@ def execute(
         finally:
             folder.assemble()
             info.write(status, folder, reason)
+            if engine is not None:
+                engine.rest()
+            elif answering is not None:
+                answering.close()
         return RunSummary(plan.folder, folder.averages(), folder.failed, info.costs(folder))
 
 
@@ -157,30 +166,35 @@ def open_folder(plan: Plan) -> RunFolder | SequenceFolder:
     return RunFolder(plan.folder, plan.cases) if plan.sequence is None else SequenceFolder(plan.folder, plan.sequence)
 
 
-def _run_sequence(plan: Plan, folder: SequenceFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any) -> None:
+def _run_sequence(
+    plan: Plan, folder: SequenceFolder, sink: RunSink, info: RunInfo, model: Any, tokenizer: Any,
+    engine: VLLMEngine | None,
+) -> None:  # fmt: skip
     assert plan.sequence is not None
-    prober = prober_of(plan, tokenizer)
+    prober = prober_of(plan, tokenizer, engine)
     SequenceExecution(plan, plan.sequence, folder, sink, info, model, tokenizer, prober).run()
 
 
-def _refuse_workers(plan: Plan) -> None:
+def refuse_workers(plan: Plan) -> None:
     """What goes from one edit to the next, or compares with a model beside, is done by one process.
 
     Raises:
         RunError: The plan has such a part.
     """
     arguments = plan.arguments
-    parts = {"sequential": plan.sequence, "ability": plan.ability, "base": arguments.base}
+    parts = {"sequential": plan.sequence, "ability": plan.ability, "base": arguments.base, "vllm": arguments.vllm}
     for name, part in parts.items():
         if part is not None:
-            raise RunError(f"--{name} runs in one process: leave out --workers, or --{name}.")
+            raise RunError(f"--{name} runs in one process: leave out --workers (--ray-workers), or --{name}.")
 
 
 class _Execution:
     """What this process does for a run, whoever edits: it writes, and says how far the run is."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo) -> None:
-        self.plan, self.folder, self.sink, self.info = plan, folder, sink, info
+    def __init__(
+        self, plan: Plan, folder: RunFolder, sink: RunSink, info: RunInfo, engine: VLLMEngine | None = None
+    ) -> None:
+        self.plan, self.folder, self.sink, self.info, self.engine = plan, folder, sink, info, engine
 
     def run(self, todo: Sequence[Case], model: Any, tokenizer: Any, base: BaseAnswers | None = None) -> None:
         """Edit all groups with a case to run in this process.
@@ -188,8 +202,9 @@ class _Execution:
         Args:
             base: What the unedited model of `--base` said.
         """
-        runner = GroupRunner(self.plan, model, tokenizer, self.record, self.sink.stages)
+        runner = GroupRunner(self.plan, model, tokenizer, self.record, self.sink.stages, self.engine)
         runner.check_window(todo)
+        start_engine(self.plan, runner.prober, model)
         self.info.measure_machine(model, tokenizer)
         self._begin(todo)
         if base is not None:

@@ -13,13 +13,14 @@ from causaledit.models.weights import fingerprint
 from causaledit.probes.likelihood import ask_likelihoods
 from causaledit.probes.sets import CaseProbe, build_probes
 from causaledit.probes.trained import TrainedPrompts
-from causaledit.runs.base_model import prober_of
 from causaledit.runs.post import assemble_post
+from causaledit.runs.probing import prober_of
 from causaledit.support.seeding import seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from causaledit.models.vllm_engine import VLLMEngine
     from causaledit.mquake.cases import Case
     from causaledit.mquake.selection import Group
     from causaledit.runs.ability import RunAbility
@@ -47,6 +48,7 @@ class GroupRunner:
         record: Takes a case, its entry of metrics.json and what it cost, as soon as it is done; with the first case of
             a group what its training reported, as `losses` of the cost.
         stages: Where the method reports to.
+        engine: Answers the probes, where the model's weights are all that it needs.
 
     Attributes:
         known: What an unedited model beside this one answers to the locality questions, where there is one.
@@ -60,12 +62,13 @@ class GroupRunner:
         tokenizer: Any,
         record: Callable[[Case, dict[str, Any], dict[str, Any]], None],
         stages: ProgressSink,
+        engine: VLLMEngine | None = None,
     ) -> None:
         self.plan, self.model, self.tokenizer = plan, model, tokenizer
         self.record, self.stages = record, stages
         self.known: Mapping[str, str] | None = None
         self.ability: RunAbility | None = None
-        self.prober = prober_of(plan, tokenizer)
+        self.prober = prober_of(plan, tokenizer, engine)
         self.weights_total = sum(parameter.numel() for parameter in model.parameters())
         self.untouched = fingerprint(model)
 
@@ -103,6 +106,7 @@ class GroupRunner:
             before[case.case_id] = dict(zip(prompts, self.prober.ask(self.model, prompts), strict=True))
         requests = [edit.to_request(_owner(group, edit)) for edit in group.edits]
         report = method.load_report()()
+        self.prober.rest()
         began = time.perf_counter()
         try:
             edited = edit_all(
@@ -129,6 +133,7 @@ class GroupRunner:
                 self.ability.measure(number, edited.model)
         finally:
             self.model = edited.undo()
+            self.prober.rest()
 
     def _case(
         self, number: int, case: Case, model: Any, probes: Sequence[CaseProbe], before: Mapping[str, str] | None,

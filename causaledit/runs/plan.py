@@ -30,6 +30,7 @@ from causaledit.mquake.selection import (
 from causaledit.probes.portability import PORTABILITY_VERSION
 from causaledit.probes.sets import PROBE_SET_VERSION
 from causaledit.runs.arguments import NAME, OPTIONAL_FIELDS, PRE_EDITED, RunArguments
+from causaledit.runs.probing import check_vllm
 from causaledit.runs.sequence import SequencePlan, plan_sequence
 from causaledit.support.files import check_writable
 from causaledit.support.paths import hparams_dir
@@ -117,6 +118,7 @@ def make_plan(arguments: RunArguments) -> Plan:
     if arguments.model is not None:
         hparams = _with(hparams, "model_name", arguments.model)
     resolve_device(hparams.device)
+    check_vllm(arguments, hparams)
     dataset = locate_dataset(arguments.datatype)
     data = read_cases(dataset.path)
     chosen = select_cases(

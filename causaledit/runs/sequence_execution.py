@@ -19,6 +19,7 @@ from causaledit.probes.trained import TrainedPrompts
 from causaledit.runs.ability import RunAbility
 from causaledit.runs.losses import write_losses
 from causaledit.runs.post import assemble_post
+from causaledit.runs.probing import start_engine
 from causaledit.runs.sequence_state import LARGEST_GROWTH, KeptEdits, StateFolder
 from causaledit.support.seeding import seeded
 
@@ -68,6 +69,7 @@ class SequenceExecution:
         """
         probes = [p for e in self.sequence.edits for p in build_probes(e.case, self.plan.arguments.probes)]
         self.prober.check_window(self.model, [probe.prompt + probe.prefix for probe in probes])
+        start_engine(self.plan, self.prober, self.model)
         self.info.measure_machine(self.model, self.tokenizer)
         self.info.write("running", self.folder)
         locality = list(dict.fromkeys(probe.prompt for probe in probes if probe.kind == "locality"))
@@ -77,6 +79,7 @@ class SequenceExecution:
             self.ability = RunAbility(self.plan.folder, self.plan.ability, self.model, self.tokenizer)
         untouched = fingerprint(self.model)
         kept, memories = KeptEdits(self.model), EditSequence()
+        self.prober.rest()
         try:
             done = self.states.read(kept, memories, untouched)
             self.sink.begin(self.plan, sum(edit.step <= done for edit in self.sequence.edits))
@@ -86,6 +89,7 @@ class SequenceExecution:
                 self._ask_after(step, kept)
         finally:
             kept.undo()
+            self.prober.rest()
         if fingerprint(self.model) != untouched:
             raise EditFailedError(
                 f"{self.plan.arguments.editing_method} did not restore the model's weights at the end of the sequence. "
@@ -104,6 +108,7 @@ class SequenceExecution:
             return
         report = method.load_report()()
         requests = [edit.to_request(case.case_id) for edit, case in zip(group.edits, group.cases, strict=True)]
+        self.prober.rest()
         began = time.perf_counter()
         record: dict[str, Any] = {"edits": len(group.edits), "weights_total": self.weights_total}
         try:

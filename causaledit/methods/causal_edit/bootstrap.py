@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from causaledit.methods.shared.compositions import Composition
     from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.methods.shared.trainers import StepLosses
+    from causaledit.models.vllm_engine import VLLMEngine
     from causaledit.support.costs import TokenCount
     from causaledit.support.progress import ProgressSink
 
@@ -63,6 +64,7 @@ def collect_traces(
     context_role: str,
     progress: ProgressSink,
     count: TokenCount,
+    engine: VLLMEngine | None = None,
 ) -> tuple[list[T.Trace], TraceReport]:
     """Sample open-book traces of one edit and keep the best of each group.
 
@@ -71,6 +73,7 @@ def collect_traces(
         tokenizer: As from `prepare_tokenizer`.
         request: The edit, with old answer and narrative.
         context_role: Message that carries the privileged context.
+        engine: Samples in the model's stead, with its weights.
 
     Returns:
         At most `bootstrap_traces` traces, best first, and a report. Where every candidate is rejected,
@@ -80,10 +83,11 @@ def collect_traces(
     causal = hparams.editing_mode == "causal"
     report = TraceReport()
     passed: list[T.Trace] = []
-    if hparams.bootstrap_reasons != "narrative" or not causal:
+    if samples_traces(hparams):
         passed += _sampled_traces(
-            model, tokenizer, request, hparams, report, context_role=context_role, progress=progress, count=count
-        )
+            model, tokenizer, request, hparams, report,
+            context_role=context_role, progress=progress, count=count, engine=engine,
+        )  # fmt: skip
     if hparams.bootstrap_reasons != "sampled" and causal:
         stated = [T.stated_trace(sentence, request, causal=True) for sentence in cause_sentences(request)]
         passed += _passing(stated, passed, request, hparams, report)
@@ -110,6 +114,31 @@ def collect_traces(
     return [passed[i] for i in kept], report
 
 
+def samples_traces(hparams: CausalEditHyperParams) -> bool:
+    """Whether stage 1 samples traces; where not, the reasons are the narrative's own sentences."""
+    return hparams.bootstrap_reasons != "narrative" or hparams.editing_mode != "causal"
+
+
+def teacher_prompt(
+    tokenizer: PreTrainedTokenizerBase, request: EditRequest, hparams: CausalEditHyperParams, *, context_role: str
+) -> str:
+    """The rendered open-book prompt of which an edit's traces are continuations."""
+    causal = hparams.editing_mode == "causal"
+    context = P.privileged_context(request, causal=causal)
+    if hparams.bootstrap_guided:
+        asked, opening = (
+            P.CUES["explain"][0].format(form=request.question_form),
+            T.guided_prefill(request, causal=causal),
+        )
+    else:
+        asked, opening = P.trace_instruction(request, list(_labels(hparams))), ""
+    return render(tokenizer, P.teacher_messages(asked, context, role=context_role), prefill=opening)
+
+
+def _labels(hparams: CausalEditHyperParams) -> tuple[str, ...]:
+    return T.CAUSAL_LABELS if hparams.editing_mode == "causal" else T.NONCAUSAL_LABELS
+
+
 def _sampled_traces(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -120,20 +149,11 @@ def _sampled_traces(
     context_role: str,
     progress: ProgressSink,
     count: TokenCount,
+    engine: VLLMEngine | None,
 ) -> list[T.Trace]:
     """The different candidates that pass the checks, in the order in which they were sampled."""
-    causal = hparams.editing_mode == "causal"
-    labels = T.CAUSAL_LABELS if causal else T.NONCAUSAL_LABELS
-    context = P.privileged_context(request, causal=causal)
-    if hparams.bootstrap_guided:
-        messages = P.teacher_messages(
-            P.CUES["explain"][0].format(form=request.question_form), context, role=context_role
-        )
-        prompt = render(tokenizer, messages, prefill=T.guided_prefill(request, causal=causal))
-    else:
-        messages = P.teacher_messages(P.trace_instruction(request, list(labels)), context, role=context_role)
-        prompt = render(tokenizer, messages)
-
+    causal, labels = hparams.editing_mode == "causal", _labels(hparams)
+    prompt = teacher_prompt(tokenizer, request, hparams, context_role=context_role)
     budget = hparams.bootstrap_traces * hparams.bootstrap_candidates_per_trace
     wanted = math.ceil(hparams.bootstrap_oversample * hparams.bootstrap_traces)
     passed: list[T.Trace] = []
@@ -149,6 +169,7 @@ def _sampled_traces(
             temperature=hparams.bootstrap_temperature,
             top_p=hparams.bootstrap_top_p,
             count=count,
+            engine=engine,
         )
         report.sampled += n
         found = [

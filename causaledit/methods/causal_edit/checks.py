@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
+from causaledit.methods.causal_edit.sampling import check_sampling
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.processes import refuse_sharding
 from causaledit.methods.shared.rollouts import refuse_merging
@@ -40,7 +41,9 @@ def check_before_compute(
 
     Raises:
         HparamsError: A file of the hyper-parameters cannot be read, or vLLM's processes do not divide ours.
-        ModelError: The adapter does not fit the model, or DeepSpeed's ZeRO stage 3 or FSDP is configured.
+        MissingExtraError: vLLM is to sample traces and is not installed.
+        ModelError: The adapter does not fit the model, DeepSpeed's ZeRO stage 3 or FSDP is configured, or vLLM cannot
+            be given the model.
         RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
     """
     refuse_sharding()
@@ -50,6 +53,7 @@ def check_before_compute(
         load_narratives(hparams.narrative_file)
     if 2 in hparams.stages and hparams.distill_use_vllm:
         refuse_merging(model, "distill_use_vllm")
+    check_sampling(model, hparams)
     _check_vllm(hparams)
     _say_what_cake_data_lacks(edits, hparams)
 

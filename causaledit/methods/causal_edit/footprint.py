@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit.prompts import CUES
+from causaledit.methods.causal_edit.sampling import wants_engine
 from causaledit.methods.causal_edit.teacher import ANSWER_TOKENS
 from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages, adapter_terms, with_adapter
 from causaledit.methods.shared.footprints import (
@@ -91,6 +92,13 @@ def remedies(hparams: CausalEditHyperParams) -> Iterator[Remedy]:
     yield from quantising_remedies(hparams)
 
 
+def _engine(planner: Planner) -> int:
+    """A colocated engine while it is awake; a server is elsewhere."""
+    hparams = planner.hparams
+    colocated = hparams.distill_vllm_mode == "colocate"
+    return planner.engine(hparams.distill_vllm_gpu_memory_utilization) if colocated else 0
+
+
 def _prompts() -> int:
     return 2 * sum(len(cues) for cues in CUES.values())
 
@@ -100,16 +108,19 @@ def _traces(plain: PlannedModel, hparams: CausalEditHyperParams, planner: Planne
     """Sampling, and then scoring what passed."""
     lengths = planner.lengths
     budget = hparams.bootstrap_traces * hparams.bootstrap_candidates_per_trace
-    new, peak = hparams.bootstrap_max_new_tokens, Peak()
+    new, peak, engine = hparams.bootstrap_max_new_tokens, Peak(), 0
     if hparams.bootstrap_reasons == "narrative" and hparams.editing_mode == "causal":
         budget = 0  # the reasons are the narrative's own sentences
     else:
         rows = min(hparams.bootstrap_sample_batch_size, budget)
-        peak = generation_peak(plain, rows=rows, prompt=lengths.context, new=new, shared=True)
+        if wants_engine(hparams):
+            engine = _engine(planner)
+        else:
+            peak = generation_peak(plain, rows=rows, prompt=lengths.context, new=new, shared=True)
     contexts = [[0] * lengths.prompt + [row + 1] * trace for row in range(SCORED_TOGETHER)]
     with plain.tracked(training=False) as tracker:
         completion_logits(plain.model, contexts, [[0] * lengths.answer] * SCORED_TOGETHER)
-    return StageFootprint("traces", larger(peak, tracker.peak), generated=budget * new)
+    return StageFootprint("traces", larger(peak, tracker.peak), generated=budget * new, engine=engine)
 
 
 def _bootstrap(
@@ -145,7 +156,12 @@ def _internalise(
     rows = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps
     steps = hparams.distill_steps(1)
     stages = []
-    if not hparams.distill_use_vllm:
+    awake = 0
+    if hparams.distill_use_vllm:
+        engine = _engine(planner)
+        awake = 0 if hparams.distill_vllm_sleep_mode else engine
+        stages.append(StageFootprint("rollouts", Peak(), generated=steps * rows * new, engine=engine, **terms))
+    else:
         with checkpointing_paused(adapted.model):
             peak = generation_peak(adapted, rows=rows, prompt=lengths.prompt, new=new, shared=False)
         # on a CPU the adapter is merged for them, and the weights it is merged into are copied
@@ -153,7 +169,7 @@ def _internalise(
         stages.append(StageFootprint("rollouts", peak, copies=copies, generated=steps * rows * new, **terms))
     peak = larger(_training_pass(adapted, hparams, planner), preserving_peak(adapted, planner))
     trained = steps * rows * (lengths.prompt + new)
-    return [*stages, StageFootprint("internalise", peak, trained=trained, **terms)]
+    return [*stages, StageFootprint("internalise", peak, trained=trained, engine=awake, **terms)]
 
 
 def _training_pass(adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner) -> Peak:

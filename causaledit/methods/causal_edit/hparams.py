@@ -134,6 +134,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     bootstrap_sample_batch_size: int = setting(
         48, "Number of candidates generated at a time (their prompt is prefilled once).", integer_from=1
     )
+    bootstrap_use_vllm: bool = setting(
+        False,
+        "Sample the traces with vLLM, whose mode, memory and server are those of the rollouts (`distill_vllm_…`); in "
+        "one process alone.",
+    )
     bootstrap_guided: bool = setting(
         False,
         "Write the trace's labels and the two facts, which the request states, into the teacher's turn; "

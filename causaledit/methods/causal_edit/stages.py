@@ -20,6 +20,7 @@ from causaledit.methods.causal_edit.bootstrap import (
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
 from causaledit.methods.causal_edit.prompts import reason_prompts
+from causaledit.methods.causal_edit.sampling import trace_engine
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
@@ -195,7 +196,8 @@ def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[list[Trace]], 
     found: list[list[Trace]] = []
     reports: list[TraceReport] = []
     run.progress.start("stage 1: traces", None)
-    with run.tally.timed("traces"):
+    sampling = trace_engine(run.model, run.tokenizer, requests, run.hparams, context_role=run.role)
+    with run.tally.timed("traces"), sampling as engine:
         for request in requests:
             traces, report = collect_traces(
                 run.model,
@@ -205,6 +207,7 @@ def _traces(run: _Run, requests: list[EditRequest]) -> tuple[list[list[Trace]], 
                 context_role=run.role,
                 progress=run.progress,
                 count=run.tally.tokens,
+                engine=engine,
             )
             reports.append(report)
             found.append(traces)

@@ -109,11 +109,14 @@ def _consolidate(
     if hparams.reference_kl:  # a frozen copy of the adapter
         terms = {**terms, "adapter": 2 * terms["adapter"]}
     stages = []
-    if not hparams.rollout_use_vllm:
+    made = -(-steps // hparams.updates_per_rollout) * rows * new
+    if hparams.rollout_use_vllm:  # asleep while the student is trained
+        engine = 0 if hparams.rollout_vllm_server else planner.engine(hparams.rollout_vllm_memory)
+        stages.append(StageFootprint("rollouts", Peak(), generated=made, engine=engine, **terms))
+    else:
         with checkpointing_paused(adapted.model):
             peak = generation_peak(adapted, rows=rows, prompt=lengths.prompt, new=new, shared=False)
         copies = 0 if planner.gpu else planner.adapted_bytes(adapted)
-        made = -(-steps // hparams.updates_per_rollout) * rows * new
         stages.append(StageFootprint("rollouts", peak, copies=copies, generated=made, **terms))
     part = hparams.rollouts_per_update
     contexts, completions = prompts_of(lengths, lengths.prompt, part, hparams.rollouts), [[0] * new] * part
