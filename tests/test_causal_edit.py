@@ -11,6 +11,7 @@ from stages import Engine
 
 from causaledit.errors import CausalEditError, HparamsError, ModelError
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
+from causaledit.support.extras import EXTRAS
 from causaledit.support.progress import SilentProgress
 
 LEARNING = {"learning_prompt": [{"question": "Which sea does Egypt's capital lie on?", "answer": "the Mediterranean"}]}
@@ -141,6 +142,7 @@ def test_an_edit_with_rollouts_through_vllm_is_restored_bit_for_bit(monkeypatch,
     import trl.generation.vllm_generation as module
 
     monkeypatch.setattr(module, "VLLMGeneration", Engine)
+    monkeypatch.setitem(EXTRAS, "vllm", ())  # the stand-in needs none
     model = make_llama()
     before = weights_of(model)
     _, originals, _ = edit(EGYPT, model=model, teacher=teacher, distill_use_vllm=True, distill_steps_base=4)

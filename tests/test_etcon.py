@@ -12,7 +12,7 @@ from locate import hparams_for as locate_hparams
 from stages import Engine
 from transformers import TrainerCallback
 
-from causaledit.errors import EditFailedError, HparamsError, ModelError, RequestError
+from causaledit.errors import EditFailedError, HparamsError, MissingExtraError, ModelError, RequestError
 from causaledit.facts.requests import request_from_dict
 from causaledit.methods.call import edit_in_place
 from causaledit.methods.etcon import prompts as P
@@ -27,6 +27,7 @@ from causaledit.methods.shared.rollouts import longest_prompt
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.support.costs import TokenCount
+from causaledit.support.extras import EXTRAS
 from causaledit.support.progress import SilentProgress
 
 REQUEST = request_from_dict(EGYPT)
@@ -393,6 +394,12 @@ class ScoringEngine(Engine):
     def generate(self, *, prompts, **kwargs):
         prompts, tokens, _, _ = super().generate(prompts=prompts)
         return prompts, tokens, [[[-1.0] for _ in row] for row in tokens], None
+
+
+def test_without_vllm_one_line_names_the_extra(monkeypatch):
+    monkeypatch.setitem(EXTRAS, "vllm", ("no_such_package",))
+    with pytest.raises(MissingExtraError, match=r"^`rollout_use_vllm: true` needs no_such_package"):
+        edit(EGYPT, rollout_use_vllm=True)
 
 
 def test_rollouts_through_vllm(monkeypatch):

@@ -252,8 +252,9 @@ def test_where_there_is_no_vllm_one_line_names_the_extra(arguments, loaded, monk
     ) as caught:
         make_plan(arguments(vllm="colocate"))
     assert "\n" not in str(caught.value)
-    with pytest.raises(MissingExtraError, match=r"^`bootstrap_use_vllm: true` needs no_such_package"):
-        edit(loaded, EGYPT, bootstrap_use_vllm=True)
+    for setting in ("bootstrap_use_vllm", "distill_use_vllm"):
+        with pytest.raises(MissingExtraError, match=rf"^`{setting}: true` needs no_such_package"):
+            edit(loaded, EGYPT, **{setting: True})
 
 
 def test_a_cpu_and_a_spread_model_are_refused(arguments, monkeypatch, tmp_path, standin):

@@ -11,7 +11,7 @@ from causaledit.methods.causal_edit.prompts import cake_questions, check_context
 from causaledit.methods.causal_edit.sampling import check_sampling
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.processes import refuse_sharding
-from causaledit.methods.shared.rollouts import refuse_merging
+from causaledit.methods.shared.rollouts import check_vllm
 from causaledit.narratives.resolve import load_narratives
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def check_before_compute(
 
     Raises:
         HparamsError: A file of the hyper-parameters cannot be read, or vLLM's processes do not divide ours.
-        MissingExtraError: vLLM is to sample traces and is not installed.
+        MissingExtraError: vLLM is to generate and is not installed.
         ModelError: The adapter does not fit the model, DeepSpeed's ZeRO stage 3 or FSDP is configured, or vLLM cannot
             be given the model.
         RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
@@ -52,15 +52,15 @@ def check_before_compute(
     if hparams.narrative_file and hparams.editing_mode == "causal":
         load_narratives(hparams.narrative_file)
     if 2 in hparams.stages and hparams.distill_use_vllm:
-        refuse_merging(model, "distill_use_vllm")
+        _check_processes(hparams)
+        check_vllm(model, "distill_use_vllm")
     check_sampling(model, hparams)
-    _check_vllm(hparams)
     _say_what_cake_data_lacks(edits, hparams)
 
 
-def _check_vllm(hparams: CausalEditHyperParams) -> None:
+def _check_processes(hparams: CausalEditHyperParams) -> None:
     """Refuse a colocated engine that cannot be spread over whole groups of our processes."""
-    if 2 not in hparams.stages or not hparams.distill_use_vllm or hparams.distill_vllm_mode != "colocate":
+    if hparams.distill_vllm_mode != "colocate":
         return
     processes, size = int(os.environ.get("WORLD_SIZE") or 1), hparams.distill_vllm_tensor_parallel_size
     if processes % size:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.bootstrap import samples_traces, teacher_prompt
-from causaledit.methods.shared.rollouts import refuse_merging
+from causaledit.methods.shared.rollouts import check_vllm
 from causaledit.models.vllm_engine import EngineSettings, VLLMEngine, check_engine
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check_sampling(model: PreTrainedModel, hparams: CausalEditHyperParams) -> No
     """
     if not wants_engine(hparams):
         return
-    refuse_merging(model, "bootstrap_use_vllm")
+    check_vllm(model, "bootstrap_use_vllm")
     processes = int(os.environ.get("WORLD_SIZE") or 1)
     if processes > 1:
         raise HparamsError(

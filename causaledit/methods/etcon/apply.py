@@ -17,7 +17,7 @@ from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
-from causaledit.methods.shared.rollouts import longest_prompt, refuse_merging
+from causaledit.methods.shared.rollouts import check_vllm, longest_prompt
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
@@ -148,7 +148,7 @@ def _check_before_compute(
     """Refuse what this model, these edits and these hyper-parameters cannot do together."""
     check_training(model, hparams, merged=merged)
     if 2 in hparams.stages and hparams.rollout_use_vllm:
-        refuse_merging(model, "rollout_use_vllm")
+        check_vllm(model, "rollout_use_vllm")
     lengths = [hparams.rollout_max_new_tokens] if 2 in hparams.stages else [1]
     if 2 in hparams.stages and not hparams.reference_kl:
         logger.warning("`reference_kl: 0`: nothing holds stage 2 to the edited model but the preservation term, if any")

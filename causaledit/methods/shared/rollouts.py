@@ -11,6 +11,7 @@ from causaledit.models.adapters import merged_for_inference
 from causaledit.models.chat import render, user
 from causaledit.models.generation import neutral_generation
 from causaledit.models.quantised import is_quantised
+from causaledit.support.extras import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,13 +40,14 @@ class RolloutMixin(StageMixin):
             yield
 
 
-def refuse_merging(model: PreTrainedModel, setting: str) -> None:
-    """Refuse rollouts from an engine that gets the adapter merged, where nothing can be merged into the weights.
+def check_vllm(model: PreTrainedModel, setting: str) -> None:
+    """Refuse rollouts from vLLM, which gets the adapter merged, where they cannot be made.
 
     Args:
         setting: The hyper-parameter that asks for the engine.
 
     Raises:
+        MissingExtraError: vLLM is not installed.
         ModelError: The model is quantised.
     """
     if is_quantised(model):
@@ -53,6 +55,7 @@ def refuse_merging(model: PreTrainedModel, setting: str) -> None:
             f"`{setting}: true` gives the engine merged weights, and nothing is merged into quantised ones: set it to "
             "false, or `quantization: none`."
         )
+    require_extra("vllm", f"`{setting}: true`")
 
 
 def longest_prompt(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[str]) -> int:
