@@ -11,7 +11,7 @@ from rich.console import Console
 
 from causaledit.cli.bars import CompareBars
 from causaledit.cli.options import Group, JudgeOptions, takes
-from causaledit.cli.workers import worker_pool
+from causaledit.cli.workers import judge_beside, judge_on, worker_pool
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.worker_options import WorkerOptions
 
@@ -58,6 +58,7 @@ def compare(
         from causaledit.comparison.execution import execute_comparison
         from causaledit.comparison.plan import make_compare_plan, parse_methods
         from causaledit.errors import CausalEditError, SaveError
+        from causaledit.judges.hf import identity_of
         from causaledit.support.extras import require_extra
         from causaledit.support.files import check_writable
 
@@ -68,11 +69,13 @@ def compare(
                 raise SaveError(f"--html {str(html)!r} is a folder: give a file.")
             check_writable(html.parent, "the folder of --html")
         arguments = dataclasses.replace(arguments, editing_method=names[0])
-        chosen = judging.load()
-        plan = make_compare_plan(names, arguments, judge=chosen.identity, resume=resume, hparams=hparams or ())
+        chosen = judge_beside(judging, editing)
+        identity = chosen.identity if chosen else identity_of(judging.judge_model)
+        plan = make_compare_plan(names, arguments, judge=identity, resume=resume, hparams=hparams or ())
     again = f"the same command with --run_id {plan.run_id} --resume continues the comparison"
     try:
         with worker_pool(editing) as pool, CompareBars(console) as bars:
+            chosen = judge_on(pool, judging, chosen)
             rows = execute_comparison(
                 plan, chosen, bars, workers=judging.workers, retry_errors=judging.retry_errors, pool=pool
             )

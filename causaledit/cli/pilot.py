@@ -9,7 +9,7 @@ from rich.console import Console
 
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import Group, JudgeOptions, takes
-from causaledit.cli.workers import worker_pool
+from causaledit.cli.workers import judge_on, worker_pool
 from causaledit.runs.arguments import OPTIONAL_FIELDS, PILOT, RunArguments
 from causaledit.runs.worker_options import WorkerOptions
 
@@ -53,14 +53,15 @@ def pilot(arguments: RunArguments, judging: JudgeOptions, editing: WorkerOptions
         chosen = None if judging.judge == "hf" else options.load()
         plan = make_plan(arguments)
     try:
-        with worker_pool(editing) as pool, RunBars(console) as bars:
-            execute(plan, bars, pool=pool)
+        with worker_pool(editing) as pool:
+            with RunBars(console) as bars:
+                execute(plan, bars, pool=pool)
+            _judge_and_show(plan.folder, judge_on(pool, options, chosen), options)
     except KeyboardInterrupt:
         raise CausalEditError(
             f"interrupted; finished cases are kept in {str(plan.folder)!r}, and the same command with --run_id "
             f"{plan.arguments.run_id} resumes the run."
         ) from None
-    _judge_and_show(plan.folder, chosen or options.load(), options)
 
 
 def _judge_and_show(folder: Path, judge: Judge, options: JudgeOptions) -> None:

@@ -274,8 +274,8 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     distill_use_vllm: bool = setting(False, "Generate rollouts with vLLM (trl's own switch).")
     distill_vllm_mode: str = setting(
         "colocate",
-        "trl's vllm_mode: `colocate` (an engine in this process, on the same GPU) or `server` (one started with "
-        "`trl vllm-serve`).",
+        "trl's vllm_mode: `colocate` (an engine in this process, on the same GPU) or `server` (one that is running; "
+        "docs/scaling.md has the command).",
         choices=("colocate", "server"),
     )
     distill_vllm_gpu_memory_utilization: float = setting(

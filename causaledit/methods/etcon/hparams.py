@@ -104,7 +104,7 @@ class EtConHyperParams(TrainedAdapterHyperParams):
     rollout_use_vllm: bool = setting(False, "Generate rollouts with vLLM (trl's own switch).")
     rollout_vllm_memory: float = setting(0.35, "Share of the GPU's memory that vLLM's engine takes.", fraction=True)
     rollout_vllm_server: str | None = setting(
-        None, "Address of a server (`trl vllm-serve`); None: an engine in this process."
+        None, "Address of a running server (docs/scaling.md); None: an engine in this process."
     )
     consolidate_clip_low: float = setting(0.2, "ε below 1 of GRPO's ratio.", more_than=0)
     consolidate_clip_high: float = setting(0.3, "ε above 1 of GRPO's ratio.", more_than=0)
