@@ -16,6 +16,7 @@ import pytest
 from published import OLD, REFUTING, RIGHT, UNJUDGED, MarkJudge, case, locality, write
 
 from causaledit.errors import JudgingStoppedError, MetricsError, RequestError, SaveError
+from causaledit.judges.registry import get_judge
 from causaledit.report.html import write_report
 
 ATTACK = (
@@ -368,6 +369,17 @@ def test_filters_search_and_details_in_chromium(two, tmp_path, opened):
     counted(tab, total)
 
 
+def test_two_runs_fit_a_wide_page_and_a_narrow_one_is_scrolled_in_chromium(two, tmp_path, opened):
+    tab = opened(write_report(two, tmp_path / "report.html", judge=get_judge("rule")))  # whose notes are the longest
+    tab.set_viewport_size({"width": 1200, "height": 900})
+    hidden = "tables => tables.map(t => t.scrollWidth - t.clientWidth)"
+    assert tab.locator("#metrics td small").count() > 10
+    assert max(tab.eval_on_selector_all(".scroll", hidden)) <= 0
+    tab.set_viewport_size({"width": 400, "height": 900})
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+    assert min(tab.eval_on_selector_all(".plot img", "images => images.map(i => i.clientWidth)")) > 600
+
+
 def test_training_is_shown_in_chromium(two, tmp_path, opened):
     trained(two[0], CURVES, FLAT)
     tab = opened(write_report(two, tmp_path / "report.html", judge=MarkJudge()))
@@ -380,8 +392,6 @@ def test_training_is_shown_in_chromium(two, tmp_path, opened):
 
 
 def test_evidence_is_marked_in_chromium(tmp_path, opened):
-    from causaledit.judges.registry import get_judge
-
     said = "The capital is {new}. No, that is wrong: the capital is not {new}. The capital is {old}."
     run = make_run(tmp_path, "ROME", [case(1, hop_wise=said)])
     tab = opened(write_report([run], tmp_path / "report.html", judge=get_judge("rule")))

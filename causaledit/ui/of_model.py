@@ -147,14 +147,15 @@ def _history(card: Mapping[str, Any]) -> Iterator[HistoryEntry]:
     """The edits that were made on the model before, and then its own."""
     for one in cards_of(card):
         for edit in _edits(one):
-            yield HistoryEntry(str(one.get("created", "")), str(one.get("method", "")), edit, _note(one))
+            created = str(one.get("created", ""))[:16].replace("T", " ")  # to the minute
+            yield HistoryEntry(created, str(one.get("method", "")), edit, _note(one))
 
 
 def _note(card: Mapping[str, Any]) -> str:
     """How long the edit took, and how its losses went."""
     losses: Mapping[str, Sequence[float]] = card.get("losses") or {}
     said = [
-        f"{name.replace('_', ' ')}: {values[0]:.2f} → {values[-1]:.2f} in {len(values)} steps"
+        f"{name.replace('_', ' ')}: {values[0]:z.2f} → {values[-1]:z.2f} in {len(values)} steps"
         for name, values in losses.items()
         if values
     ]
