@@ -11,6 +11,7 @@ from stages import Engine
 
 from causaledit.errors import CausalEditError, HparamsError, ModelError
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
+from causaledit.models import vllm_engine
 from causaledit.support.extras import EXTRAS
 from causaledit.support.progress import SilentProgress
 
@@ -142,7 +143,8 @@ def test_an_edit_with_rollouts_through_vllm_is_restored_bit_for_bit(monkeypatch,
     import trl.generation.vllm_generation as module
 
     monkeypatch.setattr(module, "VLLMGeneration", Engine)
-    monkeypatch.setitem(EXTRAS, "vllm", ())  # the stand-in needs none
+    monkeypatch.setitem(EXTRAS, "vllm", ())  # the stand-in needs none, and no GPU
+    monkeypatch.setattr(vllm_engine, "DEVICES", ("cpu",))
     model = make_llama()
     before = weights_of(model)
     _, originals, _ = edit(EGYPT, model=model, teacher=teacher, distill_use_vllm=True, distill_steps_base=4)

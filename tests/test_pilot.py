@@ -197,8 +197,11 @@ def test_what_is_refused_before_a_model_is_loaded(plan, tmp_path):
         plan(device="no-such-device")
     file = tmp_path / "cases.json"
     file.write_text(json.dumps(some_cases()), encoding="utf-8")
-    told = run("pilot", "--datatype", file, "--model_type", "m", "--judge", "llm", "--output_root", tmp_path / "o")
-    assert told.code == 2 and "judge" in told.stderr
-    assert not (tmp_path / "o").exists()
+    for command in (["pilot", "--model_type", "m"], ["evaluate", "--model", "m"]):
+        for judge in ("llm", "hf", "rules"):
+            told = run(*command, "--datatype", file, "--judge", judge, "--output_root", tmp_path / "o")
+            assert told.code == 2 and "judge" in told.stderr
+            assert "--judge-model" in told.stderr or judge == "rules"
+            assert not (tmp_path / "o").exists()
     assert run("run", "--editing_method", "PreEdited", "--datatype", file, "--model_type", "m", "--probes",
                "forced").code == 2  # fmt: skip

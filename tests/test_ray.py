@@ -20,8 +20,8 @@ from typer.testing import CliRunner
 
 from causaledit.cli.app import app
 from causaledit.cli.options import JudgeOptions
-from causaledit.cli.workers import judge_beside, judge_on
-from causaledit.errors import JudgeError, MissingExtraError, ModelError, RunError
+from causaledit.cli.workers import judge_on
+from causaledit.errors import MissingExtraError, ModelError, RunError
 from causaledit.judges import hf
 from causaledit.judges.judging import judge_responses
 from causaledit.judges.spread import SpreadJudge
@@ -284,18 +284,14 @@ def test_a_local_judge_over_workers_gives_the_same_files(judged, pool, tiny_mode
 def test_the_local_judge_of_a_command_that_edits_is_on_its_workers(judged, pool, tiny_model_folder):
     options = JudgeOptions(judge="hf", judge_model=str(tiny_model_folder), device="cpu")
     found = {}
-    for name, workers in (("alone", 0), ("spread", 2)):
-        loaded = judge_beside(options, WorkerOptions(workers=workers))
-        assert (loaded is None) is (name == "spread")  # nothing is loaded here
-        judge, file = judge_on(pool if workers else None, options, loaded), judged(name)
+    for name, workers in (("alone", None), ("spread", pool)):
+        judge, file = judge_on(workers, options), judged(name)
+        assert isinstance(judge, SpreadJudge) is (name == "spread")
         units = units_of(cases_of(read_metrics(file)), ["answer"])
         table = judge_responses(judge, units)
         found[name] = judge.identity, [table.get(*unit) for unit in units]
     assert found["spread"] == found["alone"]
-    rule = judge_beside(JudgeOptions(judge="rule"), WorkerOptions(workers=2))
-    assert judge_on(pool, JudgeOptions(judge="rule"), rule) is rule
-    with pytest.raises(JudgeError, match="--judge-model"):
-        judge_beside(JudgeOptions(judge="hf"), WorkerOptions(workers=2))
+    assert judge_on(pool, JudgeOptions(judge="rule")).name == "rule"
 
 
 def test_a_judge_whose_worker_is_killed_judges_its_batch_again(judged, pool, tiny_model_folder):

@@ -270,6 +270,20 @@ def test_a_cpu_and_a_spread_model_are_refused(arguments, monkeypatch, tmp_path, 
         make_plan(arguments(vllm="server"))
 
 
+@pytest.mark.parametrize("setting", ["bootstrap_use_vllm", "distill_use_vllm"])
+def test_texts_of_an_edit_are_refused_before_stage_1(loaded, monkeypatch, setting):
+    monkeypatch.setitem(EXTRAS, "vllm", ("trl",))
+    with pytest.raises(ModelError, match=rf"`{setting}: true` needs the model on .*'cpu'"):
+        edit(loaded, EGYPT, **{setting: True})
+    monkeypatch.setattr(vllm_engine, "DEVICES", ("cpu",))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+    server = {"distill_vllm_mode": "server", "distill_vllm_server_port": port}
+    with pytest.raises(ModelError, match=rf"`{setting}: true`: at 'http://127.0.0.1:\d+' nobody answers"):
+        edit(loaded, EGYPT, **{setting: True}, **server)
+
+
 class _Other(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_error(404)

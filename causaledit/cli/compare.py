@@ -11,7 +11,7 @@ from rich.console import Console
 
 from causaledit.cli.bars import CompareBars
 from causaledit.cli.options import Group, JudgeOptions, takes
-from causaledit.cli.workers import judge_beside, judge_on, worker_pool
+from causaledit.cli.workers import judge_on, worker_pool
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.worker_options import WorkerOptions
 
@@ -69,13 +69,15 @@ def compare(
                 raise SaveError(f"--html {str(html)!r} is a folder: give a file.")
             check_writable(html.parent, "the folder of --html")
         arguments = dataclasses.replace(arguments, editing_method=names[0])
-        chosen = judge_beside(judging, editing)
+        judging.check()
+        on_workers = editing.workers > 0 and judging.judge == "hf"
+        chosen = None if on_workers else judging.load()
         identity = chosen.identity if chosen else identity_of(judging.judge_model)
         plan = make_compare_plan(names, arguments, judge=identity, resume=resume, hparams=hparams or ())
     again = f"the same command with --run_id {plan.run_id} --resume continues the comparison"
     try:
         with worker_pool(editing) as pool, CompareBars(console) as bars:
-            chosen = judge_on(pool, judging, chosen)
+            chosen = chosen or judge_on(pool, judging)
             rows = execute_comparison(
                 plan, chosen, bars, workers=judging.workers, retry_errors=judging.retry_errors, pool=pool
             )

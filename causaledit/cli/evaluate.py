@@ -36,6 +36,7 @@ def evaluate(
         from causaledit.runs.execution import execute
         from causaledit.runs.plan import make_plan
 
+        judging.check()
         plan = make_plan(dataclasses.replace(arguments, model_type=model))
     try:
         with RunBars(console) as bars:

@@ -45,6 +45,19 @@ class JudgeOptions:
     device: str = option("auto", "Device of the hf judge: auto, cpu, cuda or cuda:N.")
     retry_errors: bool = option(False, "Judge again the responses whose verdict is an error.", flag="--retry-errors")
 
+    def check(self) -> None:
+        """Refuse a judge that could not be set up; a local model is not loaded yet.
+
+        Raises:
+            JudgeError: It is unknown, or lacks its key or model.
+        """
+        from causaledit.judges.hf import check_named
+
+        if self.judge == "hf":
+            check_named(self.judge_model)
+        else:
+            self.load()
+
     def load(self) -> Judge:
         """Set the judge up.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     arguments=Group(
         RunArguments,
         fixed={**PILOT, "batch_edit": None, "skip_cases": 0},
-        without=tuple(name for name in OPTIONAL_FIELDS if name != "vllm"),
+        without=("host", "protocol", *(name for name in OPTIONAL_FIELDS if name != "vllm")),
         helps={
             "datatype": "Name of a data set with narratives, or path of an MQuAKE file that has them.",
             "model_type": "Name of an hparams file that names the model, or a model's folder or hub name.",
@@ -49,14 +49,13 @@ def pilot(arguments: RunArguments, judging: JudgeOptions, editing: WorkerOptions
         from causaledit.runs.execution import execute
         from causaledit.runs.plan import make_plan
 
-        # a judge that lacks its key is refused now; only a local judge is loaded later, when the first model is done
-        chosen = None if judging.judge == "hf" else options.load()
+        options.check()  # a local judge is loaded later, when the edited model is done
         plan = make_plan(arguments)
     try:
         with worker_pool(editing) as pool:
             with RunBars(console) as bars:
                 execute(plan, bars, pool=pool)
-            _judge_and_show(plan.folder, judge_on(pool, options, chosen), options)
+            _judge_and_show(plan.folder, judge_on(pool, options), options)
     except KeyboardInterrupt:
         raise CausalEditError(
             f"interrupted; finished cases are kept in {str(plan.folder)!r}, and the same command with --run_id "

@@ -40,28 +40,10 @@ JUDGE_WORKERS = Group(
 )
 
 
-def judge_beside(options: JudgeOptions, spread: WorkerOptions) -> Judge | None:
-    """The judge of a command that edits; None where its workers will be the judge (`judge_on`).
-
-    Raises:
-        JudgeError: It is unknown, or lacks its key or model.
-    """
-    if options.judge != "hf" or not spread.workers:
+def judge_on(pool: RayPool | None, options: JudgeOptions) -> Judge:
+    """The judge of a command that edits: hf is on its workers, each of which loads it beside its own model."""
+    if pool is None or options.judge != "hf":
         return options.load()
-    from causaledit.judges.hf import check_named
-
-    check_named(options.judge_model)
-    return None
-
-
-def judge_on(pool: RayPool | None, options: JudgeOptions, loaded: Judge | None) -> Judge:
-    """The judge that is loaded, or else hf: on the workers that edit, each of which loads it beside its own model.
-
-    Args:
-        loaded: From `judge_beside`.
-    """
-    if loaded is not None or pool is None:
-        return loaded or options.load()
     from causaledit.judges.spread import SpreadJudge
 
     return SpreadJudge(pool, options.judge_model, device=options.device)

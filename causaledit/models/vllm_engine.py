@@ -60,16 +60,19 @@ class EngineSettings:
     sleeps: bool = True
 
 
-def check_engine(settings: EngineSettings, device: torch.device, *, model_parallel: bool = False) -> None:
+def check_engine(
+    settings: EngineSettings, device: torch.device, *, model_parallel: bool = False, any_gpu: bool = False
+) -> None:
     """Refuse an engine that cannot be used with a model, before anything is computed.
 
     Args:
         device: Where the model is, or will be loaded.
         model_parallel: Whether it is spread over several devices.
+        any_gpu: The engine is a trainer's, which starts it on the process's own GPU.
 
     Raises:
         MissingExtraError: vLLM is not installed.
-        ModelError: The model is not on this process's first GPU alone, or no server answers.
+        ModelError: The model is not on this process's first GPU (on one, with `any_gpu`) alone, or no server answers.
     """
     purpose = settings.purpose
     require_extra("vllm", purpose)
@@ -78,7 +81,7 @@ def check_engine(settings: EngineSettings, device: torch.device, *, model_parall
             f"{purpose} takes the model's weights from one GPU, and `model_parallel: true` spreads them over several: "
             "use one of the two."
         )
-    if device.type not in DEVICES or device.index:
+    if device.type not in DEVICES or (device.index and not any_gpu):
         raise ModelError(
             f"{purpose} needs the model on the first GPU that this process sees, and `device` is {str(device)!r}: use "
             "cuda (CUDA_VISIBLE_DEVICES says which GPU that is), or do without vLLM."

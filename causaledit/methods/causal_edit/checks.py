@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
-from causaledit.methods.causal_edit.sampling import check_sampling
+from causaledit.methods.causal_edit.sampling import check_sampling, engine_settings
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.processes import refuse_sharding
 from causaledit.methods.shared.rollouts import check_vllm
@@ -53,7 +53,7 @@ def check_before_compute(
         load_narratives(hparams.narrative_file)
     if 2 in hparams.stages and hparams.distill_use_vllm:
         _check_processes(hparams)
-        check_vllm(model, "distill_use_vllm")
+        check_vllm(model, engine_settings(hparams, "distill_use_vllm"))
     check_sampling(model, hparams)
     _say_what_cake_data_lacks(edits, hparams)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.bootstrap import samples_traces, teacher_prompt
 from causaledit.methods.shared.rollouts import check_vllm
-from causaledit.models.vllm_engine import EngineSettings, VLLMEngine, check_engine
+from causaledit.models.vllm_engine import EngineSettings, VLLMEngine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,11 +25,15 @@ def wants_engine(hparams: CausalEditHyperParams) -> bool:
     return hparams.bootstrap_use_vllm and 1 in hparams.stages and samples_traces(hparams)
 
 
-def engine_settings(hparams: CausalEditHyperParams) -> EngineSettings:
-    """The engine of stage 2's rollouts, for traces."""
+def engine_settings(hparams: CausalEditHyperParams, setting: str) -> EngineSettings:
+    """The engine of stage 2's rollouts, which also samples traces.
+
+    Args:
+        setting: The hyper-parameter that asks for it.
+    """
     address = f"http://{hparams.distill_vllm_server_host}:{hparams.distill_vllm_server_port}"
     return EngineSettings(
-        "`bootstrap_use_vllm: true`",
+        f"`{setting}: true`",
         mode=hparams.distill_vllm_mode,
         memory_share=hparams.distill_vllm_gpu_memory_utilization,
         server=(hparams.distill_vllm_server_base_url or address).rstrip("/"),
@@ -46,14 +50,12 @@ def check_sampling(model: PreTrainedModel, hparams: CausalEditHyperParams) -> No
     """
     if not wants_engine(hparams):
         return
-    check_vllm(model, "bootstrap_use_vllm")
     processes = int(os.environ.get("WORLD_SIZE") or 1)
     if processes > 1:
         raise HparamsError(
             f"`bootstrap_use_vllm: true` samples in one process, and there are {processes}: set it to false."
         )
-    places = set((getattr(model, "hf_device_map", None) or {}).values())
-    check_engine(engine_settings(hparams), model.device, model_parallel=len(places) > 1)
+    check_vllm(model, engine_settings(hparams, "bootstrap_use_vllm"), any_gpu=False)
 
 
 @contextlib.contextmanager
@@ -75,7 +77,7 @@ def trace_engine(
         return
     prompts = [teacher_prompt(tokenizer, request, hparams, context_role=context_role) for request in requests]
     longest = max(map(len, tokenizer(prompts, add_special_tokens=False)["input_ids"]))
-    engine = VLLMEngine(engine_settings(hparams))
+    engine = VLLMEngine(engine_settings(hparams, "bootstrap_use_vllm"))
     engine.open(model, tokenizer, longest=longest + hparams.bootstrap_max_new_tokens)
     try:
         yield engine if engine.serves(model) else None

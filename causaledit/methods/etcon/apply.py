@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from causaledit.methods.call import host_call
 from causaledit.methods.etcon import METHOD
 from causaledit.methods.etcon import prompts as P
-from causaledit.methods.etcon.consolidate import run_consolidation
+from causaledit.methods.etcon.consolidate import engine_settings, run_consolidation
 from causaledit.methods.etcon.labels import training_pairs
 from causaledit.methods.etcon.proximal import run_proximal
 from causaledit.methods.method import MethodReport
@@ -148,7 +148,7 @@ def _check_before_compute(
     """Refuse what this model, these edits and these hyper-parameters cannot do together."""
     check_training(model, hparams, merged=merged)
     if 2 in hparams.stages and hparams.rollout_use_vllm:
-        check_vllm(model, "rollout_use_vllm")
+        check_vllm(model, engine_settings(hparams))
     lengths = [hparams.rollout_max_new_tokens] if 2 in hparams.stages else [1]
     if 2 in hparams.stages and not hparams.reference_kl:
         logger.warning("`reference_kl: 0`: nothing holds stage 2 to the edited model but the preservation term, if any")

@@ -34,6 +34,7 @@ from causaledit.models.adapters import exact_merging
 from causaledit.models.batches import in_batches, unpadded
 from causaledit.models.chat import user, with_end_token
 from causaledit.models.scoring import completion_logits, logits_in_one_pass, token_log_probabilities
+from causaledit.models.vllm_engine import SERVER, EngineSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,6 +226,17 @@ def run_consolidation(
     found = {CURVES[name]: values for name, values in curves.found.items()}
     say_what_the_rewards_lack(found)
     return losses, found
+
+
+def engine_settings(hparams: EtConHyperParams) -> EngineSettings:
+    """The engine of rollouts, for what is checked before an edit."""
+    server = hparams.rollout_vllm_server
+    return EngineSettings(
+        "`rollout_use_vllm: true`",
+        mode="server" if server else "colocate",
+        memory_share=hparams.rollout_vllm_memory,
+        server=(server or SERVER).rstrip("/"),
+    )
 
 
 def vllm_arguments(

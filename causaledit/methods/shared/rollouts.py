@@ -11,13 +11,15 @@ from causaledit.models.adapters import merged_for_inference
 from causaledit.models.chat import render, user
 from causaledit.models.generation import neutral_generation
 from causaledit.models.quantised import is_quantised
-from causaledit.support.extras import require_extra
+from causaledit.models.vllm_engine import check_engine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from causaledit.models.vllm_engine import EngineSettings
 
 
 class RolloutMixin(StageMixin):
@@ -40,22 +42,24 @@ class RolloutMixin(StageMixin):
             yield
 
 
-def check_vllm(model: PreTrainedModel, setting: str) -> None:
-    """Refuse rollouts from vLLM, which gets the adapter merged, where they cannot be made.
+def check_vllm(model: PreTrainedModel, engine: EngineSettings, *, any_gpu: bool = True) -> None:
+    """Refuse texts from vLLM, which gets merged weights, where it cannot generate them.
 
     Args:
-        setting: The hyper-parameter that asks for the engine.
+        engine: Which; its `purpose` is the hyper-parameter that asks for it.
+        any_gpu: As in `check_engine`.
 
     Raises:
         MissingExtraError: vLLM is not installed.
-        ModelError: The model is quantised.
+        ModelError: The model is quantised, or not on one GPU, or no server answers.
     """
     if is_quantised(model):
         raise ModelError(
-            f"`{setting}: true` gives the engine merged weights, and nothing is merged into quantised ones: set it to "
+            f"{engine.purpose} gives the engine merged weights, and nothing is merged into quantised ones: set it to "
             "false, or `quantization: none`."
         )
-    require_extra("vllm", f"`{setting}: true`")
+    places = set((getattr(model, "hf_device_map", None) or {}).values())
+    check_engine(engine, model.device, model_parallel=len(places) > 1, any_gpu=any_gpu)
 
 
 def longest_prompt(tokenizer: PreTrainedTokenizerBase, prompts: Iterable[str]) -> int:
