@@ -114,9 +114,10 @@ def test_a_full_layer_gives_up_its_oldest_directions(caplog):
     kept = torch.cat(directions.state()["taken"]["layer"]).abs()
     assert kept.sum(0).tolist() == [0, 0, 1, 1, 1, 1, 0, 0]
     assert "smaller `lora_rank`" in caplog.text
-    rows = {"layer": torch.ones(1, 8), "elsewhere": torch.ones(1, 8)}
-    directions.clear(rows)
-    assert rows["layer"].tolist() == [[1, 1, 0, 0, 0, 0, 1, 1]] and rows["elsewhere"].tolist() == [[1] * 8]
+    bases = directions.bases({"layer": torch.ones(1, 8), "elsewhere": torch.ones(1, 8)})
+    assert list(bases) == ["layer"]
+    cleared = torch.ones(1, 8) - (torch.ones(1, 8) @ bases["layer"].T) @ bases["layer"]
+    assert cleared.tolist() == [[1, 1, 0, 0, 0, 0, 1, 1]]
 
 
 def test_rank_that_moves_cannot_be_held_apart():

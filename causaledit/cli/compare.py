@@ -69,8 +69,8 @@ def compare(
                 raise SaveError(f"--html {str(html)!r} is a folder: give a file.")
             check_writable(html.parent, "the folder of --html")
         arguments = dataclasses.replace(arguments, editing_method=names[0])
-        judging.check()
-        on_workers = editing.workers > 0 and judging.judge == "hf"
+        if on_workers := editing.workers > 0 and judging.judge == "hf":
+            judging.check()
         chosen = None if on_workers else judging.load()
         identity = chosen.identity if chosen else identity_of(judging.judge_model)
         plan = make_compare_plan(names, arguments, judge=identity, resume=resume, hparams=hparams or ())

@@ -36,24 +36,23 @@ class Directions:
     def __len__(self) -> int:
         return max(map(len, self._taken.values()), default=0)
 
-    @torch.no_grad()
-    def clear(self, rows: Mapping[str, torch.Tensor]) -> None:
-        """Project the taken directions out of matrices, in place.
+    def bases(self, rows: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What is taken of each layer, beside the matrices that are to be cleared of it.
 
         Args:
             rows: By layer, A's weight, shape [rank, inputs].
+
+        Returns:
+            By layer, orthonormal rows, shape [directions, inputs]; layers without any are left out.
         """
-        for name, matrix in rows.items():
-            for taken in self._taken.get(name, ()):
-                basis = taken.to(matrix)
-                matrix -= (matrix @ basis.T) @ basis
+        return {name: torch.cat(self._taken[name]).to(rows[name]) for name in rows if name in self._taken}
 
     @torch.no_grad()
     def take(self, rows: Mapping[str, torch.Tensor]) -> None:
         """Note the directions of an edit that was made; of a layer that is full the oldest are given up.
 
         Args:
-            rows: As for `clear`.
+            rows: As for `bases`.
         """
         full = False
         for name, matrix in rows.items():
@@ -98,10 +97,15 @@ def kept_orthogonal(model: torch.nn.Module, hparams: Any, sequence: EditSequence
         return
     directions = sequence.memory(f"{hparams.alg_name}: directions", Directions)
     trained: dict[str, torch.Tensor] = {}  # outlives the adapter, which is merged before the block ends
+    bases: dict[str, torch.Tensor] = {}
 
+    @torch.no_grad()
     def clear(*_: Any) -> None:
-        trained.update(_input_rows(model))
-        directions.clear(trained)
+        if not trained:  # the first step: the adapter is on
+            trained.update(_input_rows(model))
+            bases.update(directions.bases(trained))
+        for name, basis in bases.items():
+            trained[name] -= (trained[name] @ basis.T) @ basis
 
     hook = register_optimizer_step_post_hook(clear)
     try:
