@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from causaledit.errors import RunError, one_line
 from causaledit.methods.hyperparams import model_label
+from causaledit.models.batches import free_memory
 from causaledit.models.loading import load_from_hparams, resolve_device
 from causaledit.models.weights import fingerprint, revision_of
 
@@ -87,16 +85,12 @@ class SharedModel:
         if changed:
             self._drop()
         else:
-            gc.collect()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            free_memory()
         return ", ".join(changed) or None
 
     def _drop(self) -> None:
         self._loaded = self._key = self._state = None
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_memory()
 
 
 def _state(model: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -205,6 +206,13 @@ def shared_prefix_length(rows: Sequence[Sequence[int]]) -> int:
 # ---- sizes -----------------------------------------------------------------------------------------
 # how CUDA, MPS and the CPU's allocator say it
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def free_memory() -> None:
+    """Give back what nothing refers to any more, of this process and of its GPU."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

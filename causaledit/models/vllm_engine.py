@@ -8,7 +8,6 @@ tokenizer, and whatever ends a row is stated, so that none of its own generation
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 import os
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from transformers import PreTrainedModel
 
 from causaledit.errors import ModelError, one_line
 from causaledit.models.adapters import is_adapted
+from causaledit.models.batches import free_memory
 from causaledit.models.chat import in_context_prefix, next_turn
 from causaledit.models.quantised import is_quantised
 from causaledit.support.extras import require_extra
@@ -227,12 +227,12 @@ class VLLMEngine:
         if self._trl is not None and self.settings.mode == "server":
             self._trl.vllm_client.close_communicator()  # its port is wanted again, by stage 2's rollouts
         self._trl = None
-        _free_memory()
+        free_memory()
 
     def _hand_over(self, model: Any) -> None:
         self._held = None
         if self._asleep:
-            _free_memory()
+            free_memory()
             self._trl.llm.wake_up()
             self._asleep = False
         self._trl.model = model
@@ -284,9 +284,3 @@ def _environment_kept() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
 from causaledit.methods.causal_edit.sampling import check_sampling, engine_settings
 from causaledit.methods.shared.checks import check_training
-from causaledit.methods.shared.processes import refuse_sharding
+from causaledit.methods.shared.processes import launched, refuse_sharding
 from causaledit.methods.shared.rollouts import check_vllm
 from causaledit.narratives.resolve import load_narratives
 
@@ -62,7 +61,7 @@ def _check_processes(hparams: CausalEditHyperParams) -> None:
     """Refuse a colocated engine that cannot be spread over whole groups of our processes."""
     if hparams.distill_vllm_mode != "colocate":
         return
-    processes, size = int(os.environ.get("WORLD_SIZE") or 1), hparams.distill_vllm_tensor_parallel_size
+    processes, size = launched(), hparams.distill_vllm_tensor_parallel_size
     if processes % size:
         raise HparamsError(
             f"`distill_vllm_tensor_parallel_size` ({size}) must divide the number of processes ({processes}): "

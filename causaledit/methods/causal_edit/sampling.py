@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.bootstrap import samples_traces, teacher_prompt
+from causaledit.methods.shared.processes import launched
 from causaledit.methods.shared.rollouts import check_vllm
 from causaledit.models.vllm_engine import EngineSettings, VLLMEngine
 
@@ -50,8 +50,7 @@ def check_sampling(model: PreTrainedModel, hparams: CausalEditHyperParams) -> No
     """
     if not wants_engine(hparams):
         return
-    processes = int(os.environ.get("WORLD_SIZE") or 1)
-    if processes > 1:
+    if (processes := launched()) > 1:
         raise HparamsError(
             f"`bootstrap_use_vllm: true` samples in one process, and there are {processes}: set it to false."
         )

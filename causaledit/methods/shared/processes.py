@@ -25,7 +25,7 @@ def agreed(value: Value, device: torch.device) -> Value:
         value: Anything that can be pickled.
         device: Where this process computes.
     """
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+    if launched() == 1:
         return value
     from accelerate import PartialState  # type: ignore[import-untyped]
 
@@ -42,6 +42,11 @@ def most(number: int, device: torch.device) -> int:
     held = torch.tensor(number, device=device)
     torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MAX)
     return int(held)
+
+
+def launched() -> int:
+    """How many processes were launched together, of which this is one."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def is_first() -> bool:
