@@ -10,13 +10,16 @@ import torch
 from conftest import EGYPT, MODELS, NORWAY, fast_hparams, make_llama, make_tokenizer
 from torch.nn.functional import kl_div
 
+from causaledit.ability.drift import TextDrift
 from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import request_from_dict
+from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.preservation import build_preservation, neighbour_questions
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
+from causaledit.models.own_text import own_texts
 from causaledit.support.costs import TokenCount
 
 REQUEST = request_from_dict(EGYPT)
@@ -98,6 +101,42 @@ def test_every_question_has_its_turn(questions_file):
     whole = build(model, questions_file).next_loss(changed).item()
     assert len({round(s, 6) for s in steps}) > 1
     assert sum(steps) / 4 == pytest.approx(whole, rel=0.05)
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+def test_texts_of_the_models_own_are_held_beside_the_questions(architecture, questions_file):
+    model, changed = MODELS[architecture](), nudge(MODELS[architecture]())
+    preservation = build(model, questions_file, preserve_texts=6)
+    assert preservation.questions == build(model, questions_file).questions
+    assert len(preservation.texts) == 6
+    assert preservation.texts.questions == build(model, questions_file, preserve_texts=6).texts.questions
+    assert preservation.next_loss(model).item() == pytest.approx(0, abs=1e-4)
+    questions = build(model, questions_file).next_loss(changed).item()
+    texts = build(model, questions_file, preserve_texts=6).texts.next_loss(changed).item()
+    assert min(questions, texts) > 1e-3
+    both = build(model, questions_file, preserve_texts=6).next_loss(changed).item()
+    assert both == pytest.approx(questions + texts, rel=1e-3)
+
+
+def test_an_edit_drifts_less_from_texts_that_it_is_held_to(questions_file):
+    tokenizer = make_tokenizer()
+    drifts = []
+    for texts in (0, 8):
+        model = make_llama()
+        hparams = fast_hparams(
+            model, tokenizer, preserve_weight=1.0, preserve_texts=texts, preserve_text_weight=20.0,
+            preserve_file=questions_file, bootstrap_max_steps=12, bootstrap_learning_rate=1e-2, stages=[1],
+        )  # fmt: skip
+        held = own_texts(model, tokenizer, 8, max_new_tokens=48, seed=hparams.seed)
+        drift = TextDrift(model, tokenizer, " ".join(held))
+        edited, _ = METHODS["CausalEdit"].load_apply()(model, tokenizer, [EGYPT], hparams)
+        drifts.append(drift.after(edited).kl)
+    assert 0 < drifts[1] < 0.7 * drifts[0]
+
+
+def test_texts_without_a_preservation_term_are_refused():
+    with pytest.raises(HparamsError, match="`preserve_texts` is 4, and `preserve_weight` is 0"):
+        fast_hparams(None, None, preserve_texts=4, preserve_weight=0.0)
 
 
 def test_off_by_default(questions_file):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.methods.footprint import Remedy, StageFootprint, bytes_of
-from causaledit.methods.shared.preservation import bucketed_kl
+from causaledit.methods.shared.preservation import TEXT_TOKENS, TEXTS_PER_STEP, bucketed_kl
 from causaledit.models.footprint import Peak, generation_peak
 from causaledit.models.layout import select_weights
 from causaledit.models.scoring import logits_in_one_pass
@@ -53,9 +53,13 @@ def preserving_peak(adapted: PlannedModel, planner: Planner) -> Peak:
     width = min(hparams.preserve_top_k, adapted.vocabulary)
     prompts = prompts_of(planner.lengths, planner.lengths.prompt, rows)
     with adapted.tracked(training=True) as tracker:
-        logits = torch.cat(logits_in_one_pass(adapted.model, prompts, [[0] * new] * rows, share=shares(hparams)))
-        top, ids = torch.zeros(rows * new, width), torch.zeros(rows * new, width, dtype=torch.long)
-        bucketed_kl(top, ids, logits).mean().backward()
+        logits = logits_in_one_pass(adapted.model, prompts, [[0] * new] * rows, share=shares(hparams))
+        if hparams.preserve_texts:
+            answers = [[0] * TEXT_TOKENS] * TEXTS_PER_STEP
+            logits += logits_in_one_pass(adapted.model, [[0]] * TEXTS_PER_STEP, answers, share=shares(hparams))
+        together = torch.cat(logits)
+        top = torch.zeros(len(together), width)
+        bucketed_kl(top, torch.zeros(len(together), width, dtype=torch.long), together).mean().backward()
     return tracker.peak
 
 

@@ -61,6 +61,13 @@ class PreservationHyperParams(BaseHyperParams):
         "says behind the edit's own wording for them, which is where an edit spreads.",
         fraction=True,
     )
+    preserve_texts: int = setting(
+        0,
+        "Number of short texts, written by the model before the edit, that it must go on to expect as it did: beside "
+        "the questions, what keeps it from drifting where nothing is asked. Needs `preserve_weight`.",
+        integer_from=0,
+    )
+    preserve_text_weight: float = setting(1.0, "Weight of KL(base‖student) on these texts.", more_than=0)
     preserve_hard: bool = setting(
         False, "Half of each step's questions are those on which the student was last farthest from the base model."
     )
@@ -74,6 +81,11 @@ class PreservationHyperParams(BaseHyperParams):
     def check(self) -> None:
         """Rules between fields."""
         super().check()
+        if self.preserve_texts and not self.preserve_weight:
+            raise HparamsError(
+                f"`preserve_texts` is {self.preserve_texts}, and `preserve_weight` is 0: texts are held beside the "
+                "preserved questions. Set `preserve_weight` above 0, or leave out `preserve_texts`."
+            )
         if self.rehearse_edits and not self.preserve_weight:
             raise HparamsError(
                 f"`rehearse_edits` is {self.rehearse_edits}, and `preserve_weight` is 0: the preservation term is what "

@@ -27,6 +27,7 @@ from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
+from causaledit.models.own_text import own_texts
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
@@ -41,8 +42,11 @@ logger = logging.getLogger(__name__)
 
 # Of an edit's neighbouring questions: its relation about other subjects.
 SAME_RELATION_SHARE = 0.55
-# Rehearsed rows that are scored in one pass.
+# Rows that are scored in one pass, of rehearsal and of texts.
 SCORED_TOGETHER = 32
+# Length of a preserved text behind its opening, and how many enter a step.
+TEXT_TOKENS = 48
+TEXTS_PER_STEP = 2
 
 
 def neighbour_questions(
@@ -134,7 +138,8 @@ class PreservationSet:
     """Questions with the answers of the model before the edit, and the KL that holds the student to them.
 
     Attributes:
-        rehearsed: A set of its own of what earlier edits of the sequence were trained on, whose loss joins this one's.
+        texts: A set of its own of texts that the model wrote, whose loss joins this one's.
+        rehearsed: One of what earlier edits of the sequence were trained on, likewise.
     """
 
     def __init__(
@@ -145,9 +150,10 @@ class PreservationSet:
         batch_size: int,
         seed: int,
         hard: bool = False,
+        texts: PreservationSet | None = None,
         rehearsed: PreservationSet | None = None,
     ) -> None:
-        self.rehearsed = rehearsed
+        self.texts, self.rehearsed = texts, rehearsed
         self._references = references
         self._weight = weight
         self._batch_size = min(batch_size, len(references))
@@ -174,14 +180,17 @@ class PreservationSet:
         return [reference.question for reference in self._references]
 
     def next_loss(self, model: Any, *, share: bool = True) -> torch.Tensor:
-        """`weight` × mean KL(base‖model) over the answer tokens of the next few questions, and that of `rehearsed`.
+        """`weight` × mean KL(base‖model) over the next few questions' answer tokens, and those of the sets beside.
 
         Args:
             model: The student.
             share: As for `logits_in_one_pass`.
         """
         loss = self._next_loss(model, share=share)
-        return loss if self.rehearsed is None else loss + self.rehearsed.next_loss(model, share=share)
+        for beside in (self.texts, self.rehearsed):
+            if beside is not None:
+                loss = loss + beside.next_loss(model, share=share)
+        return loss
 
     def _next_loss(self, model: Any, *, share: bool) -> torch.Tensor:
         hard = self._hardest(self._batch_size // 2) if self._hard else []
@@ -225,10 +234,11 @@ def bucketed_kl(reference_top: torch.Tensor, reference_ids: torch.Tensor, logits
 
 
 def preserved_questions(preservation: PreservationSet | None) -> list[str]:
-    """The questions of a preservation term, rehearsed ones included, or none without one."""
+    """The questions of a preservation term, texts and rehearsed ones included, or none without one."""
     if preservation is None:
         return []
-    return list(dict.fromkeys([*preservation.questions, *preserved_questions(preservation.rehearsed)]))
+    beside = [*preserved_questions(preservation.texts), *preserved_questions(preservation.rehearsed)]
+    return list(dict.fromkeys([*preservation.questions, *beside]))
 
 
 def build_preservation(
@@ -292,11 +302,14 @@ def build_preservation(
         if answer.tokens and not _states_edited_fact(question, str(tokenizer.decode(answer.tokens)), requests)
     ]
     logger.info("preservation: %d questions of %d kept", len(references), len(questions))
-    return _set_of(references, hparams, rehearsed) if references else rehearsed
+    texts = _texts(model, tokenizer, requests, hparams, count)
+    if not references:
+        return texts or rehearsed
+    return _set_of(references, hparams, texts=texts, rehearsed=rehearsed)
 
 
 def _set_of(
-    references: list[_Reference], hparams: PreservationHyperParams, rehearsed: PreservationSet | None = None
+    references: list[_Reference], hparams: PreservationHyperParams, **beside: PreservationSet | None
 ) -> PreservationSet:
     return PreservationSet(
         references,
@@ -304,7 +317,7 @@ def _set_of(
         batch_size=hparams.preserve_batch_size,
         seed=hparams.seed,
         hard=hparams.preserve_hard,
-        rehearsed=rehearsed,
+        **beside,
     )
 
 
@@ -327,16 +340,46 @@ def _rehearsed(
         for row in rehearsal.drawn(requests, hparams.rehearse_edits, hparams.seed)
         if not _states_edited_fact(row.text, f"{row.text} {tokenizer.decode(row.answer)}", requests)
     ]
+    references = _scored(model, [(row.text, row.prompt, row.answer) for row in rows], hparams)
+    logger.info("rehearsal: %d rows; the sequence has %d earlier edits", len(references), len(rehearsal))
+    return _set_of(references, hparams) if references else None
+
+
+def _texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    requests: list[EditRequest],
+    hparams: PreservationHyperParams,
+    count: TokenCount,
+) -> PreservationSet | None:
+    """Texts that the model before the edit writes, and what it expects at each of their tokens but the first."""
+    if not hparams.preserve_texts:
+        return None
+    texts = own_texts(
+        model, tokenizer, hparams.preserve_texts, max_new_tokens=TEXT_TOKENS, seed=hparams.seed, count=count
+    )
+    rows = [(text, tokenizer(text)["input_ids"]) for text in texts if not _states_edited_fact(text, text, requests)]
+    references = _scored(model, [(text, ids[:1], ids[1:]) for text, ids in rows if len(ids) > 1], hparams)
+    if not references:
+        return None
+    return PreservationSet(
+        references, weight=hparams.preserve_text_weight, batch_size=TEXTS_PER_STEP, seed=hparams.seed
+    )
+
+
+def _scored(
+    model: PreTrainedModel, rows: list[tuple[str, list[int], list[int]]], hparams: PreservationHyperParams
+) -> list[_Reference]:
+    """Rows of (text, prompt, answer) with the model's distributions over the answers."""
     references = []
     for start in range(0, len(rows), SCORED_TOGETHER):
         part = rows[start : start + SCORED_TOGETHER]
-        logits = completion_logits(model, [row.prompt for row in part], [row.answer for row in part])
-        for row, scores in zip(part, logits, strict=True):
+        logits = completion_logits(model, [prompt for _, prompt, _ in part], [answer for _, _, answer in part])
+        for (text, prompt, answer), scores in zip(part, logits, strict=True):
             width = min(hparams.preserve_top_k, scores.shape[-1])
             top = scores.log_softmax(-1).topk(width, dim=-1)
-            references.append(_Reference(row.text, row.prompt, row.answer, top.values, top.indices))
-    logger.info("rehearsal: %d rows; the sequence has %d earlier edits", len(references), len(rehearsal))
-    return _set_of(references, hparams) if references else None
+            references.append(_Reference(text, prompt, answer, top.values, top.indices))
+    return references
 
 
 def _states_edited_fact(question: str, answer: str, requests: list[EditRequest]) -> bool:

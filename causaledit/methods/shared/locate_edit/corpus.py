@@ -23,7 +23,6 @@ KNOWN_DATASETS = {
     "wikitext": "Salesforce/wikitext:wikitext-103-raw-v1",
     "wikitext2": "Salesforce/wikitext:wikitext-2-raw-v1",
 }
-SAMPLE_OPENINGS = ("The", "In", "A", "It is", "When", "One of the", "He was", "People", "During", "This")
 SAMPLE_TOKENS = 128
 SAMPLE_BATCH = 32
 SAMPLE_BUDGET = 20_000  # tokens, if no budget is set
@@ -126,10 +125,12 @@ def own_samples(model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revi
         revision: The revision of all the model's weights.
         keep: Folder where sampled texts are kept, so that an interrupted run can resume.
     """
+    from causaledit.models.own_text import OPENINGS, own_texts  # which needs torch
+
     budget = hparams.mom2_max_tokens or SAMPLE_BUDGET
     length = min(SAMPLE_TOKENS, hparams.mom2_document_tokens)
     number = min(hparams.mom2_n_samples, -(-budget // length))
-    parts = (revision, hparams.seed, length, SAMPLE_OPENINGS, tokenizer.bos_token)
+    parts = (revision, hparams.seed, length, OPENINGS, tokenizer.bos_token)
     key = hashlib.sha256(repr(parts).encode()).hexdigest()
     file = keep / f"samples-{key[:24]}.jsonl" if keep else None
 
@@ -137,7 +138,9 @@ def own_samples(model: Any, tokenizer: Any, hparams: LocateEditHyperParams, revi
         texts = _kept(file)
         for start in range(0, number, SAMPLE_BATCH):
             if len(texts) < start + SAMPLE_BATCH:
-                texts = [*texts[:start], *_sample(model, tokenizer, hparams.seed, start, length)]
+                # each batch by itself, so that a resumed run samples the same
+                batch = own_texts(model, tokenizer, SAMPLE_BATCH, max_new_tokens=length, seed=hparams.seed + start)
+                texts = [*texts[:start], *batch]
                 if file is not None:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     temporary = file.with_suffix(".part")
@@ -153,14 +156,3 @@ def _kept(file: Path | None) -> list[str]:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file else []
     except (OSError, ValueError):
         return []
-
-
-def _sample(model: Any, tokenizer: Any, seed: int, start: int, length: int) -> list[str]:
-    from causaledit.models.generation import generate_texts
-    from causaledit.support.seeding import seeded
-
-    prompts = [SAMPLE_OPENINGS[i % len(SAMPLE_OPENINGS)] for i in range(SAMPLE_BATCH)]
-    begun = [f"{tokenizer.bos_token or ''}{prompt}" for prompt in prompts]  # as at the start of a document
-    with seeded(seed + start):  # each batch by itself, so that a resumed run samples the same
-        texts = generate_texts(model, tokenizer, begun, max_new_tokens=length, temperature=1.0, batch_size=SAMPLE_BATCH)
-    return [prompt + text for prompt, text in zip(prompts, texts, strict=True)]
