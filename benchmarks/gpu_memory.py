@@ -12,6 +12,11 @@ embedded model's where its files are in the cache, else one made on the spot: al
 Each stage is run by itself with a few steps on texts of known length, so that prediction and measurement are about the
 same work. Prints one JSON line a stage: `measured` is the device's highest allocation (on a CPU: resident memory above
 that of the loaded model), `predicted` the plan's.
+
+Another method's edit is measured as a whole. On a CPU it is done twice: `first` is what the first edit of the process
+took, which also loads code and makes objects and buffers that every later one finds; `measured` is the second's. It is
+handed a copy of the tokenizer, which each edit makes for itself: `tokenizer` is what making one takes, in host memory
+whatever the model and the device.
 """
 
 from __future__ import annotations
@@ -379,7 +384,7 @@ def measure_whole(args: argparse.Namespace, model: Any, tokenizer: Any, request:
         copied = Meter(model.device).run(lambda: prepare_tokenizer(tokenizer, None, model=model))
         prepared = copied["result"]
         beside["tokenizer"] = copied["measured"]
-    # the copy that each edit makes of it is host memory, as much for every model: it is left out, as from a plan
+    # the copy that each edit makes of it is no tensor: it is measured apart, as where stages are measured
     tokenizer.__deepcopy__ = lambda _: prepared
     meter = Meter(model.device)
     if meter.gpu:
