@@ -12,6 +12,11 @@ embedded model's where its files are in the cache, else one made on the spot: al
 Each stage is run by itself with a few steps on texts of known length, so that prediction and measurement are about the
 same work. Prints one JSON line a stage: `measured` is the device's highest allocation (on a CPU: resident memory above
 that of the loaded model), `predicted` the plan's.
+
+Another method's edit is measured as a whole. On a CPU it is done twice: `first` is what the first edit of the process
+took, which also loads code and makes objects and buffers that every later one finds; `measured` is the second's. It is
+handed a copy of the tokenizer, which each edit makes for itself: `tokenizer` is what making one takes, in host memory
+whatever the model and the device.
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import gc
+import itertools
 import json
 import sys
 import time
@@ -34,6 +40,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaC
 
 from causaledit.errors import ModelError
 from causaledit.facts.requests import requests_from_data
+from causaledit.methods.cake.apply import rows_of
+from causaledit.methods.cake.data import texts_of
 from causaledit.methods.call import edit_in_place
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
@@ -45,6 +53,7 @@ from causaledit.methods.causal_edit.leads import StudyPrompt
 from causaledit.methods.footprint import Lengths, Planner
 from causaledit.methods.memory_plan import plan_edit
 from causaledit.methods.registry import METHODS
+from causaledit.methods.shared.finetune.rows import target_rows
 from causaledit.methods.shared.preservation import build_preservation
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.models.adapters import add_adapter
@@ -316,36 +325,85 @@ def measure(args: argparse.Namespace, model: Any, tokenizer: Any, config: Any, r
     show("merge", done)
 
 
+def preserved(hparams: Any) -> int:
+    """How many of an edit's trained prompts, the last ones, are preserved questions."""
+    return hparams.preserve_prompts if getattr(hparams, "preserve_weight", 0) else 0
+
+
+def lengths_of(name: str, tokenizer: Any, request: Any, hparams: Any, report: Any) -> Lengths:
+    """The longest texts of an edit that was carried out."""
+
+    def tokens(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    pair = zip(*(tokens(render(tokenizer, user(word))) for word in ("a", "b")), strict=True)
+    opening = sum(1 for _ in itertools.takewhile(lambda both: both[0] == both[1], pair))
+    teacher = (request.narrative or "", f"{request.ground_truth} {request.target_new}", request.question_form)
+    context = len(tokens(render(tokenizer, user("\n\n".join(teacher)))))
+    if name == "CaKE":
+        texts = [
+            (row["input_ids"], sum(row["completion_mask"]))
+            for row in rows_of(tokenizer, texts_of(request, hparams), hparams)
+        ]
+        rows = [(len(ids) - answer, answer) for ids, answer in texts]
+    elif name in ("FT", "ICE", "LoRA"):
+        rows = [(len(row.prompt), len(row.target)) for row in target_rows(tokenizer, request, hparams.prompt_forms)]
+    else:
+        bare = hasattr(hparams, "fact_token")
+        own = report.trained_prompts[: -preserved(hparams) or None]
+        asked = [text if bare else render(tokenizer, user(text)) for text in own]
+        rows = [(len(tokens(text)), len(tokens(f" {request.target_new}"))) for text in asked]
+    prompt, answer = (max(column) for column in zip(*rows, strict=True))
+    return Lengths(prompt=prompt, opening=opening, context=context, answer=answer)
+
+
 def measure_whole(args: argparse.Namespace, model: Any, tokenizer: Any, request: Any) -> None:
     """One edit of any method, beside the highest of its planned stages."""
     method = METHODS[args.method]
     hparams = method.load_hparams().from_hparams(args.hparams)
     hparams.model_name, hparams.device = (model, tokenizer), str(model.device)
-    for name, value in {"mom2_max_tokens": 4000, "mom2_ridge": 1e-3, "stats_cache": False, "steps": 3}.items():
+    few = {"steps": 3, "max_steps": 3, "proximal_steps": 3, "mom2_max_tokens": 4000, "mom2_ridge": 1e-3}
+    longest = {"context_dropout": 0.0}  # every row reads the story
+    for name, value in {**few, **longest, "stats_cache": False}.items():
         if isinstance(getattr(hparams, name, None), int | float) or name == "mom2_max_tokens":
             setattr(hparams, name, value)  # the same passes, fewer of them
-    method.load_edit()  # what it imports is no tensor
-    prepared, report = prepare_tokenizer(tokenizer, None, model=model), method.load_report()()
+    reports: list[Any] = []
 
-    def tokens(text: str) -> int:
-        return len(prepared(text, add_special_tokens=False)["input_ids"])
+    def edit() -> None:
+        reports.append(method.load_report()())
+        edit_in_place(
+            method, model, tokenizer, [request], hparams, report=reports[-1], progress=SilentProgress()
+        ).undo()
 
+    beside: dict[str, Any] = {}
+    if model.device.type == "cuda":
+        method.load_edit()
+        prepared = prepare_tokenizer(tokenizer, None, model=model)
+    else:  # the first edit of a process also loads code, and makes objects and buffers, that later ones find
+        beside["first"] = Meter(model.device).run(edit)["measured"]
+        copied = Meter(model.device).run(lambda: prepare_tokenizer(tokenizer, None, model=model))
+        prepared = copied["result"]
+        beside["tokenizer"] = copied["measured"]
+    # the copy that each edit makes of it is no tensor: it is measured apart, as where stages are measured
+    tokenizer.__deepcopy__ = lambda _: prepared
     meter = Meter(model.device)
     if meter.gpu:
         meter.base = 0
-    done = meter.run(
-        lambda: edit_in_place(
-            method, model, tokenizer, [request], hparams, report=report, progress=SilentProgress()
-        ).undo()
-    )  # fmt: skip
+    done = meter.run(edit)
     done.pop("result", None)
-    bare = hasattr(hparams, "fact_token") or getattr(hparams, "prompt_forms", None) == ["plain"]
-    prompts = [text if bare else render(prepared, user(text)) for text in report.trained_prompts]
-    lengths = Lengths(prompt=max(map(tokens, prompts)), answer=tokens(f" {request.target_new}"))
+    report = reports[-1]
+    lengths = lengths_of(method.name, prepared, request, hparams, report)
     plan = plan_edit(method, hparams, lengths=lengths, gpu=meter.gpu)
-    predicted = plan.peak - (0 if meter.gpu else plan.parameters)
+    stages = {stage.stage: stage for stage in plan.stages}
+    if "preserve" in stages:  # its questions come last, and are shorter than many a method's texts
+        asked = [render(prepared, user(text)) for text in report.trained_prompts[-preserved(hparams) :]]
+        longest = max(len(prepared(text, add_special_tokens=False)["input_ids"]) for text in asked)
+        kept = plan_edit(method, hparams, lengths=dataclasses.replace(lengths, prompt=longest), gpu=meter.gpu)
+        stages["preserve"] = kept.stages[0]
+    highest = max(stages.values(), key=lambda stage: stage.total(0))
+    predicted = highest.total(plan.parameters if meter.gpu else 0)
     print(json.dumps({
-        "method": args.method, "stage": plan.highest.stage, "lengths": dataclasses.asdict(lengths), **done,
+        "method": args.method, "stage": highest.stage, "lengths": dataclasses.asdict(lengths), **beside, **done,
         "predicted": predicted, "ratio": round(done["measured"] / predicted, 3),
     }), flush=True)  # fmt: skip
 

@@ -278,14 +278,15 @@ def test_a_measured_edit_of_smollm2_needs_what_was_predicted(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_measured_edit_of_rome_needs_what_was_predicted():
+@pytest.mark.parametrize("method", ["LoRA", "ROME"])
+def test_a_measured_edit_of_another_method_needs_what_was_predicted(method):
     try:
         ensure_embedded_model("smollm2-135m-instruct")
     except ModelError as error:
         pytest.skip(f"the embedded model cannot be had: {error}")
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_memory.py"), "--model", "smollm2-135m-instruct",
-         "--device", "cpu", "--method", "ROME"],
+         "--device", "cpu", "--method", method],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip

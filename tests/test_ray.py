@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 from conftest import FAST, REPOSITORY
 from dying_method import DEADLY
 from typer.testing import CliRunner
@@ -28,6 +29,7 @@ from causaledit.judges.spread import SpreadJudge
 from causaledit.methods.method import Method
 from causaledit.metrics.judged import judge_file
 from causaledit.metrics.predictions import cases_of, read_metrics, units_of
+from causaledit.models.embedded import ensure_embedded_model
 from causaledit.narratives.local import LocalModels
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import SilentRun, execute
@@ -123,6 +125,32 @@ def test_files_are_those_of_a_run_in_one_process(arguments, pool):
     info = json.loads((spread.folder / "meta" / "run_info.json").read_text())
     assert info["status"] == "finished" and info["device"]["type"] == "cpu"
     assert info["costs"]["plain_tokens_per_second"] > 0 and spread.costs["seconds_per_edit"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["PreEdited", "ROME"])
+def test_files_of_smollm2_are_those_of_a_run_in_one_process(method, pool, tmp_path):
+    try:
+        ensure_embedded_model("smollm2-135m-instruct")
+    except ModelError as error:
+        pytest.skip(f"the embedded model cannot be had: {error}")
+    lines = yaml.safe_load((REPOSITORY / "hparams/ROME/smollm2-135m-instruct.yaml").read_text(encoding="utf-8"))
+    file = tmp_path / "rome.yaml"
+    file.write_text(yaml.safe_dump(lines | {"mom2_adjustment": False, "v_num_grad_steps": 5}), encoding="utf-8")
+
+    def run(name, **over):
+        given = RunArguments(
+            editing_method=method, datatype=str(REPOSITORY / "data" / "causaledit-mini.json"), max_cases=2,
+            model_type="smollm2-135m-instruct", hparams_path=str(file), output_root=str(tmp_path / "out"), run_id=name,
+            device="cpu", max_new_tokens=6, probes=("hop",),
+        )  # fmt: skip
+        return execute(make_plan(given), **over)
+
+    alone, spread = run("alone"), run("spread", pool=pool)
+    found = files_of(spread.folder)
+    assert found == files_of(alone.folder) and spread.failed == alone.failed == {}
+    answers = [text for case in found["metrics.json"] for hop in case["post"]["hop_wise_pred"] for text in hop]
+    assert len(found["metrics.json"]) == 2 and all(answer["pred"].strip() for answer in answers)
 
 
 def test_a_killed_worker_is_replaced_and_its_case_done_again(arguments, pool):
