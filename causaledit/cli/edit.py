@@ -49,13 +49,13 @@ def edit(
     from causaledit.cli.editing import edit_and_measure, show_answers
     from causaledit.errors import HostError, PushError, RequestError
     from causaledit.hosts.lookup import get_method
-    from causaledit.methods.shared.processes import is_first
     from causaledit.models.history import cards_of, contradictions, made_edits, read_card, with_earlier_answers
     from causaledit.models.hub import find_target
     from causaledit.models.loading import resolve_device
     from causaledit.models.origin import note_license
     from causaledit.models.saving import check_new_folder, save_result
     from causaledit.support.files import load_json
+    from causaledit.support.launch import is_first
 
     console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
     chosen = get_method(method, host="embedded")
