@@ -1,8 +1,6 @@
-"""One CausalEdit edit of a tiny model as one of several processes; each writes its losses, weights and adapter.
+"""One CausalEdit edit of a tiny model as one of several processes; each writes its losses and a sum of its weights.
 
-accelerate launch --num_processes N edit_in_processes.py OUT_FOLDER BATCH ACCUMULATION [MODEL_FOLDER]
-
-With a model's folder its adapter is not merged, and what each process holds of the model is written too.
+accelerate launch --num_processes N edit_in_processes.py OUT_FOLDER BATCH ACCUMULATION
 """
 
 from __future__ import annotations
@@ -16,14 +14,12 @@ import torch
 from conftest import EGYPT, fast_hparams, make_llama, make_tokenizer
 
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
-from causaledit.models.loading import load_model
-from causaledit.models.sharded import reshard
 from causaledit.support.progress import SilentProgress
 
 if __name__ == "__main__":
-    folder, batch, accumulation, *path = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
+    folder, batch, accumulation = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
-    model, tokenizer = load_model(path[0], device="cpu") if path else (make_llama(), make_tokenizer())
+    model, tokenizer = make_llama(), make_tokenizer()
     hparams = fast_hparams(
         model, tokenizer,
         bootstrap_batch_size=batch,
@@ -38,21 +34,13 @@ if __name__ == "__main__":
         preserve_prompts=4,
         preserve_batch_size=8,  # all of them: with accumulation one process would go on to the next ones
         preserve_max_new_tokens=2,
-        merge_adapter=not path,
     )  # fmt: skip
     report = EditReport()
     edited, _ = apply_causal_edit_to_model(
         model, tokenizer, [EGYPT], hparams, progress=SilentProgress(), report=report
     )  # fmt: skip
     rank = os.environ.get("RANK", "0")
-    if path:
-        reshard(model)
-        held = sum(getattr(p, "_local_tensor", p).numel() for p in model.parameters())
-        print("HELD", rank, held, sum(p.numel() for p in model.parameters()))
-        edited.save_pretrained(folder / f"adapter{rank}")
-        torch.save({n: m.get_delta_weight("default").detach() for n, m in edited.named_modules() if hasattr(m, "get_delta_weight")}, folder / f"weights{rank}.pt")
-    else:
-        torch.save({n: p.detach() for n, p in edited.named_parameters()}, folder / f"weights{rank}.pt")
+    torch.save({n: p.detach() for n, p in edited.named_parameters()}, folder / f"weights{rank}.pt")
     (folder / f"losses{rank}.json").write_text(json.dumps(report.losses))
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()

@@ -64,15 +64,13 @@ def check_sharding(
             raise ModelError(f"FSDP is configured with {name}={value}, which edits here cannot use: {fix}.")
     if path.suffix == ".gguf" or (path / "adapter_config.json").is_file():
         kind = "GGUF files" if path.suffix == ".gguf" else "saved adapters"
-        raise ModelError(f"{str(path)!r}: FSDP spreads no {kind}: give a model folder or a hub name, or start one process.")
+        raise ModelError(f"{str(path)!r}: FSDP spreads no {kind}: give a model folder or a hub name.")
     if model_parallel:
         raise ModelError(
-            "`model_parallel: true` spreads a model in one process, and FSDP over several: set it to false, or start one."
+            "`model_parallel: true` spreads a model in one process, and FSDP over several: set it to false."
         )
     if quantization != "none":
-        raise ModelError(
-            f"`quantization: {quantization}` and FSDP do not go together: set `quantization: none`, or start one process."
-        )
+        raise ModelError(f"`quantization: {quantization}` and FSDP do not go together: set `quantization: none`.")
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     found = accelerator.type if accelerator is not None else "cpu"
     if device.type != found:
@@ -97,9 +95,9 @@ def sharding_options() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def without_accelerates_sharding() -> Iterator[None]:
-    """For the block accelerate's own sharding is off: transformers shards as it loads, and accelerate would do it again.
+    """For the block accelerate's own sharding is off: transformers shards as it loads, and once is enough.
 
-    accelerate and transformers read the switch from the environment, where the launcher put it.
+    Both read the switch from the environment, where the launcher put it.
     """
     before = os.environ.get(SWITCH)
     if before is not None:
@@ -122,7 +120,7 @@ def settle_sharded(model: Any) -> None:
     """Freeze a network that was just sharded, and keep its processes in step.
 
     Raises:
-        ModelError: The network carries a state from token to token: its rows cannot be padded to the same number of calls.
+        ModelError: The network carries a state from token to token: its rows cannot be padded into one call.
     """
     if keys_and_values(model) is None:
         raise ModelError(
@@ -169,6 +167,16 @@ def rows_apart(model: Any, apart: bool = True) -> Iterator[None]:
     finally:
         for hook, active in speakers:
             hook.active = active
+
+
+def own_tensors(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The state of a model without what lies in pieces: of an adapter around a sharded network the adapter's alone.
+
+    peft, asked for an adapter's state, would gather the whole network in every process.
+    """
+    from torch.distributed.tensor import DTensor
+
+    return {name: value for name, value in model.state_dict().items() if not isinstance(value, DTensor)}
 
 
 def reshard(model: torch.nn.Module) -> None:

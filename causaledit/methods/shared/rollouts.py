@@ -56,8 +56,8 @@ def check_vllm(model: PreTrainedModel, engine: EngineSettings, *, any_gpu: bool 
     """
     if is_sharded(model):
         raise ModelError(
-            f"{engine.purpose} gives the engine merged weights, and nothing is merged into weights that lie in pieces in "
-            "several processes (FSDP): set it to false, or `distributed_type: MULTI_GPU`."
+            f"{engine.purpose} gives the engine merged weights, and nothing is merged into weights that lie in pieces "
+            "in several processes (FSDP): set it to false, or `distributed_type: MULTI_GPU`."
         )
     if is_quantised(model):
         raise ModelError(
