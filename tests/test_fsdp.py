@@ -60,9 +60,10 @@ def test_an_edit_in_two_processes_with_fsdp_is_that_of_one(tmp_path, model_folde
             "distill_top_p": 1e-6,  # rollouts are the likeliest tokens
             "distill_repetition_threshold": 1.0,
             "distill_trust_kl": 1.0,
+            "distill_preserve_share": 0.5,  # rollouts whose teacher is the base model, beside those of the snapshot
             "preserve_weight": 0.5,
             "preserve_prompts": 8,
-            "preserve_batch_size": 8,
+            "preserve_batch_size": 6,  # all that the trust region leaves
             "preserve_max_new_tokens": 2,
             "gradient_checkpointing": True,
         }

@@ -51,6 +51,7 @@ from causaledit.models.adapters import adapter_state, exact_merging
 from causaledit.models.batches import in_batches, positions_for, unpadded
 from causaledit.models.chat import with_end_token
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
+from causaledit.support.launch import launched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -220,9 +221,9 @@ class InternalisationTrainer(RolloutMixin, PreservingMixin, SDFTTrainer):
         loss = losses.weighted_token_mean(divergence, weights * ~preserved, mask)
         mode = "train" if model.training else "eval"
         own = h.distill_weight * loss
-        if preserved.any():
+        if h.distill_preserve_share:  # also where these rows lie in another part of the step, or in another process
             term = h.distill_preserve_weight * losses.weighted_token_mean(divergence, preserved.float(), mask)
-            self._metrics[mode][ON_POLICY_PRESERVATION].append(term.item())
+            self._metrics[mode][ON_POLICY_PRESERVATION].append(self.accelerator.gather(term.detach()).mean().item())
             own = own + term - term.detach()  # its gradient enters; what is logged, and stopped on, is the method's
         self._log_self_distillation_metric(mode, self.accelerator.gather(loss.detach()).mean().item())
         self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
@@ -301,7 +302,7 @@ def run_internalisation(
     rows, in_order = list(study), False
     if hparams.distill_preserve_share and preservation is not None:
         held = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
-        rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps
+        rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps * launched()
         rows = mixed(
             study, held,
             per_step=rollouts // hparams.distill_num_generations,
