@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import EGYPT, FAST, REPOSITORY, make_llama, make_tokenizer
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from conftest import EGYPT, FAST, REPOSITORY, make_gpt2, make_llama, make_tokenizer
 
 from causaledit.errors import ModelError
 from causaledit.models.loading import load_model
@@ -132,6 +134,25 @@ def test_what_cannot_be_sharded_is_refused_in_one_line(environment, options, sai
     with pytest.raises(ModelError) as caught:
         check_sharding(**{**asked, **options}, environment={**FSDP, **environment})
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_model_without_a_plan_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    make_gpt2().config.save_pretrained(tmp_path)
+    for name, value in {**FSDP, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    with pytest.raises(ModelError, match="no plan of how to spread a gpt2"):
+        load_model(tmp_path, device="cpu")
+
+
+@pytest.mark.parametrize("name", ["fsdp_8b", "fsdp_70b"])
+def test_the_examples_are_what_accelerate_and_we_take(name):
+    file = REPOSITORY / "examples" / "accelerate" / f"{name}.yaml"
+    args, _, _ = _validate_launch_command(launch_command_parser().parse_args(["--config_file", str(file), "edit.py"]))
+    environment = prepare_multi_gpu_env(args)
+    assert environment["ACCELERATE_USE_FSDP"] == "true"
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    check_sharding(Path("model"), here, quantization="none", model_parallel=False, environment=environment)
 
 
 def test_accelerates_own_sharding_is_off_for_a_block_alone(monkeypatch):

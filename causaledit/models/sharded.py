@@ -86,6 +86,19 @@ def check_sharding(
         )
 
 
+def check_plan(config: Any) -> None:
+    """Refuse a model, by its configuration, of which transformers does not know what to shard.
+
+    Raises:
+        ModelError: It has no plan of it.
+    """
+    if not getattr(config.get_text_config(), "base_model_fsdp_plan", None):
+        raise ModelError(
+            f"transformers has no plan of how to spread a {config.model_type} over processes (FSDP): use "
+            "`distributed_type: MULTI_GPU`, or `model_parallel: true` in one process."
+        )
+
+
 def sharding_options() -> dict[str, Any]:
     """Arguments of `from_pretrained` that spread the weights over all processes."""
     from transformers.distributed import DistributedConfig
