@@ -1,4 +1,4 @@
-"""What a sharded model does and refuses, as one of two processes: torchrun sharded_in_processes.py MODEL_FOLDER OUT."""
+"""What a sharded model does and refuses, as one of two processes: torchrun sharded_in_processes.py MODEL OUT GPT2."""
 
 from __future__ import annotations
 
@@ -55,6 +55,10 @@ if __name__ == "__main__":
         "vllm": refusal(model, tokenizer, distill_use_vllm=True),
         "stopped": refusal(model, tokenizer, {"after_stage_1": stop}, bootstrap_max_steps=1),
     }
+    try:
+        load_model(sys.argv[3], device="cpu")
+    except CausalEditError as error:
+        refused["without layers"] = str(error)
     reshard(model)
     found = {
         "held": sum(p.to_local().numel() for p in model.parameters()),

@@ -91,7 +91,10 @@ def test_an_edit_in_two_processes_with_fsdp_is_that_of_one(tmp_path, model_folde
 
 
 def test_a_sharded_model_is_kept_and_refuses_what_it_cannot_do(tmp_path, model_folder):
-    start(*TWO, REPOSITORY / "tests" / "sharded_in_processes.py", model_folder, tmp_path, **FSDP)
+    other = tmp_path / "other"
+    make_gpt2().save_pretrained(other)
+    make_tokenizer().save_pretrained(other)
+    start(*TWO, REPOSITORY / "tests" / "sharded_in_processes.py", model_folder, tmp_path, other, **FSDP)
     first, second = (json.loads((tmp_path / f"found{rank}.json").read_text()) for rank in range(2))
     whole = load_model(model_folder, device="cpu")
     ids = torch.tensor([whole.tokenizer("What is the capital of Egypt?")["input_ids"]])
@@ -105,6 +108,7 @@ def test_a_sharded_model_is_kept_and_refuses_what_it_cannot_do(tmp_path, model_f
         assert "--adapter-only" in refused["merged"]
         assert "`copy: true`" in refused["copied"]
         assert "`distill_use_vllm: true`" in refused["vllm"]
+        assert "by layers" in refused["without layers"]
         assert refused["stopped"] == "between the stages"
         assert not any("\n" in message for message in refused.values())
     assert first["held"] + second["held"] >= first["whole"]
@@ -134,15 +138,6 @@ def test_what_cannot_be_sharded_is_refused_in_one_line(environment, options, sai
     with pytest.raises(ModelError) as caught:
         check_sharding(**{**asked, **options}, environment={**FSDP, **environment})
     assert said in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_a_model_without_a_plan_is_refused_before_it_is_read(tmp_path, monkeypatch):
-    make_gpt2().config.save_pretrained(tmp_path)
-    for name, value in {**FSDP, "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    with pytest.raises(ModelError, match="no plan of how to spread a gpt2"):
-        load_model(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("name", ["fsdp_8b", "fsdp_70b"])

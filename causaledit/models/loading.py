@@ -16,7 +16,6 @@ from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
 from causaledit.models.quantised import check_quantization, loading_arguments, settle
 from causaledit.models.sharded import (
-    check_plan,
     check_sharding,
     is_sharded,
     settle_sharded,
@@ -144,7 +143,6 @@ def load_model(
     weights_dtype = resolve_dtype(dtype, target, fp16=fp16)
     if wants_sharding():
         check_sharding(path, target, quantization=quantization, model_parallel=model_parallel)
-        check_plan(load_config(name))
         places = {**sharding_options(), **({} if path.exists() else hub_options(str(name), argument))}
         with without_accelerates_sharding():
             loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)

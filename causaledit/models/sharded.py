@@ -86,19 +86,6 @@ def check_sharding(
         )
 
 
-def check_plan(config: Any) -> None:
-    """Refuse a model, by its configuration, of which transformers does not know what to shard.
-
-    Raises:
-        ModelError: It has no plan of it.
-    """
-    if not getattr(config.get_text_config(), "base_model_fsdp_plan", None):
-        raise ModelError(
-            f"transformers has no plan of how to spread a {config.model_type} over processes (FSDP): use "
-            "`distributed_type: MULTI_GPU`, or `model_parallel: true` in one process."
-        )
-
-
 def sharding_options() -> dict[str, Any]:
     """Arguments of `from_pretrained` that spread the weights over all processes."""
     from transformers.distributed import DistributedConfig
@@ -133,8 +120,19 @@ def settle_sharded(model: Any) -> None:
     """Freeze a network that was just sharded, and keep its processes in step.
 
     Raises:
-        ModelError: The network carries a state from token to token: its rows cannot be padded into one call.
+        ModelError: transformers does not know the network's layers, so that most of it would be gathered at once, or
+            the network carries a state from token to token, so that its rows cannot be padded into one call.
     """
+    from torch.distributed.fsdp import FSDPModule
+
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule) and module is not model]
+    apart = {parameter for module in parts for parameter in module.parameters()}
+    together = sum(parameter.numel() for parameter in model.parameters() if parameter not in apart)
+    if together > sum(parameter.numel() for parameter in apart):
+        raise ModelError(
+            f"transformers has no plan of how to spread a {model.config.model_type} over processes by layers (FSDP): "
+            "use `distributed_type: MULTI_GPU`, or `model_parallel: true` in one process."
+        )
     if keys_and_values(model) is None:
         raise ModelError(
             f"{type(model).__name__} carries a state from token to token, and FSDP needs the same forward passes in "
