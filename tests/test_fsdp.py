@@ -14,7 +14,9 @@ import yaml
 from accelerate.commands.launch import _validate_launch_command, launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
 from conftest import EGYPT, FAST, REPOSITORY, make_gpt2, make_llama, make_tokenizer
+from typer.testing import CliRunner
 
+from causaledit.cli.app import app
 from causaledit.errors import ModelError
 from causaledit.models.loading import load_model
 from causaledit.models.sharded import check_sharding, without_accelerates_sharding
@@ -148,6 +150,15 @@ def test_the_examples_are_what_accelerate_and_we_take(name):
     assert environment["ACCELERATE_USE_FSDP"] == "true"
     here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     check_sharding(Path("model"), here, quantization="none", model_parallel=False, environment=environment)
+
+
+def test_a_merge_is_refused_before_a_model_is_read(tmp_path, monkeypatch):
+    for name, value in {**FSDP, "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    options = ["--model", str(tmp_path / "none"), "--hparams", "smollm2-135m-instruct", "--save", str(tmp_path / "out")]
+    edit = ["--subject", "Egypt", "--prompt", "The capital of {} is", "--new", "Alexandria", "--question", "Which?"]
+    done = CliRunner().invoke(app, ["edit", *options, *edit])
+    assert isinstance(done.exception, ModelError) and "--adapter-only" in str(done.exception)
 
 
 def test_accelerates_own_sharding_is_off_for_a_block_alone(monkeypatch):

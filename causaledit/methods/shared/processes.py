@@ -42,6 +42,19 @@ def most(number: int, device: torch.device) -> int:
     return int(held)
 
 
+def refuse_merging() -> None:
+    """Refuse to merge an adapter where the model's weights lie, or will lie, in pieces in the processes.
+
+    Raises:
+        ModelError: FSDP is configured.
+    """
+    if wants_sharding():
+        raise ModelError(
+            "Nothing can be merged into weights that lie in pieces in several processes (FSDP): make single edits with "
+            "--adapter-only (`merge_adapter: false`), and merge afterwards in one process (docs/scaling.md)."
+        )
+
+
 def check_sharded(model: Any, *, merged: bool) -> None:
     """Refuse what cannot be done with weights that lie in pieces in the processes, or that should and do not.
 
@@ -64,8 +77,5 @@ def check_sharded(model: Any, *, merged: bool) -> None:
             "FSDP is configured, and this model is whole in every process: load it with "
             "`causaledit.models.loading.load_model`, or set `distributed_type: MULTI_GPU`."
         )
-    if merged and is_sharded(model):
-        raise ModelError(
-            "Nothing can be merged into weights that lie in pieces in several processes (FSDP): make single edits with "
-            "--adapter-only (`merge_adapter: false`), and merge afterwards in one process (docs/scaling.md)."
-        )
+    if merged:
+        refuse_merging()
