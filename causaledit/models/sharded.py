@@ -125,8 +125,8 @@ def settle_sharded(model: Any) -> None:
     """
     from torch.distributed.fsdp import FSDPModule
 
-    parts = [module for module in model.modules() if isinstance(module, FSDPModule) and module is not model]
-    apart = {parameter for module in parts for parameter in module.parameters()}
+    parts = [module for module in model.modules() if module is not model and isinstance(module, FSDPModule)]
+    apart = {parameter for module in parts for parameter in module.parameters()}  # type: ignore[attr-defined]
     together = sum(parameter.numel() for parameter in model.parameters() if parameter not in apart)
     if together > sum(parameter.numel() for parameter in apart):
         raise ModelError(

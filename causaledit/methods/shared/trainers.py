@@ -314,7 +314,7 @@ def _gradient_hooks_removed(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in model.parameters():
             if vars(parameter).pop("_replicated_grad_hook_registered", False):
-                parameter._post_accumulate_grad_hooks = None  # type: ignore[attr-defined]
+                parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
 
 
 def train(trainer: Any, watch: WatchCallback) -> StepLosses:
