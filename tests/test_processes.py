@@ -11,8 +11,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from causaledit.errors import ModelError
-from causaledit.methods.shared.processes import agreed, refuse_sharding
+from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.supervised import micro_batches
 
 
@@ -53,13 +52,6 @@ def test_parts_of_a_batch_can_be_made_as_many_as_another_process_has():
     three = micro_batches(lengths, 100, at_least=3)
     assert len(three) == 3 and sorted(row for part in three for row in part) == [0, 1, 2, 3] and all(three)
     assert len(micro_batches(lengths, 100, at_least=9)) == 4  # a row is not split
-
-
-def test_sharding_is_refused_in_one_line():
-    refuse_sharding({"ACCELERATE_USE_FSDP": "false"})
-    with pytest.raises(ModelError, match="FSDP is configured") as caught:
-        refuse_sharding({"ACCELERATE_USE_FSDP": "true"})
-    assert "\n" not in str(caught.value)
 
 
 def test_one_process_agrees_with_itself(monkeypatch):

@@ -49,13 +49,13 @@ def edit(
     from causaledit.cli.editing import edit_and_measure, show_answers
     from causaledit.errors import HostError, PushError, RequestError
     from causaledit.hosts.lookup import get_method
-    from causaledit.methods.shared.processes import is_first
     from causaledit.models.history import cards_of, contradictions, made_edits, read_card, with_earlier_answers
     from causaledit.models.hub import find_target
     from causaledit.models.loading import resolve_device
     from causaledit.models.origin import note_license
     from causaledit.models.saving import check_new_folder, save_result
     from causaledit.support.files import load_json
+    from causaledit.support.launch import is_first
 
     console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
     chosen = get_method(method, host="embedded")
@@ -121,6 +121,7 @@ def edit(
 def _configured(method: Any, hparams: str, model: str, device: str, seed: int | None, adapter_only: bool) -> Any:
     """The method's hyper-parameters, with what the command's options say."""
     from causaledit.errors import HparamsError
+    from causaledit.methods.shared.processes import refuse_merging
 
     config = method.load_hparams().from_hparams(hparams or _default_hparams(model))
     config.model_name = model or config.model_name
@@ -128,6 +129,8 @@ def _configured(method: Any, hparams: str, model: str, device: str, seed: int | 
     config.seed = config.seed if seed is None else seed
     if hasattr(config, "merge_adapter"):
         config.merge_adapter = not adapter_only
+        if config.merge_adapter:
+            refuse_merging()
     elif adapter_only:
         raise HparamsError(f"--adapter-only: {method.name} trains no adapter: leave the option out.")
     if not config.model_name:

@@ -26,6 +26,7 @@ from causaledit.models.adapters import is_adapted
 from causaledit.models.edited import Edited
 from causaledit.models.pairs import check_pair
 from causaledit.models.quantised import is_quantised
+from causaledit.models.sharded import is_sharded
 from causaledit.models.weights import preserved_state, restructuring, rewriting
 from causaledit.support.progress import terminal_progress
 from causaledit.support.seeding import seeded
@@ -111,6 +112,11 @@ def edit_in_place(
             "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
         )
     _refuse_quantised(method, model, hparams, sequence)
+    if copy and is_sharded(model):
+        raise ModelError(
+            "`copy: true`, and this model lies in pieces in several processes (FSDP), which nobody can copy: set it to "
+            "false."
+        )
     edit = method.load_edit()
     report = report if report is not None else method.load_report()()
     report.requests = edits

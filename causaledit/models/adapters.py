@@ -7,11 +7,12 @@ import copy
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 
 from causaledit.errors import ModelError, one_line
 from causaledit.models.quantised import is_quantised, originals_of
+from causaledit.models.sharded import is_sharded, own_tensors
 from causaledit.models.weights import restore, restructuring, structure_of
 from causaledit.support.seeding import seeded
 
@@ -147,6 +148,17 @@ def _wrapped(model: PreTrainedModel, config: LoraConfig, **options: Any) -> Peft
                 f"`lora_target_modules`: peft cannot put an adapter on this model: {one_line(error)} Give names of "
                 "linear layers, or ['all-linear']. The model is as it was."
             ) from error
+
+
+def adapter_state(peft_model: PeftModel, adapter_name: str = "default") -> dict[str, torch.Tensor]:
+    """An adapter's own tensors, as peft names them in files.
+
+    Args:
+        adapter_name: Which adapter's.
+    """
+    if not is_sharded(peft_model):
+        return get_peft_model_state_dict(peft_model, adapter_name=adapter_name)
+    return get_peft_model_state_dict(peft_model, own_tensors(peft_model), adapter_name)
 
 
 def snapshot_adapted(peft_model: PeftModel) -> dict[str, torch.Tensor]:

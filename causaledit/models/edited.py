@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from causaledit.models.adapters import forget_adapter, is_adapted, merge_adapter, without_adapter
+from causaledit.models.adapters import adapter_state, forget_adapter, is_adapted, merge_adapter, without_adapter
 from causaledit.models.weights import restore
 
 if TYPE_CHECKING:
@@ -131,9 +131,7 @@ class AdapterEdit(Edited):
 
     def parameters_changed(self) -> int:
         """The adapter's."""
-        from peft import get_peft_model_state_dict
-
-        return sum(value.numel() for value in get_peft_model_state_dict(self.model).values())
+        return sum(value.numel() for value in adapter_state(self.model).values())
 
     def keep(self) -> Any:
         """The network with the adapter merged into it: the next edit needs plain weights to put its own on."""

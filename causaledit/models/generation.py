@@ -30,6 +30,7 @@ from causaledit.models.batches import (
 )
 from causaledit.models.chat import next_turn
 from causaledit.models.network import device_of, is_network, network_of
+from causaledit.models.sharded import is_sharded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -192,7 +193,8 @@ def generate_texts(
                 ids, mask = pad_left(batch, config.pad_token_id, device)
                 new = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask)[:, width:]
         except (RuntimeError, MemoryError) as error:
-            if len(rows) == 1 or not is_out_of_memory(error):
+            # the processes of a sharded model go on together or not at all
+            if len(rows) == 1 or not is_out_of_memory(error) or is_sharded(model):
                 raise
         if new is None:  # out of the handler: its traceback no longer holds the tensors of the failed batch
             limit.halve(len(rows), width + max_new_tokens)

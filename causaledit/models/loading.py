@@ -15,6 +15,14 @@ from causaledit.models.checkpoint import check_folder
 from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
 from causaledit.models.quantised import check_quantization, loading_arguments, settle
+from causaledit.models.sharded import (
+    check_sharding,
+    is_sharded,
+    settle_sharded,
+    sharding_options,
+    wants_sharding,
+    without_accelerates_sharding,
+)
 from causaledit.support.hub import hub_fault
 
 if TYPE_CHECKING:
@@ -95,6 +103,8 @@ def load_model(
 ) -> LoadedModel:
     """Load a causal LM and its tokenizer.
 
+    In processes that were launched together with FSDP its weights are spread over them, frozen (`models.sharded`).
+
     Args:
         name: A folder, a hub name, a `.gguf` file, the name of an embedded model
             (`smollm2-135m-instruct`), or a `(model, tokenizer)` pair, which is moved to `device`.
@@ -107,7 +117,8 @@ def load_model(
         argument: What the user gave the name by, for messages.
 
     Raises:
-        ModelError: There is no such model, it is no causal LM, a pair is something else, or the device does not exist.
+        ModelError: There is no such model, it is no causal LM, a pair is something else, the device does not exist, or
+            FSDP is configured and cannot spread it.
         MissingExtraError: bitsandbytes is not installed.
     """
     target = resolve_device(device)
@@ -122,7 +133,7 @@ def load_model(
                 f"`model_name` must be a path, a hub name or a (model, tokenizer) pair, got {type(name).__name__}."
             ) from None
         check_pair(model, tokenizer)
-        if not model_parallel and not getattr(model, "hf_device_map", None):
+        if not model_parallel and not getattr(model, "hf_device_map", None) and not is_sharded(model):
             model.to(target)
         return LoadedModel(model, tokenizer)
 
@@ -130,10 +141,17 @@ def load_model(
         raise ModelError("`model_name` is empty: give a folder, a hub name, a .gguf file or an embedded name.")
     path = _place_of(name)
     weights_dtype = resolve_dtype(dtype, target, fp16=fp16)
+    if wants_sharding():
+        check_sharding(path, target, quantization=quantization, model_parallel=model_parallel)
+        places = {**sharding_options(), **({} if path.exists() else hub_options(str(name), argument))}
+        with without_accelerates_sharding():
+            loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
+        settle_sharded(loaded.model)
+        return loaded
     if path.suffix == ".gguf":
         loaded = LoadedModel(*load_gguf(path, weights_dtype))
     else:
-        places: dict[str, Any] = {"device_map": "auto", "max_memory": dict(max_memory) if max_memory else None}
+        places = {"device_map": "auto", "max_memory": dict(max_memory) if max_memory else None}
         if not model_parallel:
             places = {"device_map": {"": str(target)}} if quantization != "none" else {}
         places |= loading_arguments(quantization, weights_dtype)

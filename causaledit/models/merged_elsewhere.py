@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import get_peft_model, set_peft_model_state_dict
 
-from causaledit.models.adapters import forget_adapter
+from causaledit.models.adapters import adapter_state, forget_adapter
 from causaledit.models.edited import Edited
 from causaledit.models.loading import load_model
 from causaledit.models.quantised import originals_of
@@ -92,7 +92,7 @@ def merge_into_originals(
     source = originals_of(model)
     wanted = _last_logits(peft_model, texts)
     config = next(iter(peft_model.peft_config.values()))
-    state = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(peft_model).items()}
+    state = {name: value.detach().cpu() for name, value in adapter_state(peft_model).items()}
     peft_model.unload()
     forget_adapter(model)
     fresh = load_model(source, device=model.device, dtype=dtype, fp16=fp16).model

@@ -17,6 +17,7 @@ from causaledit.models.loading import load_config
 from causaledit.models.model_card import model_card
 from causaledit.models.origin import Origin, find_origin
 from causaledit.models.originals import ORIGINALS, carry_originals, keep_originals
+from causaledit.models.sharded import is_sharded, own_tensors
 from causaledit.support.files import check_writable, read_object
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def save_result(
     with saved_whole(folder) as scratch:
         origin = find_origin(base)
         name_base_model(model, origin.path or origin.name)
-        model.save_pretrained(scratch)
+        # of several processes the first one saves, alone
+        model.save_pretrained(scratch, **({"state_dict": own_tensors(model)} if is_sharded(model) else {}))
         tokenizer.save_pretrained(scratch)
         card = {**report.card(hparams, metrics), "origin": dataclasses.asdict(origin)}
         if originals:

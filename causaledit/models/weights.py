@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from causaledit.models.sharded import reshard
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -41,6 +43,7 @@ def preserved_state(model: Any) -> Iterator[None]:
     That is: train/eval mode and dropout of each module, `requires_grad` and gradient of each parameter, padding ids,
     the generation configuration, cache use, and attributes trainers leave behind. Inside, no parameter has a gradient.
     """
+    reshard(model)
     modes = [(module, module.training) for module in model.modules()]
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     grads = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
@@ -89,6 +92,7 @@ def structure_of(model: Any) -> Callable[[], None]:
     That is: every module in its place, with its type, its attributes, its hooks, and each parameter's `requires_grad`.
     What is in the tensors is not kept.
     """
+    reshard(model)
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     modules = [(module, type(module), dict(vars(module))) for module in model.modules()]
     # modules, parameters and hooks are in dictionaries that others hold on to: they are refilled, not replaced
@@ -97,6 +101,7 @@ def structure_of(model: Any) -> Callable[[], None]:
     ]
 
     def put_back() -> None:
+        reshard(model)
         for inside, content in insides:
             inside.clear()
             inside.update(content)

@@ -9,9 +9,10 @@ from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
 from causaledit.methods.causal_edit.sampling import check_sampling, engine_settings
 from causaledit.methods.shared.checks import check_training
-from causaledit.methods.shared.processes import launched, refuse_sharding
+from causaledit.methods.shared.processes import check_sharded
 from causaledit.methods.shared.rollouts import check_vllm
 from causaledit.narratives.resolve import load_narratives
+from causaledit.support.launch import launched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,11 +42,11 @@ def check_before_compute(
     Raises:
         HparamsError: A file of the hyper-parameters cannot be read, or vLLM's processes do not divide ours.
         MissingExtraError: vLLM is to generate and is not installed.
-        ModelError: The adapter does not fit the model, DeepSpeed's ZeRO stage 3 or FSDP is configured, or vLLM cannot
-            be given the model.
+        ModelError: The adapter does not fit the model, DeepSpeed's ZeRO stage 3 is configured, the adapter would be
+            merged into sharded weights, or vLLM cannot be given the model.
         RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
     """
-    refuse_sharding()
+    check_sharded(model, merged=merged)
     check_training(model, hparams, merged=merged)
     check_context_window(model, tokenizer, list(edits), hparams)
     if hparams.narrative_file and hparams.editing_mode == "causal":

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import set_peft_model_state_dict
 from torch.nn.utils.rnn import pad_sequence
 
 with warnings.catch_warnings():  # trl warns that its experimental classes change: we pin the range and test the hooks
@@ -36,6 +36,7 @@ from causaledit.methods.causal_edit import losses
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.leads import ADAPTERS, TEACHER_ADAPTER, StudyPrompt, mixed
 from causaledit.methods.shared.preservation import PreservingMixin
+from causaledit.methods.shared.processes import most
 from causaledit.methods.shared.rollouts import RolloutMixin, longest_prompt
 from causaledit.methods.shared.trainers import (
     ON_POLICY_PRESERVATION,
@@ -46,10 +47,11 @@ from causaledit.methods.shared.trainers import (
     train,
     trainer_arguments,
 )
-from causaledit.models.adapters import exact_merging
+from causaledit.models.adapters import adapter_state, exact_merging
 from causaledit.models.batches import in_batches, positions_for, unpadded
 from causaledit.models.chat import with_end_token
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
+from causaledit.support.launch import launched
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +147,7 @@ class InternalisationTrainer(RolloutMixin, PreservingMixin, SDFTTrainer):
     def _compute_teacher_student_logits(self, model: Any, teacher_model: Any, inputs: Any) -> DistillationLogits:
         teacher = self.accelerator.unwrap_model(teacher_model)
         if not self.runs_alone:
-            return super()._compute_teacher_student_logits(model, teacher_model, inputs)
+            return self._logits_together(model, teacher_model, inputs)
         tokens, mask = inputs["completion_ids"], inputs["completion_mask"]
         length = tokens.size(1)
         completions = unpadded(tokens, mask)
@@ -163,6 +165,22 @@ class InternalisationTrainer(RolloutMixin, PreservingMixin, SDFTTrainer):
             student_logits=student_logits,
             teacher_logits=teacher_logits,
         )
+
+    def _logits_together(self, model: Any, teacher_model: Any, inputs: Any) -> DistillationLogits:
+        """In several processes: all rows in one pass, and so often under each teacher as any process needs it."""
+        found = super()._compute_teacher_student_logits(model, teacher_model, inputs)
+        other = "base" if self.teacher == "bootstrapped" else "bootstrapped"
+        rows = inputs["bootstrapped"] == (other == "bootstrapped")
+        if most(int(rows.any()), rows.device):
+            with torch.no_grad(), self._as_teacher(other):
+                logits = self._forward_logits(
+                    teacher_model,
+                    inputs["teacher_input_ids"],
+                    inputs["teacher_attention_mask"],
+                    found.completion_ids.shape[1],
+                )
+            found.teacher_logits[rows] = logits[rows].to(found.teacher_logits)
+        return found
 
     def _teacher_rows(
         self, teacher: Any, contexts: list[list[int]], completions: list[list[int]], bootstrapped: list[bool]
@@ -203,9 +221,9 @@ class InternalisationTrainer(RolloutMixin, PreservingMixin, SDFTTrainer):
         loss = losses.weighted_token_mean(divergence, weights * ~preserved, mask)
         mode = "train" if model.training else "eval"
         own = h.distill_weight * loss
-        if preserved.any():
+        if h.distill_preserve_share:  # also where these rows lie in another part of the step, or in another process
             term = h.distill_preserve_weight * losses.weighted_token_mean(divergence, preserved.float(), mask)
-            self._metrics[mode][ON_POLICY_PRESERVATION].append(term.item())
+            self._metrics[mode][ON_POLICY_PRESERVATION].append(self.accelerator.gather(term.detach()).mean().item())
             own = own + term - term.detach()  # its gradient enters; what is logged, and stopped on, is the method's
         self._log_self_distillation_metric(mode, self.accelerator.gather(loss.detach()).mean().item())
         self._metrics[mode]["dropped_rollouts"].append(1.0 - keep.float().mean().item())
@@ -218,7 +236,7 @@ class InternalisationTrainer(RolloutMixin, PreservingMixin, SDFTTrainer):
 
 def add_teacher_snapshot(model: PeftModel) -> None:
     """Freeze a copy of the student's adapter under the name `teacher`."""
-    state = {k: v.clone() for k, v in get_peft_model_state_dict(model, adapter_name=STUDENT_ADAPTER).items()}
+    state = {k: v.clone() for k, v in adapter_state(model, STUDENT_ADAPTER).items()}
     model.add_adapter(TEACHER_ADAPTER, copy.deepcopy(model.peft_config[STUDENT_ADAPTER]))
     set_peft_model_state_dict(model, state, adapter_name=TEACHER_ADAPTER)
     model.set_adapter(STUDENT_ADAPTER)
@@ -284,7 +302,7 @@ def run_internalisation(
     rows, in_order = list(study), False
     if hparams.distill_preserve_share and preservation is not None:
         held = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
-        rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps
+        rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps * launched()
         rows = mixed(
             study, held,
             per_step=rollouts // hparams.distill_num_generations,

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.bootstrap import samples_traces, teacher_prompt
-from causaledit.methods.shared.processes import launched
 from causaledit.methods.shared.rollouts import check_vllm
 from causaledit.models.vllm_engine import EngineSettings, VLLMEngine
+from causaledit.support.launch import launched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -261,6 +261,7 @@ def _stage_2(
     with run.tally.timed("leads"):
         teachers = {"base": ["base"], "bootstrapped": ["bootstrapped"]}.get(hparams.teacher, ["base", "bootstrapped"])
         study = _study(run, trained, lessons, [name for name in teachers if name == "base" or snapshot])
+        study, trained.leads = agreed((study, trained.leads), run.model.device)
     trust = TrustRegion(peft_model, held_out, hparams.distill_trust_kl or 0.0) if held_out is not None else None
     with run.tally.timed("internalise"):
         losses = run_internalisation(

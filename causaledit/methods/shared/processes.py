@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
 from causaledit.errors import ModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from causaledit.models.sharded import is_sharded, wants_sharding
+from causaledit.support.launch import launched
 
 Value = TypeVar("Value")
 
@@ -44,24 +42,40 @@ def most(number: int, device: torch.device) -> int:
     return int(held)
 
 
-def launched() -> int:
-    """How many processes were launched together, of which this is one."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
-
-
-def is_first() -> bool:
-    """Whether this process is the one that shows and saves."""
-    return (os.environ.get("RANK") or "0") == "0"
-
-
-def refuse_sharding(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse FSDP: the trained adapter would lie in pieces in the processes, and could not be merged.
+def refuse_merging() -> None:
+    """Refuse to merge an adapter where the model's weights lie, or will lie, in pieces in the processes.
 
     Raises:
-        ModelError: The accelerate configuration asks for it.
+        ModelError: FSDP is configured.
     """
-    if environment.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true", "yes"):
+    if wants_sharding():
         raise ModelError(
-            "FSDP is configured, and an adapter in pieces cannot be merged or saved here: use data parallel processes "
-            "(`distributed_type: MULTI_GPU`), or `model_parallel: true` in one process for a model larger than a GPU."
+            "Nothing can be merged into weights that lie in pieces in several processes (FSDP): make single edits with "
+            "--adapter-only (`merge_adapter: false`), and merge afterwards in one process (docs/scaling.md)."
         )
+
+
+def check_sharded(model: Any, *, merged: bool) -> None:
+    """Refuse what cannot be done with weights that lie in pieces in the processes, or that should and do not.
+
+    Args:
+        model: The plain network.
+        merged: Whether the adapter would be merged into the weights.
+
+    Raises:
+        ModelError: The message says which.
+    """
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
+
+    if AcceleratorState._shared_state and getattr(AcceleratorState(), "fsdp_plugin", None) is not None:
+        raise ModelError(
+            "An `Accelerator` with FSDP was made in this process, and would shard the adapter too: edit before one is "
+            "made, in processes that `accelerate launch` started."
+        )
+    if wants_sharding() and not is_sharded(model):
+        raise ModelError(
+            "FSDP is configured, and this model is whole in every process: load it with "
+            "`causaledit.models.loading.load_model`, or set `distributed_type: MULTI_GPU`."
+        )
+    if merged:
+        refuse_merging()

@@ -11,6 +11,7 @@ from causaledit.models.adapters import merged_for_inference
 from causaledit.models.chat import render, user
 from causaledit.models.generation import neutral_generation
 from causaledit.models.quantised import is_quantised
+from causaledit.models.sharded import is_sharded
 from causaledit.models.vllm_engine import check_engine
 
 if TYPE_CHECKING:
@@ -51,8 +52,13 @@ def check_vllm(model: PreTrainedModel, engine: EngineSettings, *, any_gpu: bool 
 
     Raises:
         MissingExtraError: vLLM is not installed.
-        ModelError: The model is quantised, or not on one GPU, or no server answers.
+        ModelError: The model is quantised or sharded, or not on one GPU, or no server answers.
     """
+    if is_sharded(model):
+        raise ModelError(
+            f"{engine.purpose} gives the engine merged weights, and nothing is merged into weights that lie in pieces "
+            "in several processes (FSDP): set it to false, or `distributed_type: MULTI_GPU`."
+        )
     if is_quantised(model):
         raise ModelError(
             f"{engine.purpose} gives the engine merged weights, and nothing is merged into quantised ones: set it to "

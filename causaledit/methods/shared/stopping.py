@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from causaledit.methods.shared.processes import agreed
 from causaledit.models.scoring import completion_logits, mean_log_probability
+from causaledit.models.sharded import rows_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,11 +27,11 @@ EVERY = 4
 
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
-    """For the block the model has no dropout and no gradients."""
+    """For the block the model has no dropout and no gradients, and all processes read the same rows."""
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), rows_apart(model, apart=False):
             yield
     finally:
         model.train(training)
@@ -60,7 +62,7 @@ class FactStop(TrainerCallback):
         with evaluating(self.model):
             logits = completion_logits(self.model, self.contexts, self.facts)
         found = [mean_log_probability(row, fact) for row, fact in zip(logits, self.facts, strict=True)]
-        mean = sum(found) / len(found)
+        mean = agreed(sum(found) / len(found), self.model.device)
         logger.debug("step %d: log p of the new facts %.3f", state.global_step, mean)
         if mean >= self.wanted:
             control.should_training_stop = True
@@ -89,7 +91,7 @@ class TrustRegion(TrainerCallback):
 
     def _distance(self) -> float:
         with evaluating(self.model):
-            return float(self.held_out.next_loss(self.model))
+            return agreed(float(self.held_out.next_loss(self.model)), self.model.device)
 
     def _weights(self) -> list[torch.nn.Parameter]:
         return [weight for weight in self.model.parameters() if weight.requires_grad]

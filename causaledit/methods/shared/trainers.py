@@ -22,6 +22,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from causaledit.errors import EditFailedError, ModelError
 from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments, tracker_output
+from causaledit.models.sharded import rows_apart, without_accelerates_sharding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -97,7 +98,8 @@ def trainer_arguments(
     """
     device = model.device
     folders = tempfile.TemporaryDirectory(prefix="causaledit-")
-    with folders as folder, _checkpointing_restored(model), tracker_output(hparams):
+    sharded_once = without_accelerates_sharding()
+    with folders as folder, _checkpointing_restored(model), tracker_output(hparams), sharded_once:
         yield {
             "output_dir": folder,
             "seed": hparams.seed,
@@ -203,7 +205,6 @@ class StageMixin:
 
     accelerator: Any
     args: Any
-    is_fsdp_enabled: bool
     optimizer: Any
     lr_scheduler: Any
 
@@ -215,8 +216,8 @@ class StageMixin:
 
     @property
     def runs_alone(self) -> bool:
-        """In one process, on plain weights."""
-        return self.accelerator.num_processes == 1 and not self.is_fsdp_enabled
+        """In one process."""
+        return self.accelerator.num_processes == 1
 
     @property
     def shares_prefix(self) -> bool:
@@ -302,6 +303,20 @@ class WatchCallback(TrainerCallback):
                 control.should_training_stop = True
 
 
+@contextlib.contextmanager
+def _gradient_hooks_removed(model: nn.Module) -> Iterator[None]:
+    """After the block no parameter has the hook by which transformers averages gradients beside sharded weights.
+
+    It would keep the trainer with its optimiser for as long as the adapter lives.
+    """
+    try:
+        yield
+    finally:
+        for parameter in model.parameters():
+            if vars(parameter).pop("_replicated_grad_hook_registered", False):
+                parameter._post_accumulate_grad_hooks = None  # type: ignore[assignment]
+
+
 def train(trainer: Any, watch: WatchCallback) -> StepLosses:
     """Train to the end, in one process on one GPU and in silence.
 
@@ -316,7 +331,8 @@ def train(trainer: Any, watch: WatchCallback) -> StepLosses:
     trainer.remove_callback(PrinterCallback)
     if trainer.args.world_size == 1:
         trainer.args._n_gpu = min(trainer.args._n_gpu, 1)
-    with open_runs(trainer.callback_handler.callbacks, trainer.args.run_name):
+    runs = open_runs(trainer.callback_handler.callbacks, trainer.args.run_name)
+    with runs, rows_apart(trainer.model), _gradient_hooks_removed(trainer.model):
         trainer.train()
     watch.progress.finish()
     return watch.losses
