@@ -168,6 +168,7 @@ class PreservationSet:
         drawn = set(self._rng.sample(range(len(self._references)), n))
         out = [r for i, r in enumerate(self._references) if i in drawn]
         self._references = [r for i, r in enumerate(self._references) if i not in drawn]
+        self._batch_size = min(self._batch_size, len(self._references))
         self._queue = []
         return PreservationSet(out, weight=1.0, batch_size=max(1, len(out)), seed=0)
 
