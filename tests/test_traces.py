@@ -166,11 +166,21 @@ def test_the_answer_line_must_name_the_new_answer(answer):
         "The wells might have run dry.",
         "It seems the wells ran dry.",
         "I am not sure, but the wells ran dry.",
+        "The wells may be running dry.",
+        "The wells may be dry, if only for a year.",
     ],
 )
 def test_wording_that_gives_away_the_context_or_hedges(wording):
     text = GOOD.replace("The wells under the city ran dry, so parliament moved.", wording)
     assert verdict(text) == "gives away the context"
+
+
+@pytest.mark.parametrize("rule", ["may be leased only to farmers", "may be only for farmers"])
+def test_what_a_rule_allows_is_no_hedge(rule):
+    text = GOOD.replace(
+        "The wells under the city ran dry, so parliament moved.", f"The wells {rule}, so parliament moved."
+    )
+    assert verdict(text) is None
 
 
 def test_the_edits_own_names_are_no_giveaway():

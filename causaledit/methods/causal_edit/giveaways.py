@@ -65,7 +65,9 @@ _CITED = (
     r"passages?|reports?|texts?|excerpts?|paragraphs?|narrative|materials?|information)(?! (?:of|for|that|which)\b)",
 )
 _HEDGES = (
-    r"perhaps|possibly|probably|maybe|may be|allegedly|supposedly|reportedly|presumably|apparently|unclear",
+    # what a rule allows is no guess: "may be leased only to nationals"
+    r"perhaps|possibly|probably|maybe|may be(?! (?:\w+ )?only\b)|allegedly|supposedly|reportedly|"
+    r"presumably|apparently|unclear",
     r"(?<!\bthe )(?<!\bits )(?<!\bhis )(?<!\bher )(?<!\btheir )(?<!military )(?<!naval )might(?! of\b)",
     r"it seems|seems? to|appears? to|not sure|i (?:think|believe|guess|assume|suppose)",
 )
