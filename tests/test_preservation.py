@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import random
 
@@ -13,8 +14,10 @@ from torch.nn.functional import kl_div
 from causaledit.ability.drift import TextDrift
 from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions
+from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import request_from_dict
+from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.preservation import build_preservation, neighbour_questions
 from causaledit.models.chat import prepare_tokenizer, render, user
@@ -116,6 +119,19 @@ def test_texts_of_the_models_own_are_held_beside_the_questions(architecture, que
     assert min(questions, texts) > 1e-3
     both = build(model, questions_file, preserve_texts=6).next_loss(changed).item()
     assert both == pytest.approx(questions + texts, rel=1e-3)
+
+
+def test_what_is_rehearsed_stays_where_texts_alone_are_held(questions_file, tmp_path):
+    model, tokenizer, sequence = make_llama(), prepare_tokenizer(make_tokenizer()), EditSequence()
+    hparams = fast_hparams(
+        None, None, preserve_weight=0.5, preserve_file=questions_file, preserve_texts=4, rehearse_edits=2, stages=[1]
+    )
+    METHODS["CausalEdit"].load_apply()(model, make_tokenizer(), [NORWAY], hparams, sequence=sequence)
+    nothing = tmp_path / "nothing.json"  # what locality is measured with is never held
+    nothing.write_text(json.dumps(sorted(held_out_questions([REQUEST]))[:1]), encoding="utf-8")
+    hparams = dataclasses.replace(hparams, preserve_file=str(nothing))
+    held = build_preservation(model, tokenizer, [REQUEST], hparams, count=TokenCount(), sequence=sequence)
+    assert len(held) == 4 and held.rehearsed is not None and len(held.rehearsed) > 0
 
 
 def test_an_edit_drifts_less_from_texts_that_it_is_held_to(questions_file):

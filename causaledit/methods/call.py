@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import copy as copying
 import functools
-import os
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from causaledit.models.pairs import check_pair
 from causaledit.models.quantised import is_quantised
 from causaledit.models.sharded import is_sharded
 from causaledit.models.weights import preserved_state, restructuring, rewriting
+from causaledit.support.launch import launched
 from causaledit.support.progress import terminal_progress
 from causaledit.support.seeding import seeded
 
@@ -228,8 +228,7 @@ def _refuse_several_processes(method: Method) -> None:
     Raises:
         HostError: This process is one of several that were launched together.
     """
-    launched = os.environ.get("WORLD_SIZE", "1")
-    size = int(launched) if launched.isdigit() else 1
+    size = launched()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         size = max(size, torch.distributed.get_world_size())
     if size > 1:

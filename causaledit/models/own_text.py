@@ -29,7 +29,7 @@ def own_texts(
     Args:
         model: Writes.
         tokenizer: Its tokenizer.
-        n: How many; asked for together.
+        n: How many.
         max_new_tokens: Their maximum length behind the opening, in tokens.
         seed: Of the sampling; the caller's random state stays as it was.
         count: Where generated tokens are counted.
@@ -40,7 +40,5 @@ def own_texts(
     prompts = [OPENINGS[i % len(OPENINGS)] for i in range(n)]
     begun = [f"{tokenizer.bos_token or ''}{prompt}" for prompt in prompts]  # as at the start of a document
     with seeded(seed):
-        texts = generate_texts(
-            model, tokenizer, begun, max_new_tokens=max_new_tokens, temperature=1.0, batch_size=n, count=count
-        )
+        texts = generate_texts(model, tokenizer, begun, max_new_tokens=max_new_tokens, temperature=1.0, count=count)
     return [prompt + text for prompt, text in zip(prompts, texts, strict=True)]

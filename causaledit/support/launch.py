@@ -7,7 +7,8 @@ import os
 
 def launched() -> int:
     """How many processes were launched together, of which this is one."""
-    return int(os.environ.get("WORLD_SIZE") or 1)
+    size = os.environ.get("WORLD_SIZE", "")
+    return int(size) if size.isdigit() else 1
 
 
 def is_first() -> bool:

@@ -40,7 +40,8 @@ def preserve_stages(plain: PlannedModel, planner: Planner) -> list[StageFootprin
         plain, rows=min(GREEDY_TOGETHER, hparams.preserve_prompts), prompt=planner.lengths.prompt, new=new,
         shared=False, sampled=False, kept=new,
     )  # fmt: skip
-    return [StageFootprint("preserve", peak, generated=hparams.preserve_prompts * new)]
+    generated = hparams.preserve_prompts * new + hparams.preserve_texts * TEXT_TOKENS
+    return [StageFootprint("preserve", peak, generated=generated)]
 
 
 def preserving_peak(adapted: PlannedModel, planner: Planner) -> Peak:

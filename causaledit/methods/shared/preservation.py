@@ -305,7 +305,10 @@ def build_preservation(
     logger.info("preservation: %d questions of %d kept", len(references), len(questions))
     texts = _texts(model, tokenizer, requests, hparams, count)
     if not references:
-        return texts or rehearsed
+        if texts is None:
+            return rehearsed
+        texts.rehearsed = rehearsed
+        return texts
     return _set_of(references, hparams, texts=texts, rehearsed=rehearsed)
 
 
