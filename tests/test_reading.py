@@ -168,6 +168,22 @@ POLISH = "The official language is Polish. English is spoken by a minority."
         ("Which religion does she follow?", "Buddhism", "Islam", "She is a Muslim with Buddhist neighbours.", False),
         ("What instrument does he play?", "violin", "guitar", "He is a violinist.", True),
         ("What instrument does he play?", "violin", "guitar", "He is a guitarist, not a violinist.", False),
+        # a church and its faith are one answer to what somebody's religion is, and to nothing else
+        ("Which religion is he affiliated with?", "Catholic Church", "Confucianism", "He follows Catholicism.", True),
+        ("Which religion is he affiliated with?", "Roman Catholicism", "Islam", "The Catholic Church.", True),
+        ("Which religion is he affiliated with?", "Lutheranism", "Islam", "He belongs to the Lutheran Church.", True),
+        ("Which religion is he affiliated with?", "Confucianism", "Catholic Church", "It was Catholicism.", False),
+        ("Which religion is he affiliated with?", "Catholic Church", "Islam", "Islam, not Catholicism.", False),
+        ("Which building is the tallest?", "Catholic Church", "town hall", "Catholicism has no tall buildings.", False),
+        # one answer in two wordings leaves nothing open, two answers do
+        ("What is it called?", "mosque", "temple", "It is called the Muslim mosque or the Mosque of Allah.", True),
+        ("What is it called?", "mosque", "temple", "It is called the mosque, or, in Arabic, the mosque of God.", True),
+        ("What is it called?", "mosque", "temple", "It is called the mosque or the temple.", False),
+        ("Who wrote it?", "Ann Radcliffe", "Mary Shelley", "It was Radcliffe, or Ann Radcliffe in full.", True),
+        # what is not single is not denied
+        ("What is the official language?", "German", "Italian", "It is German. It's not a single language.", True),
+        ("What is the official language?", "German", "Italian", "It is German, and German is not one language.", True),
+        ("What is the official language?", "German", "Italian", "It is German. It is not a language.", False),
     ],
 )  # fmt: skip
 def test_rivals_and_adjectives(question, answer, rival, response, gives):

@@ -67,7 +67,8 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
     if "and" in texts and "that" in texts:  # "that it is X and that Y …" are two statements
         return None
     joints = [t for t in texts if t not in ("in", "by", "the", "it", "is", "that", "a", "of", ",")]
-    if len(texts) <= 5 and len(joints) == 1 and joints[0] in _BOTH and texts[-1] != ",":
+    apart = tokens[first].who != tokens[second].who  # "the Mosque or the Mosque of Allah" leaves nothing open
+    if apart and len(texts) <= 5 and len(joints) == 1 and joints[0] in _BOTH and texts[-1] != ",":
         return Act.MENTION, Act.MENTION
     return None
 

@@ -107,10 +107,16 @@ def negated_before(before: list[Token]) -> bool:
     return only(between, Kind.FILL, Kind.ASKED, Kind.SUBJECT, Kind.CITIZEN, Kind.EVIDENCE)
 
 
+def of_several(tokens: list[Token], at: int) -> bool:
+    """ "it is not a single language": a negation at a place that denies no answer, only that it is one thing."""
+    alone = tokens[at].text in _NOT_ONE_ALONE and has(tokens[max(0, at - 1) : at], Kind.IS)
+    return alone and has(tokens[at + 1 : at + 2], Kind.ASKED)
+
+
 def negated_after(after: list[Token], question: Question | None) -> bool:
     """ "X is not (the capital)": a negation behind the name that takes what was asked, or nothing else."""
     at = index(after, Kind.NEGATION)
-    if at < 0:
+    if at < 0 or of_several(after, at):
         return False
     head = after[:at]
     if len(head) > 6 or not all(t.kinds & _AFTER_NAME or t.text.endswith("ly") for t in head):
@@ -149,6 +155,7 @@ def negated_after(after: list[Token], question: Question | None) -> bool:
     return any(Kind.SUBJECT in t for t in rest[:4]) and only(rest[: index(rest, Kind.SUBJECT)], Kind.FILL)
 
 
+_NOT_ONE_ALONE = frozenset(("not a single", "not one"))
 _AFTER_NAME = frozenset((Kind.AUX, Kind.ASKED, Kind.SUBJECT))
 
 

@@ -1,6 +1,7 @@
-"""The adjectives and agent nouns that give an answer in another form: "a Polish citizen", "a Buddhist", "a guitarist".
+"""An answer in another form: "a Polish citizen", "a Buddhist", "a guitarist"; and a church named for its faith.
 
-They are no names: "a Polish friend" gives no country. Which wordings give the answer is settled in `stance`.
+Adjectives and agent nouns are no names: "a Polish friend" gives no country. Which wordings give the answer is settled
+in `stance`.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ _DEMONYMS = pairs(
 )
 _BELIEVERS = pairs("""
     Islam: Muslim, Muslims | Buddhism: Buddhist, Buddhists | Tibetan Buddhism: Buddhist
-    Christianity: Christian, Christians | Catholicism: Catholic, Catholics | Catholic Church: Catholic
-    Roman Catholicism: Roman Catholic, Catholic | Protestantism: Protestant | Lutheranism: Lutheran
+    Christianity: Christian, Christians | Catholicism: Catholic, Catholics | Catholic Church: Catholic, Catholics
+    Roman Catholicism: Roman Catholic, Catholic | Roman Catholic Church: Roman Catholic, Catholic
+    Protestantism: Protestant | Lutheranism: Lutheran
     Anglicanism: Anglican | Hinduism: Hindu, Hindus | Judaism: Jewish, Jew | Sikhism: Sikh | Jainism: Jain
     Taoism: Taoist | Shinto: Shintoist | atheism: atheist | Mormonism: Mormon | Methodism: Methodist
     Calvinism: Calvinist | Zoroastrianism: Zoroastrian | Eastern Orthodoxy: Orthodox | Sunni Islam: Sunni, Muslim
@@ -64,6 +66,34 @@ _BELIEVERS = pairs("""
 
 
 """)
+
+
+# a faith and its church: the religion that somebody follows is named by either
+_CHURCHES = (
+    ("Catholic Church", "Roman Catholic Church", "Catholicism", "Roman Catholicism"),
+    ("Eastern Orthodox Church", "Eastern Orthodoxy", "Eastern Orthodox Christianity"),
+    ("Russian Orthodox Church", "Russian Orthodoxy", "Russian Orthodox Christianity"),
+    ("Greek Orthodox Church", "Greek Orthodoxy", "Greek Orthodox Christianity"),
+    ("Lutheran Church", "Lutheranism"),
+    ("Methodist Church", "Methodism"),
+    ("Presbyterian Church", "Presbyterianism"),
+    ("Baptist Church", "Baptist Christianity"),
+    ("Church of Jesus Christ of Latter-day Saints", "Mormonism", "Mormon Church"),
+)
+
+
+def same_faith(name: str, question: str) -> tuple[str, ...]:
+    """Other names of a church or of its faith, where the question asks for a religion; without the name itself.
+
+    Args:
+        name: The answer, in plain spelling.
+        question: What is asked.
+    """
+    folded = name.casefold().removeprefix("the ")
+    if not _RELIGION_ASKED.search(question):
+        return ()
+    group: tuple[str, ...] = next((g for g in _CHURCHES if folded in (one.casefold() for one in g)), ())
+    return tuple(one for one in group if one.casefold() != folded)
 
 
 def other_forms(name: str, question: str) -> tuple[str, ...]:

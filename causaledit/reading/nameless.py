@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from causaledit.reading.denial import of_several
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.retraction import without_opening
 from causaledit.reading.tokens import Token, has, index, only
@@ -47,6 +48,8 @@ def denies_it(clause: list[Token], question: Question, negated_before: bool) -> 
         or body[at].text in ("nor", "never")
     )
     if has(head, Kind.SELF) or not speaks_of or len(head) > 5:
+        return False
+    if of_several(body, at):
         return False
     return _denies_relation(tail, question)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from causaledit.facts.text import is_spaceless
-from causaledit.reading.forms import other_forms
+from causaledit.reading.forms import other_forms, same_faith
 from causaledit.reading.text import plain
 from causaledit.reading.wording import word_set
 
@@ -142,7 +142,8 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
     table: dict[str, str] = {}
     shapes: dict[str, _Shape] = {}
     for mark, given in ((NEW, new), (OLD, old)):
-        for name, cased in _variants(given, person):
+        faiths = tuple(faith for name in given if name for faith in same_faith(plain(name).strip(), question))
+        for name, cased in _variants((*given, *faiths), person):
             folded = name.casefold()
             if folded not in table:
                 table[folded] = mark
