@@ -6,7 +6,7 @@
 Printed per score: both rates with the mean length of an answer, and B against A on the probes that both have: +n (B
 alone passes), −m (A alone does), the number of pairs, McNemar's exact p. `:pre`, `:stage_1` and `:post` (the default)
 choose the answers before the edit, after stage 1, and after. Self-refutation is over edits that assert the new answer;
-there + is one that refutes itself in A alone.
+there, and where an answer about something else gives the edit's answer or cause, + is one that does so in A alone.
 Outputs from before there were `rationales` in them need `--data`, the file with the cases' narratives.
 """
 
@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from rich.console import Console
 from rich.table import Table
-from verdicts import rationale_outcomes
+from verdicts import INTRUSIONS, rationale_outcomes
 
 from causaledit.facts.text import normalise, word_count
 from causaledit.metrics.wording import answer_length, p_value, worded_rate
@@ -30,6 +30,7 @@ from causaledit.support.files import load_json, write_json
 from causaledit.support.statistics import PairedTable, Rate, mean
 
 COLUMNS = ("pre", "stage_1", "post")
+BAD = ("self-refutation", INTRUSIONS["new"], INTRUSIONS["cause"])  # the fewer the better
 Outcomes = dict[tuple, bool | None]
 
 
@@ -82,6 +83,11 @@ def outcomes(case: dict, column: str, source: dict | None = None) -> dict[str, t
     for edit in (case.get("refutations") or {}).get(column) or ():
         if edit["asserts"]:
             add("self-refutation", edit["edit"], edit["refutes"], *edit["words"])
+    elsewhere = case.get("intrusions") or {}
+    for was, now in zip(elsewhere.get("pre") or (), elsewhere.get(column) or (), strict=False):
+        for name, title in INTRUSIONS.items():
+            if name != "right" or was["right"]:
+                add(title, now["prompt"], now[name], now["words"])
     return found
 
 
@@ -106,7 +112,7 @@ def compare(sides_read: list[tuple[list[dict], str]], data: list[dict]) -> dict[
             },
             "paired": PairedTable.of(
                 ((b[score][0][key], a[score][0][key]) for key in b[score][0] if key in a[score][0]),
-                yes_is_good=score != "self-refutation",
+                yes_is_good=score not in BAD,
             ).to_dict(),
         }
         for score in a

@@ -10,7 +10,9 @@ rate (batch 32) measured in the same run, so that machines compare. `rationale` 
 the narrative's cause, by the rule judge and, with `--rationale-judge hf:MODEL|llm:MODEL@URL`, by that one beside it,
 whose verdicts are kept in OUT_rationale.jsonl. `self-refutation` is over the conflict probes of `causaledit run`: edits
 with an answer that asserts the new answer, denies it and does not come back to it, of those that some answer asserts;
-it is asked of edited models alone, and its time is not counted. `compare_results.py` pairs two outputs.
+it is asked of edited models alone, and its time is not counted. `why of others` asks the locality questions for the
+reason too: how many are still right, and how many give the edit's answer or its cause, which are not theirs.
+`compare_results.py` pairs two outputs.
 """
 
 from __future__ import annotations
@@ -36,9 +38,14 @@ from rich.progress import track
 from rich.table import Table
 from verdicts import (
     CONFLICT_TOKENS,
+    INTRUSIONS,
+    WHY_TOKENS,
     conflict_probes,
+    intrusion_rates,
+    intrusions,
     judge_named,
     judged_rationales,
+    neighbours,
     rationale_outcomes,
     rationales,
     refutations,
@@ -97,12 +104,20 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict:
     asked_between: list = []
     spent = 0.0
     disputed: dict[str, list[dict]] = {}
-    prober = Prober(tokenizer, max_new_tokens=CONFLICT_TOKENS, template_kwargs=hparams.chat_template_kwargs)
+    elsewhere: dict[str, list[dict]] = {}
+    prober = functools.partial(Prober, tokenizer, template_kwargs=hparams.chat_template_kwargs)
+
+    def ask_elsewhere(edited_model, column: str) -> None:
+        prompts = [neighbour.prompt for neighbour in neighbours(case)]
+        if prompts:
+            elsewhere[column] = intrusions(case, prober(max_new_tokens=WHY_TOKENS).ask(edited_model, prompts))
 
     def dispute(edited_model, column: str) -> None:
         if conflict:
             prompts = [probe.prompt for probe in conflict_probes(case)]
-            disputed[column] = refutations(case, prober.ask(edited_model, prompts))
+            disputed[column] = refutations(case, prober(max_new_tokens=CONFLICT_TOKENS).ask(edited_model, prompts))
+
+    ask_elsewhere(model, "pre")
 
     def look(peft_model) -> None:
         nonlocal asked_between, spent
@@ -111,6 +126,7 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict:
         with merged_for_inference(peft_model):
             asked_between = asked(peft_model.get_base_model())
             dispute(peft_model.get_base_model(), "stage_1")
+            ask_elsewhere(peft_model.get_base_model(), "stage_1")
         spent = time.perf_counter() - started
 
     began = time.perf_counter()
@@ -128,6 +144,7 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict:
     trained = TrainedPrompts(report.trained_prompts)
     post = asked(edited, trained=trained)
     dispute(edited, "post")
+    ask_elsewhere(edited, "post")
     asked_between = [dataclasses.replace(a, trained=a.probe.prompt in trained) for a in asked_between]
     restore(model, originals)
     answers = {"pre": pre, "stage_1": asked_between, "post": post}
@@ -145,6 +162,7 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict:
         "rates_stage_1": rates(pre, asked_between) if asked_between else None,
         "rationales": {column: rationale_outcomes(case, found) for column, found in written.items()},
         "refutations": disputed,
+        "intrusions": elsewhere,
         **written,
     }
 
@@ -159,6 +177,7 @@ def summarise(cases: list[dict], rate: float, hparams, args, data: list[dict]) -
         "stage_1": pooled([c["rates_stage_1"] for c in cases]) if cases[0]["rates_stage_1"] else None,
         "rationale": rationales(data, cases),
         "self_refutation": self_refutations(cases),
+        "why_of_others": intrusion_rates(cases),
         "seconds_per_edit": seconds,
         "seconds_per_single_edit": statistics.median(single) if single else None,
         "plain_tokens_per_second": rate,
@@ -196,6 +215,7 @@ def show(summary: dict) -> None:
     if judged := summary.get("rationale_judged"):
         further[f"rationale, by {judged['judge']}"] = judged
     further["self-refutation (conflict)"] = summary.get("self_refutation") or {}
+    further.update({title: (summary.get("why_of_others") or {}).get(name, {}) for name, title in INTRUSIONS.items()})
     for title, by_column in further.items():
         found = [by_column.get(name.replace(" ", "_")) for name in columns]
         if any(found):

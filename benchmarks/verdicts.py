@@ -1,4 +1,5 @@
-"""What judges say of the efficacy benchmark's answers: the narrative's cause in "why", self-refutation in conflict.
+"""What judges say of the efficacy benchmark's answers: the narrative's cause in "why" and where it does not belong,
+self-refutation in conflict.
 
 Data flow: answers as they are written → responses for a judge → outcomes per answer or per edit → rates.
 """
@@ -6,6 +7,7 @@ Data flow: answers as they are written → responses for a judge → outcomes pe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import JudgeError
@@ -17,16 +19,27 @@ from causaledit.judges.registry import get_judge
 from causaledit.judges.rule import RuleJudge
 from causaledit.judges.store import VerdictStore
 from causaledit.mquake.cases import read_case
-from causaledit.probes.efficacy import edit_probes
+from causaledit.probes.efficacy import WHY, edit_probes
 from causaledit.probes.sets import CaseProbe, build_probes
+from causaledit.reading.commitment import Reading, gives_answer
+from causaledit.reading.rationale import compare
 from causaledit.support.statistics import Rate
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from causaledit.facts.requests import EditRequest
+
 COLUMNS = {"before": "pre", "stage_1": "stage_1", "after": "post"}  # as a summary names them, as a case does
 CONFLICT_TOKENS = 128
+WHY_TOKENS = 96
 JUDGE_WORKERS = 4
+# what is read in an answer to "why" about something that was not edited
+INTRUSIONS = {
+    "right": "why of others: still right",
+    "new": "why of others: the edit's answer",
+    "cause": "why of others: the edit's cause",
+}
 
 Verdicts = Callable[[JudgedResponse], Any]
 
@@ -183,6 +196,80 @@ def _self_refutation(done: Sequence[dict], key: str) -> dict | None:
         return None
     asserting = [edit for edit in edits if edit["asserts"]]
     return _with_words(Rate.of(edit["refutes"] for edit in asserting), [n for edit in edits for n in edit["words"]])
+
+
+# ---- "why" of what was not edited ----------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Neighbour:
+    """A "why" about something that no edit changes.
+
+    Attributes:
+        prompt: A locality question with the cue of the edits' own "why" probes.
+        answer: The locality question's answer, which must stay.
+        request: The edit whose answer and cause must not turn up.
+    """
+
+    prompt: str
+    answer: str
+    request: EditRequest
+
+
+def neighbours(case: dict) -> list[Neighbour]:
+    """The locality questions of a case's edits, each asked for the reason."""
+    found = {}
+    for request in requests_from_data(case["requested_rewrite"]):
+        for pair in request.locality:
+            prompt = WHY.format(question=pair.question[:1].lower() + pair.question[1:])
+            found.setdefault(prompt, Neighbour(prompt, pair.answer, request))
+    return list(found.values())
+
+
+def intrusions(case: dict, answers: Sequence[str]) -> list[dict[str, Any]]:
+    """Per answer: whether it is right, whether it gives the edit's new answer, whether it tells the edit's cause.
+
+    Args:
+        case: As in the data file.
+        answers: To `neighbours(case)`, in order.
+    """
+    found = []
+    for neighbour, answer in zip(neighbours(case), answers, strict=True):
+        request, right = neighbour.request, (neighbour.answer,)
+        new = (request.target_new,)
+        told = {"question": neighbour.prompt, "prompt": neighbour.prompt}
+        cause = compare(answer, request.narrative or "", Reading("", "", "", ""), new=right, question=neighbour.prompt)
+        found.append(
+            {
+                "prompt": neighbour.prompt,
+                "response": answer,
+                "right": gives_answer(answer, right, new, **told),
+                "new": gives_answer(answer, new, right, **told),
+                "cause": cause.grade == "PASS",
+                "words": word_count(answer),
+            }
+        )
+    return found
+
+
+def intrusion_rates(done: Sequence[dict]) -> dict[str, dict]:
+    """What became of the "why" about what was not edited: by name of the rate, by column.
+
+    `right` is over the answers that were right before; `new` and `cause` are over all of them: the fewer the better.
+    """
+    kept = [c for c in done if c.get("intrusions")]
+    return {name: {column: _intrusion(kept, name, key) for column, key in COLUMNS.items()} for name in INTRUSIONS}
+
+
+def _intrusion(done: Sequence[dict], name: str, key: str) -> dict | None:
+    pairs = [
+        pair
+        for case in done
+        if key in case["intrusions"]
+        for pair in zip(case["intrusions"]["pre"], case["intrusions"][key], strict=True)
+        if name != "right" or pair[0]["right"]
+    ]
+    if not pairs:
+        return None
+    return _with_words(Rate.of(after[name] for _, after in pairs), [after["words"] for _, after in pairs])
 
 
 # ---- rates ---------------------------------------------------------------------------------------------------------

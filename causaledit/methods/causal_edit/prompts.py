@@ -58,6 +58,11 @@ _TRACE_INSTRUCTION = (
 )
 
 
+def reasoning_cues(causal: bool) -> tuple[str, ...]:
+    """The cues behind which the student is taught to reason, and, where it is causal, to give the reason."""
+    return (*CUES["explain"], *REASON_CUES, *CUES["step"]) if causal else CUES["step"]
+
+
 class StudentPrompt(NamedTuple):
     """One closed-book prompt: its text, its cue's kind and which question form it is built on."""
 

@@ -19,7 +19,7 @@ from causaledit.methods.causal_edit.bootstrap import (
 )
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
-from causaledit.methods.causal_edit.prompts import reason_prompts
+from causaledit.methods.causal_edit.prompts import reason_prompts, reasoning_cues
 from causaledit.methods.causal_edit.sampling import trace_engine
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
@@ -154,7 +154,10 @@ def train_adapter(
     resolved = agreed(resolved, model.device)
     requests = [item.request for item in resolved]
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, requests, hparams, count=tally.tokens, sequence=sequence)
+        preservation = build_preservation(
+            model, tokenizer, requests, hparams, count=tally.tokens, sequence=sequence,
+            reason_cues=reasoning_cues(hparams.editing_mode == "causal"),
+        )  # fmt: skip
     held_out = None
     if 2 in hparams.stages and hparams.distill_trust_kl is not None and preservation is not None:
         held_out = preservation.hold_out(HELD_OUT)

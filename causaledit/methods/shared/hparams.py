@@ -61,6 +61,12 @@ class PreservationHyperParams(BaseHyperParams):
         "says behind the edit's own wording for them, which is where an edit spreads.",
         fraction=True,
     )
+    preserve_explained: float = setting(
+        0.0,
+        "Share of these questions that ask the edit's relation about other subjects and for the reason too: where an "
+        "edit teaches a reason, what keeps it from being given for others.",
+        fraction=True,
+    )
     preserve_texts: int = setting(
         0,
         "Number of short texts, written by the model before the edit, that it must go on to expect as it did: beside "

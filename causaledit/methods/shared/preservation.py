@@ -31,6 +31,8 @@ from causaledit.models.own_text import own_texts
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
@@ -42,6 +44,8 @@ logger = logging.getLogger(__name__)
 
 # Of an edit's neighbouring questions: its relation about other subjects.
 SAME_RELATION_SHARE = 0.55
+# How a question about another subject asks for the reason, where a method has no wordings of its own.
+REASON_CUES = ("{form} Give the reason.", "{form} Explain how that came about.", "{form} Think step by step.")
 # Rows that are scored in one pass, of rehearsal and of texts.
 SCORED_TOGETHER = 32
 # Length of a preserved text behind its opening, and how many enter a step.
@@ -103,6 +107,18 @@ def _begun_answers(request: EditRequest, n: int, *, bank: RelationBank, rng: ran
     return [
         (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
     ][:n]
+
+
+def _explained_questions(
+    request: EditRequest, n: int, cues: Sequence[str], *, bank: RelationBank, rng: random.Random
+) -> list[str]:
+    """Questions about other subjects that ask for the reason, in every cue and wording in turn."""
+    names, wordings = _neighbours(request, bank, rng)
+    asked = [wording for wording in wordings if is_question(wording)] or wordings
+    return [
+        cues[i % len(cues)].replace("{form}", asked[i % len(asked)].replace("{}", name))
+        for i, name in enumerate(names[:n])
+    ]
 
 
 def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
@@ -250,10 +266,12 @@ def build_preservation(
     *,
     count: TokenCount,
     sequence: EditSequence | None = None,
+    reason_cues: Sequence[str] = REASON_CUES,
 ) -> PreservationSet | None:
     """Ask the model before the edit the neighbours' questions and keep its answers with their distributions.
 
     Args:
+        reason_cues: For `preserve_explained`, how the reason is asked for; `{form}` is the question.
         model: In a sequence it holds the edits before this one.
         sequence: Whose earlier edits are preserved too, with `rehearse_edits`.
 
@@ -279,11 +297,16 @@ def build_preservation(
     held_out = held_out_questions(requests)
     questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
     begun = [("", q) for q in questions]
-    if hparams.preserve_completed and not hparams.preserve_file:
-        share = round(hparams.preserve_completed * hparams.preserve_prompts / len(requests))
-        completed = [pair for request in requests for pair in _begun_answers(request, share, bank=bank, rng=rng)]
-        completed = [(text, question) for text, question in completed if normalise(question) not in held_out]
-        begun = [*begun[: max(0, hparams.preserve_prompts - len(completed))], *completed]
+    if not hparams.preserve_file:
+        extra: list[tuple[str, str]] = []
+        each = hparams.preserve_prompts / len(requests)
+        completed, explained = round(hparams.preserve_completed * each), round(hparams.preserve_explained * each)
+        for request in requests if completed else ():
+            extra += _begun_answers(request, completed, bank=bank, rng=rng)
+        for request in requests if explained else ():
+            extra += [("", q) for q in _explained_questions(request, explained, reason_cues, bank=bank, rng=rng)]
+        extra = [(text, question) for text, question in extra if normalise(question) not in held_out]
+        begun = [*begun[: max(0, hparams.preserve_prompts - len(extra))], *extra]
     questions = [question for _, question in begun]
     prompts = [
         tokenizer(render(tokenizer, user(question), prefill=beginning), add_special_tokens=False)["input_ids"]
