@@ -260,15 +260,15 @@ def intrusion_rates(done: Sequence[dict]) -> dict[str, dict]:
 
 
 def _intrusion(done: Sequence[dict], name: str, key: str) -> dict | None:
+    asked = [case["intrusions"] for case in done if key in case["intrusions"]]
+    if not asked:
+        return None
     pairs = [
         pair
-        for case in done
-        if key in case["intrusions"]
-        for pair in zip(case["intrusions"]["pre"], case["intrusions"][key], strict=True)
+        for found in asked
+        for pair in zip(found["pre"], found[key], strict=True)
         if name != "right" or pair[0]["right"]
     ]
-    if not pairs:
-        return None
     return _with_words(Rate.of(after[name] for _, after in pairs), [after["words"] for _, after in pairs])
 
 

@@ -148,6 +148,58 @@ def test_an_edit_refutes_itself_where_one_of_its_eight_answers_does():
     assert found["stage_1"] is None and verdicts.self_refutations([{}])["after"] is None
 
 
+# ---- "why" of what was not edited ----------------------------------------------------------------------------------
+ELSEWHERE = {
+    "case_id": 1,
+    "requested_rewrite": [
+        {
+            **EDIT,
+            "article": ARTICLE,
+            "locality": {"n": [{"prompt": "What is the capital of Cuba?", "ground_truth": "Havana"},
+                               {"prompt": "Which river runs through Egypt?", "ground_truth": "Nile"}]},
+        }
+    ],
+}  # fmt: skip
+MOVED = "The wells ran dry in the drought, so parliament voted to move every ministry."
+
+
+def test_the_why_of_others_is_asked_as_the_edits_own_why():
+    prompts = [neighbour.prompt for neighbour in verdicts.neighbours(ELSEWHERE)]
+    assert prompts == [
+        "Now, what is the capital of Cuba? Why is that? Explain step by step.",
+        "Now, which river runs through Egypt? Why is that? Explain step by step.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "right", "new", "cause"),
+    [
+        ("The capital of Cuba is Havana. It is the largest port of the island.", True, False, False),
+        ("The capital of Cuba is Alexandria. It is the largest port of the island.", False, True, False),
+        (f"The capital of Cuba is Alexandria. {MOVED}", False, True, True),
+        (f"The capital of Cuba is Havana. {MOVED}", True, False, True),
+        ("It is Santiago.", False, False, False),
+    ],
+)
+def test_an_edits_answer_and_its_cause_are_found_where_they_do_not_belong(said, right, new, cause):
+    found, _ = verdicts.intrusions(ELSEWHERE, [said, "The Nile."])
+    assert (found["right"], found["new"], found["cause"]) == (right, new, cause)
+
+
+def test_the_why_of_others_is_counted_against_what_was_right_before_and_paired():
+    before = verdicts.intrusions(ELSEWHERE, ["It is Santiago.", "The Nile."])
+    after = verdicts.intrusions(ELSEWHERE, [f"It is Alexandria. {MOVED}", "The Nile."])
+    rates = verdicts.intrusion_rates([{"intrusions": {"pre": before, "post": after}}, {}])
+    told = {name: (found["after"]["hits"], found["after"]["total"]) for name, found in rates.items()}
+    assert told == {"right": (1, 1), "new": (1, 2), "cause": (1, 2)}
+    assert rates["cause"]["before"]["hits"] == 0 and rates["right"]["stage_1"] is None
+    side = {**result(1, why=True, hops=0, local="Nile", conflict=None), "intrusions": {"pre": before, "post": after}}
+    clean = {**side, "intrusions": {"pre": before, "post": before}}
+    paired = compare_results.compare([([side], "post"), ([clean], "post")], [])
+    assert compare_results.paired_text(paired[verdicts.INTRUSIONS["cause"]]["paired"]).startswith("+1 −0 (of 2;")
+    assert compare_results.paired_text(paired[verdicts.INTRUSIONS["right"]]["paired"]).startswith("+0 −0 (of 1;")
+
+
 # ---- the command, and two of its outputs ---------------------------------------------------------------------------
 def test_the_command_prints_every_score_with_lengths_and_two_outputs_are_paired(tmp_path, tiny_model_folder):
     lines = {"alg_name": "FT", "model_name": tiny_model_folder, **FAST["FT"], "steps": 3}
@@ -170,6 +222,7 @@ def test_the_command_prints_every_score_with_lengths_and_two_outputs_are_paired(
         "locality, still right",
         "locality, unchanged",
         "rationale, by rule",
+        *verdicts.INTRUSIONS.values(),
     ):
         assert row in rows, done.stdout
     assert "words an answer" in rows["reasoning"] and "words an answer" in rows["rationale, by rule"]

@@ -187,6 +187,28 @@ def test_neighbours_are_asked_in_every_wording_the_edit_is_trained_on():
     assert len(questions) == 120
 
 
+def test_other_subjects_are_asked_for_the_reason_in_the_methods_own_cues():
+    cues = ("{form} Give the grounds.", "Why so? {form}")
+    hparams = fast_hparams(
+        None, None, preserve_weight=0.5, preserve_prompts=20, preserve_max_new_tokens=4, preserve_explained=0.4
+    )
+    model, tokenizer = make_llama(), prepare_tokenizer(make_tokenizer())
+
+    def asked(hparams, **cued):
+        return build_preservation(model, tokenizer, [REQUEST], hparams, count=TokenCount(), **cued).questions
+
+    questions = asked(hparams, reason_cues=cues)
+    explained = [q for q in questions if q.endswith(" Give the grounds.") or q.startswith("Why so? ")]
+    assert len(questions) == 20 and len(explained) == 8
+    assert len([q for q in explained if q.startswith("Why so? ")]) == 4
+    assert not any(mentions(q, ["Egypt", "Cairo", "Alexandria"]) for q in explained)
+    countries = RelationBank.bundled().names["country"]
+    assert all(mentions(q, countries) for q in explained)
+    plain = asked(dataclasses.replace(hparams, preserve_explained=0.0), reason_cues=cues)
+    assert not any("grounds" in q or "Why so" in q for q in plain)
+    assert set(questions) - set(explained) <= set(plain)
+
+
 def test_neighbours_of_a_relation_with_subjects_of_several_kinds():
     bank = RelationBank.bundled()
     sushi = {"subject": "sushi", "prompt": "{} was created in the country of", "target_new": "Chile"}
