@@ -198,3 +198,22 @@ def test_without_arguments_five_lines_say_what_to_do_next():
     assert len(lines) == 5
     assert all(len(line) <= 80 for line in lines)
     assert run("no-such-command").returncode == run("--no-such-option").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["doctor"], "causaledit doctor"),
+        (["data", "check", "no-such.json"], "causaledit data check"),
+        (
+            [*EDIT, "--new", "Lyon", "--method", "ROME", "--model", "no-such-model", "--save", "no-such"],
+            "ROME edits in",
+        ),
+    ],
+)
+def test_several_copies_of_a_command_for_one_process_do_not_start(arguments, words):
+    done = run(*arguments, WORLD_SIZE="2", RANK="1")
+    assert done.returncode == 2, done.stderr
+    told = " ".join(done.stderr.split())
+    assert "one of 2 processes (WORLD_SIZE)" in told and words in told and "Traceback" not in told
+    assert run(*arguments, "--help", WORLD_SIZE="2").returncode == 0

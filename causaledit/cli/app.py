@@ -36,7 +36,8 @@ from causaledit.cli import (
     show,
     undo,
 )  # fmt: skip
-from causaledit.errors import CausalEditError
+from causaledit.errors import CausalEditError, HostError
+from causaledit.support.launch import launched
 from causaledit.support.version import __version__
 
 if TYPE_CHECKING:
@@ -50,12 +51,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_IN_SEVERAL_PROCESSES = ("edit",)  # it says itself which methods are for one
 
-def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
-    """Ctrl-C inside a command ends like any other failure; typer alone would end without a word."""
+
+def _interruptible(command: Callable[..., None], name: str) -> Callable[..., None]:
+    """Ctrl-C inside a command ends like any other failure; typer alone would end without a word.
+
+    Nor do several copies of it start at once, which would all do the same work and write to the same files.
+    """
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
+        if launched() > 1 and name not in _IN_SEVERAL_PROCESSES:
+            raise HostError(
+                f"This is one of {launched()} processes (WORLD_SIZE), and `causaledit {name}` "
+                "works in one: start it without `torchrun` or `accelerate launch`, or unset WORLD_SIZE. Cases are "
+                "spread over GPUs with --ray-workers (run, compare, pilot, judge, scaffold)."
+            )
         try:
             command(*args, **kwargs)
         except KeyboardInterrupt:
@@ -69,11 +81,12 @@ for _command in (
     judge.judge, analyze.analyze, pilot.pilot, plan.plan, report.report, scaffold.scaffold, doctor.doctor,
     evaluate.evaluate, ability.ability,
 ):  # fmt: skip
-    app.command(name=_command.__name__)(_interruptible(_command))
+    app.command(name=_command.__name__)(_interruptible(_command, _command.__name__))
 
 _data = typer.Typer(help="Fetch, check and filter MQuAKE files.", no_args_is_help=True)
 for _command in (data.fetch, data.check, data.filter_):
-    _data.command(name=_command.__name__.rstrip("_"))(_interruptible(_command))
+    _name = _command.__name__.rstrip("_")
+    _data.command(name=_name)(_interruptible(_command, f"data {_name}"))
 app.add_typer(_data, name="data")
 
 

@@ -49,6 +49,7 @@ def edit(
     from causaledit.cli.editing import edit_and_measure, show_answers
     from causaledit.errors import HostError, PushError, RequestError
     from causaledit.hosts.lookup import get_method
+    from causaledit.methods.call import refuse_several_processes
     from causaledit.models.history import cards_of, contradictions, made_edits, read_card, with_earlier_answers
     from causaledit.models.hub import find_target
     from causaledit.models.loading import resolve_device
@@ -59,6 +60,8 @@ def edit(
 
     console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
     chosen = get_method(method, host="embedded")
+    if not chosen.distributed:
+        refuse_several_processes(chosen)
     needs_subject = chosen.needs_subject
     data = (
         load_json(requests, "--requests")

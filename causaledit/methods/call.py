@@ -100,7 +100,7 @@ def edit_in_place(
         EditFailedError: The edit went wrong. After any exception the model is as it was, bit for bit.
     """
     if not method.distributed:
-        _refuse_several_processes(method)
+        refuse_several_processes(method)
     check_pair(model, tok)
     _check_hparams(method, hparams)
     if isinstance(requests, Iterable) and not isinstance(requests, str | Mapping):
@@ -222,7 +222,7 @@ def _refuse_quantised(method: Method, model: Any, hparams: Any, sequence: EditSe
         )
 
 
-def _refuse_several_processes(method: Method) -> None:
+def refuse_several_processes(method: Method) -> None:
     """Refuse several processes for a method that knows of one: each would draw its own samples and train its own edit.
 
     Raises:
