@@ -39,7 +39,6 @@ from rich.table import Table
 from verdicts import (
     CONFLICT_TOKENS,
     INTRUSIONS,
-    WHY_TOKENS,
     conflict_probes,
     intrusion_rates,
     intrusions,
@@ -61,7 +60,7 @@ from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
 from causaledit.mquake.cases import with_held_out
 from causaledit.probes.asking import Prober, plain_rate
-from causaledit.probes.efficacy import PROBE_VERSION, SCORES, ask, case_probes, pooled, rates
+from causaledit.probes.efficacy import MAX_NEW_TOKENS, PROBE_VERSION, SCORES, ask, case_probes, pooled, rates
 from causaledit.probes.trained import TrainedPrompts
 from causaledit.support.costs import peak_rss_mb
 from causaledit.support.files import load_json, write_json
@@ -105,17 +104,20 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict:
     spent = 0.0
     disputed: dict[str, list[dict]] = {}
     elsewhere: dict[str, list[dict]] = {}
-    prober = functools.partial(Prober, tokenizer, template_kwargs=hparams.chat_template_kwargs)
+    prober, why_prober = (
+        Prober(tokenizer, max_new_tokens=length, template_kwargs=hparams.chat_template_kwargs)
+        for length in (CONFLICT_TOKENS, MAX_NEW_TOKENS["reasoning"])
+    )
 
     def ask_elsewhere(edited_model, column: str) -> None:
         prompts = [neighbour.prompt for neighbour in neighbours(case)]
         if prompts:
-            elsewhere[column] = intrusions(case, prober(max_new_tokens=WHY_TOKENS).ask(edited_model, prompts))
+            elsewhere[column] = intrusions(case, why_prober.ask(edited_model, prompts))
 
     def dispute(edited_model, column: str) -> None:
         if conflict:
             prompts = [probe.prompt for probe in conflict_probes(case)]
-            disputed[column] = refutations(case, prober(max_new_tokens=CONFLICT_TOKENS).ask(edited_model, prompts))
+            disputed[column] = refutations(case, prober.ask(edited_model, prompts))
 
     ask_elsewhere(model, "pre")
 

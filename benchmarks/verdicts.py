@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 COLUMNS = {"before": "pre", "stage_1": "stage_1", "after": "post"}  # as a summary names them, as a case does
 CONFLICT_TOKENS = 128
-WHY_TOKENS = 96
 JUDGE_WORKERS = 4
 # what is read in an answer to "why" about something that was not edited
 INTRUSIONS = {

@@ -60,8 +60,7 @@ def edit(
 
     console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
     chosen = get_method(method, host="embedded")
-    if not chosen.distributed:
-        refuse_several_processes(chosen)
+    refuse_several_processes(chosen)
     needs_subject = chosen.needs_subject
     data = (
         load_json(requests, "--requests")

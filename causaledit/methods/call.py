@@ -99,8 +99,7 @@ def edit_in_place(
         RequestError, HparamsError, ModelError, HostError: Bad input, before anything is computed or written.
         EditFailedError: The edit went wrong. After any exception the model is as it was, bit for bit.
     """
-    if not method.distributed:
-        refuse_several_processes(method)
+    refuse_several_processes(method)
     check_pair(model, tok)
     _check_hparams(method, hparams)
     if isinstance(requests, Iterable) and not isinstance(requests, str | Mapping):
@@ -228,6 +227,8 @@ def refuse_several_processes(method: Method) -> None:
     Raises:
         HostError: This process is one of several that were launched together.
     """
+    if method.distributed:
+        return
     size = launched()
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         size = max(size, torch.distributed.get_world_size())

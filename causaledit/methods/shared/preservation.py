@@ -271,9 +271,9 @@ def build_preservation(
     """Ask the model before the edit the neighbours' questions and keep its answers with their distributions.
 
     Args:
-        reason_cues: For `preserve_explained`, how the reason is asked for; `{form}` is the question.
         model: In a sequence it holds the edits before this one.
         sequence: Whose earlier edits are preserved too, with `rehearse_edits`.
+        reason_cues: For `preserve_explained`, how the reason is asked for; `{form}` is the question.
 
     Returns:
         None where `preserve_weight` is 0.
