@@ -22,6 +22,7 @@ import dataclasses
 import functools
 import json
 import logging
+import re
 import statistics
 import sys
 import time
@@ -247,18 +248,20 @@ def main() -> None:
     parser.add_argument("--no-conflict", dest="conflict", action="store_false", help="do not ask the conflict probes")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
+    if bad := next((item for item in args.set if "=" not in item), None):
+        parser.error(f"--set takes KEY=VALUE, got {bad!r}.")
+    if args.select and not re.fullmatch(r"-?\d*(?::-?\d*){1,2}", args.select):
+        parser.error(f"--select takes a slice such as 0::3, got {args.select!r}.")
     try:
         judge = judge_named(args.rationale_judge) if args.rationale_judge else None
+        stages = {"stages": [int(stage) for stage in args.stages.split(",")]} if args.stages else None
+        hparams = overridden(args.hparams, args.set, stages, method=args.method)
+        cases = selected(load_json(args.data, "--data"), args.select, args.limit)
+        model, tokenizer = load_model(
+            args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
+        )
     except CausalEditError as error:
         parser.error(str(error))
-
-    stages = {"stages": [int(stage) for stage in args.stages.split(",")]} if args.stages else None
-    hparams = overridden(args.hparams, args.set, stages, method=args.method)
-    model, tokenizer = load_model(
-        args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
-    )
-    cases = load_json(args.data, "--data")
-    cases = selected(cases, args.select, args.limit)
 
     out = Path(args.json)
     done: list[dict] = []
