@@ -239,6 +239,18 @@ class AdapterHyperParams(BaseHyperParams):
         "Names of the projections that get an adapter, or ['all-linear'].",
     )
     lora_layers: list[int] | None = setting(None, "[first, end): the layers that get an adapter. None means all.")
+    lora_init: str = setting(
+        "random",
+        "What the adapter's A starts from: `random` draws (the paper), or `contrast`: the input directions in which "
+        "the first gradient of the edit's rows is strong and other text is weak: an edit is learnt in fewer steps.",
+        choices=("random", "contrast"),
+    )
+    lora_init_ridge: float = setting(
+        0.1,
+        "Of `lora_init: contrast`: how little other text may be found in a direction before less makes no difference, "
+        "as a share of its mean in all directions.",
+        more_than=0,
+    )
     orthogonal_edits: bool = setting(
         False, "In a sequence: keep the inputs that an edit's adapter reads orthogonal to those of earlier edits."
     )

@@ -90,7 +90,7 @@ def logits_in_one_pass(
     shared = min(shared_prefix_length(contexts), min(len(context) for context in contexts) - 1)
     cache = None
     if share and len(full) > 1 and shared >= MIN_SHARED_PREFIX:
-        if shared + sum(len(row) - shared for row in full) <= MAX_PACKED and _takes_packed_rows(model):
+        if shared + sum(len(row) - shared for row in full) <= MAX_PACKED and takes_packed_rows(model):
             return _packed_logits(model, full[0][:shared], [row[shared:] for row in full], lengths)
         cache = read_once(model, full[0][:shared], len(full))
     behind = 0 if cache is None else shared
@@ -112,7 +112,7 @@ def _output_layer(model: Any) -> Any:
     return unwrapped(model).get_output_embeddings()
 
 
-def _takes_packed_rows(model: Any) -> bool:
+def takes_packed_rows(model: Any) -> bool:
     """Whether every layer attends as a mask we give says, at positions we give, and nothing else joins tokens."""
     plain = unwrapped(model)
     config = plain.config.get_text_config()

@@ -11,10 +11,17 @@ from causaledit.methods.cake.data import texts_of
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
-from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised, text_rows
+from causaledit.methods.shared.supervised import (
+    Schedule,
+    completion_rows,
+    context_and_completion,
+    run_supervised,
+    text_rows,
+)
 from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
@@ -69,6 +76,8 @@ def edit(
         peft_model = add_adapter(model, hparams)
         steps = hparams.steps(len(rows), len(edits))
         call.progress.start("train", steps)
+        parted = [context_and_completion(row) for row in rows]
+        begin_in_contrast(peft_model, tokenizer, parted, edits, hparams, preservation=preservation, count=tally.tokens)
         losses = run_supervised(
             peft_model,
             tokenizer,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from causaledit.methods.footprint import StageFootprint, adapter_stages, adapter_terms, with_adapter
 from causaledit.methods.shared.footprints import (
     adapter_remedies,
+    contrast_peak,
     preserve_stages,
     preserving_peak,
     prompts_of,
@@ -37,7 +38,12 @@ def footprint(planner: Planner) -> list[StageFootprint]:
         trained = hparams.steps(texts, 1) * min(hparams.train_batch_size, texts) * row
         terms = adapter_terms(adapted, planner)
         stages.append(
-            StageFootprint("train", larger(peak, preserving_peak(adapted, planner)), trained=trained, **terms)
+            StageFootprint(
+                "train",
+                larger(peak, preserving_peak(adapted, planner), contrast_peak(adapted, planner)),
+                trained=trained,
+                **terms,
+            )
         )
         return [*stages, *adapter_stages(adapted, planner)]
 

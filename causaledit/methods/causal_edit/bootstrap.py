@@ -17,8 +17,9 @@ from causaledit.facts.relations import RelationBank
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
+from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.stopping import FactStop
-from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised
+from causaledit.methods.shared.supervised import Schedule, completion_rows, context_and_completion, run_supervised
 from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
@@ -392,6 +393,8 @@ def run_bootstrap(
         ]
         stops = [FactStop(model, completion_rows(tokenizer, direct), hparams.bootstrap_stop_log_probability)]
     progress.start("stage 1: bootstrap", steps)
+    parted = [context_and_completion(row) for row in rows]
+    begin_in_contrast(model, tokenizer, parted, requests, hparams, preservation=preservation, count=count)
     return run_supervised(
         model,
         tokenizer,

@@ -16,6 +16,7 @@ from causaledit.methods.causal_edit.teacher import ANSWER_TOKENS
 from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages, adapter_terms, with_adapter
 from causaledit.methods.shared.footprints import (
     TEXTS_TOGETHER,
+    contrast_peak,
     preserve_stages,
     preserving_peak,
     prompts_of,
@@ -141,7 +142,7 @@ def _bootstrap(
     limit = hparams.bootstrap_step_limit(1)
     steps = steps if limit is None else min(steps, limit)
     tokens = steps * min(pairs, hparams.bootstrap_batch_size) * row
-    peak = larger(trained, preserving_peak(adapted, planner))
+    peak = larger(trained, preserving_peak(adapted, planner), contrast_peak(adapted, planner))
     return StageFootprint("bootstrap", peak, trained=tokens, **terms)
 
 

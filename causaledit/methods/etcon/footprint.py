@@ -12,6 +12,7 @@ from causaledit.methods.etcon.proximal import proximal_loss
 from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages, adapter_terms, with_adapter
 from causaledit.methods.shared.footprints import (
     adapter_remedies,
+    contrast_peak,
     cross_entropy,
     preserve_stages,
     preserving_peak,
@@ -91,7 +92,12 @@ def _proximal(
         _clipped if hparams.proximal else cross_entropy,
     )  # fmt: skip
     tokens = hparams.steps_of_stage_1(1) * min(hparams.proximal_batch_size, pairs) * row
-    return StageFootprint("proximal", larger(peak, trained, preserving_peak(adapted, planner)), trained=tokens, **terms)
+    return StageFootprint(
+        "proximal",
+        larger(peak, trained, preserving_peak(adapted, planner), contrast_peak(adapted, planner)),
+        trained=tokens,
+        **terms,
+    )
 
 
 def _clipped(logits: torch.Tensor, completion: list[int]) -> torch.Tensor:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from causaledit.methods.call import host_call
 from causaledit.methods.lora import METHOD
 from causaledit.methods.lora.adapter import adapter_config, adaptive_training
+from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.finetune.descent import train
 from causaledit.methods.shared.finetune.rows import check_window, prompt_texts, target_batches, target_rows, texts_of
@@ -50,6 +51,7 @@ def edit(
     call.report.trained_prompts += preserved_questions(preservation)
     with tally.timed("train"):
         peft_model = add_adapter(model, hparams, config)
+        begin_in_contrast(peft_model, tokenizer, rows, edits, hparams, preservation=preservation, count=tally.tokens)
         peft_model.train()  # dropout
         further = adaptive_training(peft_model)
         if preservation is not None:

@@ -10,6 +10,7 @@ from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages,
 from causaledit.methods.lora.adapter import adapter_config
 from causaledit.methods.shared.finetune.rows import TargetRow, target_losses
 from causaledit.methods.shared.footprints import (
+    contrast_peak,
     descent_bytes,
     preserve_stages,
     preserving_peak,
@@ -39,7 +40,12 @@ def footprint(planner: Planner) -> list[StageFootprint]:
         with adapted.tracked(training=False) as tracker:
             torch.stack(target_losses(adapted.model, rows)).sum().backward()
         own = bytes_of(adapted.trainable)
-        peak = larger(tracker.peak, preserving_peak(adapted, planner), step_peak(adapted.trainable))
+        peak = larger(
+            tracker.peak,
+            preserving_peak(adapted, planner),
+            contrast_peak(adapted, planner),
+            step_peak(adapted.trainable),
+        )
         state = descent_bytes(adapted.trainable)
         trained = hparams.steps * forms * lengths.answer
         stages.append(StageFootprint("train", peak, adapter=own, optimizer=state, trained=trained))

@@ -62,6 +62,11 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams, PreservationHyper
         self.layers = layers
         if self.lora_type == "adalora" and self.steps < 2:
             raise HparamsError(f"`steps` is {self.steps}, but `lora_type: adalora` moves rank between steps: give 2.")
+        if self.lora_type == "adalora" and self.lora_init != "random":
+            raise HparamsError(
+                f"`lora_init: {self.lora_init}` points a plain adapter's A, and `lora_type: adalora` has another form: "
+                "leave out one."
+            )
         if self.lora_type == "adalora" and self.orthogonal_edits:
             raise HparamsError(
                 "`orthogonal_edits` holds plain adapters apart, and `lora_type: adalora` moves rank: leave out one."

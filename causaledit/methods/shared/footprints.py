@@ -7,8 +7,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.methods.footprint import Remedy, StageFootprint, bytes_of
+from causaledit.methods.shared.contrast import (
+    OTHERS_READ,
+    ROWS_TOGETHER,
+    adapted_layers,
+    first_gradients,
+    other_inputs,
+)
 from causaledit.methods.shared.preservation import TEXT_TOKENS, TEXTS_PER_STEP, bucketed_kl
-from causaledit.models.footprint import Peak, generation_peak
+from causaledit.models.footprint import Peak, generation_peak, larger
 from causaledit.models.layout import select_weights
 from causaledit.models.scoring import logits_in_one_pass
 
@@ -62,6 +69,21 @@ def preserving_peak(adapted: PlannedModel, planner: Planner) -> Peak:
         top = torch.zeros(len(together), width)
         bucketed_kl(top, torch.zeros(len(together), width, dtype=torch.long), together).mean().backward()
     return tracker.peak
+
+
+def contrast_peak(adapted: PlannedModel, planner: Planner) -> Peak:
+    """What points the adapter before its first step (`lora_init: contrast`)."""
+    hparams = planner.hparams
+    if hparams.lora_init != "contrast":
+        return Peak()
+    layers, lengths = adapted_layers(adapted.model), planner.lengths
+    prompts = prompts_of(lengths, lengths.prompt, ROWS_TOGETHER)
+    with adapted.tracked(training=True) as tracker:
+        first_gradients(adapted.model, layers, [(prompt, [0] * lengths.answer) for prompt in prompts], hparams.seed)
+    others = prompts_of(lengths, lengths.prompt + lengths.answer, 2 * OTHERS_READ)
+    with adapted.tracked(training=False) as watched:
+        other_inputs(adapted.model, layers, others)
+    return larger(tracker.peak, watched.peak)
 
 
 def shares(hparams: Any) -> bool:

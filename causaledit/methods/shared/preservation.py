@@ -121,8 +121,8 @@ def _explained_questions(
     ]
 
 
-def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
-    """Other subjects of the same kind in random order, none of which a probe names, and ways to ask about them."""
+def neighbour_names(request: EditRequest, bank: RelationBank, rng: random.Random) -> list[str]:
+    """Other subjects of the same kind in random order, none of which the edit or a locality probe names."""
     relation = bank.relation_of(request)
     probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
     involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
@@ -130,6 +130,12 @@ def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) ->
     pool = [name for kind in kinds for name in bank.names[kind]]
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
     rng.shuffle(names)
+    return names
+
+
+def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
+    """`neighbour_names`, and ways to ask about them."""
+    names, relation = neighbour_names(request, bank, rng), bank.relation_of(request)
     question = request.question or ""
     wordings = [
         *([question.replace(request.subject, "{}")] if request.subject in question else []),
@@ -195,6 +201,11 @@ class PreservationSet:
     def questions(self) -> list[str]:
         """The preserved questions."""
         return [reference.question for reference in self._references]
+
+    @property
+    def token_rows(self) -> list[list[int]]:
+        """The preserved questions with their answers, as tokens."""
+        return [[*reference.prompt, *reference.answer] for reference in self._references]
 
     def next_loss(self, model: Any, *, share: bool = True) -> torch.Tensor:
         """`weight` × mean KL(base‖model) over the next few questions' answer tokens, and those of the sets beside.

@@ -84,6 +84,12 @@ def _row(
     return {"input_ids": [*head, *tail], "completion_mask": [0] * len(head) + [1] * len(tail)}
 
 
+def context_and_completion(row: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """A row of tokens, parted where its completion begins."""
+    begin = row["completion_mask"].index(1)
+    return row["input_ids"][:begin], row["input_ids"][begin:]
+
+
 class CompletionTrainer(StageMixin, SFTTrainer):
     """trl's SFTTrainer whose loss projects only completion positions, in micro-batches.
 

@@ -12,6 +12,7 @@ from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, neighbour_questions, preserved_questions
 from causaledit.methods.shared.rehearsal import TrainedRow, remember, rows_of_pairs
@@ -127,6 +128,10 @@ def edit(
         teacher = teacher_logits(model, rows) if report.targets_cached else None
     with tally.timed("distil"):
         peft_model = add_adapter(model, hparams)
+        answers = [(row.closed, row.completion) for row in rows if row.weight is None]
+        begin_in_contrast(
+            peft_model, tokenizer, answers, requests, hparams, preservation=preservation, count=tally.tokens
+        )
         losses, report.story_share = run_distillation(
             peft_model, tokenizer, rows, teacher, len(requests), hparams,
             preservation=preservation, progress=call.progress, count=tally.tokens,

@@ -12,6 +12,7 @@ from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages,
 from causaledit.methods.shared.footprints import (
     TEXTS_TOGETHER,
     adapter_remedies,
+    contrast_peak,
     preserve_stages,
     preserving_peak,
     prompts_of,
@@ -54,7 +55,7 @@ def footprint(planner: Planner) -> list[StageFootprint]:
         steps = steps if limit is None else min(steps, limit)
         stages.append(
             StageFootprint(
-                "distil", larger(peak, preserving_peak(adapted, planner)),
+                "distil", larger(peak, preserving_peak(adapted, planner), contrast_peak(adapted, planner)),
                 trained=steps * min(hparams.train_batch_size, answers) * row,
                 **adapter_terms(adapted, planner), **planner.kept_on_host(stored),
             )
