@@ -30,6 +30,7 @@ if __name__ == "__main__":
         distill_steps_base=2,
         distill_top_p=1e-6,  # rollouts are the likeliest tokens, so that they do not hang on a process's generator
         distill_repetition_threshold=1.0,  # … and likeliest tokens repeat themselves
+        lora_init="contrast",
         preserve_weight=0.5,
         preserve_prompts=4,
         preserve_batch_size=8,  # all of them: with accumulation one process would go on to the next ones

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft.tuners.lora.layer import LoraLayer, ParamWrapper
+from torch import nn
 
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.shared.preservation import neighbour_names
+from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.supervised import micro_batches
 from causaledit.models.hooks import hidden, watched
 from causaledit.models.scoring import logits_in_one_pass, takes_packed_rows
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from peft import PeftModel
-    from torch import nn
     from transformers import PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
@@ -91,8 +92,11 @@ def begin_in_contrast(
         inputs = other_inputs(model, layers, others)
     finally:
         model.train(training)
-    for name in gradients.keys() & inputs.keys():  # an expert that no row goes through keeps what it has
-        _point(layers[name], gradients[name], inputs[name], hparams.lora_init_ridge)
+    # an expert that no row goes through keeps what it has
+    reached = [name for name in layers if name in gradients and name in inputs]
+    pointed = {n: _pointed(layers[n], gradients.pop(n), inputs[n], hparams.lora_init_ridge) for n in reached}
+    for name, rows_of_a in agreed(pointed, next(model.parameters()).device).items():
+        _rows_of(layers[name]).data.copy_(rows_of_a)
 
 
 def adapted_layers(model: PeftModel) -> dict[str, nn.Module]:
@@ -100,7 +104,10 @@ def adapted_layers(model: PeftModel) -> dict[str, nn.Module]:
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, LoraLayer) and not isinstance(module, ParamWrapper) and "default" in module.lora_A
+        if isinstance(module, LoraLayer)
+        and isinstance(module, nn.Module)  # which peft does not say
+        and not isinstance(module, ParamWrapper)
+        and "default" in module.lora_A
     }
 
 
@@ -119,7 +126,7 @@ def others_rows(
     found: list[list[int]] = []
     names = [neighbour_names(request, bank, generator) for request in requests]
     for number, (context, completion) in enumerate(rows):
-        head = str(tokenizer.decode(context))
+        head = str(tokenizer.decode(list(context)))
         tail = str(tokenizer.decode([*context, *completion]))[len(head) :]
         for request, others in zip(requests, names, strict=True):
             if request.subject not in head + tail or not others:
@@ -234,11 +241,16 @@ def other_inputs(
     return {name: together[of] for name, of in owner.items()}
 
 
+def _rows_of(layer: nn.Module) -> torch.Tensor:
+    """A's weight, `(rank, inputs)`."""
+    return cast("torch.Tensor", layer.lora_A["default"].weight)  # type: ignore[index, union-attr]
+
+
 @torch.no_grad()
-def _point(layer: nn.Module, gradient: torch.Tensor, inputs: torch.Tensor, ridge: float) -> None:
-    """Set a layer's A to the directions of the module's formula, each row as long as its rows are on average."""
-    rows = cast("torch.Tensor", layer.lora_A["default"].weight)  # type: ignore[index, union-attr]
-    place = rows.device if rows.device.type == "cuda" else torch.device("cpu")
+def _pointed(layer: nn.Module, gradient: torch.Tensor, inputs: torch.Tensor, ridge: float) -> torch.Tensor:
+    """A layer's A with the directions of the module's formula, each row as long as its rows are on average."""
+    rows = _rows_of(layer).detach().cpu().clone()
+    place = gradient.device if gradient.device.type == "cuda" else torch.device("cpu")
     sketch, inputs = gradient.to(place).double(), inputs.to(place).double()
     n, width = inputs.shape
     floor = ridge * inputs.square().mean().clamp(min=torch.finfo(torch.float32).tiny)
@@ -256,4 +268,5 @@ def _point(layer: nn.Module, gradient: torch.Tensor, inputs: torch.Tensor, ridge
     directions = (solved @ mixes[:, -kept:].flip(-1)).T if kept else solved.T[:0]
     length = rows.norm(dim=1).mean()
     unit = directions / directions.norm(dim=1, keepdim=True)
-    rows[:kept] = (unit * length).to(rows)
+    rows[:kept] = (unit * length.to(unit)).to(rows)
+    return rows
