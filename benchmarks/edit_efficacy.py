@@ -252,11 +252,17 @@ def main() -> None:
         parser.error(f"--set takes KEY=VALUE, got {bad!r}.")
     if args.select and not re.fullmatch(r"-?\d*(?::-?\d*){1,2}", args.select):
         parser.error(f"--select takes a slice such as 0::3, got {args.select!r}.")
+    if args.stages and not re.fullmatch(r"\d+(?:,\d+)*", args.stages):
+        parser.error(f"--stages takes 1, 2 or 1,2, got {args.stages!r}.")
+    if args.limit is not None and args.limit < 1:
+        parser.error(f"--limit must be at least 1, got {args.limit}.")
     try:
         judge = judge_named(args.rationale_judge) if args.rationale_judge else None
         stages = {"stages": [int(stage) for stage in args.stages.split(",")]} if args.stages else None
         hparams = overridden(args.hparams, args.set, stages, method=args.method)
         cases = selected(load_json(args.data, "--data"), args.select, args.limit)
+        if not cases:
+            parser.error(f"{args.data} has no cases, or none that --select {args.select} takes.")
         model, tokenizer = load_model(
             args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
         )

@@ -17,7 +17,7 @@ from causaledit.facts.text import normalise
 from causaledit.methods.causal_edit.bootstrap import training_pairs
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.methods.shared.compositions import Composition, compose
-from causaledit.methods.shared.preservation import neighbour_questions
+from causaledit.methods.shared.neighbours import neighbour_questions
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.mquake.cases import read_case
 from causaledit.support.costs import TokenCount

@@ -21,8 +21,9 @@ from causaledit.methods.hyperparams import AdapterHyperParams
 from causaledit.methods.lora.hparams import LoRAHyperParams
 from causaledit.methods.shared.contrast import OTHERS_READ, begin_in_contrast, others_rows
 from causaledit.methods.shared.footprints import contrast_peak
-from causaledit.methods.shared.supervised import completion_rows, context_and_completion
+from causaledit.methods.shared.supervised import completion_rows
 from causaledit.models.adapters import add_adapter
+from causaledit.models.batches import context_and_completion
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.support.costs import TokenCount
 from causaledit.support.progress import SilentProgress

@@ -243,6 +243,9 @@ def test_the_command_prints_every_score_with_lengths_and_two_outputs_are_paired(
         (["--set", "preserve_explaned=0.2"], "Did you mean 'preserve_explained'"),
         (["--set", "preserve_explained"], "--set takes KEY=VALUE, got 'preserve_explained'"),
         (["--select", "0:x"], "--select takes a slice such as 0::3, got '0:x'"),
+        (["--select", "5:6"], "none that --select 5:6 takes"),
+        (["--stages", "one"], "--stages takes 1, 2 or 1,2, got 'one'"),
+        (["--limit", "-1"], "--limit must be at least 1, got -1"),
         (["--data", "no-such.json"], "no-such.json"),
     ],
 )

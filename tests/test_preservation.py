@@ -19,7 +19,8 @@ from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import request_from_dict
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
-from causaledit.methods.shared.preservation import build_preservation, neighbour_questions
+from causaledit.methods.shared.neighbours import neighbour_questions
+from causaledit.methods.shared.preservation import build_preservation
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.own_text import own_texts

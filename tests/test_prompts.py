@@ -13,7 +13,7 @@ from causaledit.facts.requests import QuestionAnswer, request_from_dict, request
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit.bootstrap import all_prompts, training_pairs
 from causaledit.methods.causal_edit.traces import CAUSAL_LABELS, fallback_trace
-from causaledit.methods.shared.preservation import neighbour_questions
+from causaledit.methods.shared.neighbours import neighbour_questions
 from causaledit.models.chat import prepare_tokenizer, render, supports_system_role, user
 from causaledit.narratives.cases import ScaffoldEdit
 from causaledit.narratives.templates import TemplateBank

@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from causaledit.models.network import is_network, network_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -98,6 +98,12 @@ def pad_right(
     ids = torch.tensor([[*r, *[pad_id] * (length - len(r))] for r in rows], dtype=torch.long, device=device)
     mask = torch.tensor([[1] * (behind + len(r)) + [0] * (length - len(r)) for r in rows], device=device)
     return ids, mask
+
+
+def context_and_completion(row: Mapping[str, Any]) -> tuple[list[int], list[int]]:
+    """A row of trl's SFTTrainer (`input_ids`, `completion_mask`), parted where its completion begins."""
+    begin = row["completion_mask"].index(1)
+    return row["input_ids"][:begin], row["input_ids"][begin:]
 
 
 def unpadded(tokens: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:

@@ -162,6 +162,16 @@ def token_log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> torc
     return logits.log_softmax(-1).gather(-1, ids[:, None])[:, 0]
 
 
+def completion_cross_entropy(logits: torch.Tensor, completion: Sequence[int]) -> torch.Tensor:
+    """−log p(completion), summed over its tokens.
+
+    Args:
+        logits: `(len(completion), vocabulary)`.
+    """
+    wanted = torch.tensor(list(completion), device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+
+
 def mean_log_probability(logits: torch.Tensor, completion: Sequence[int]) -> float:
     """Mean log-probability of a completion under `(len, vocabulary)` logits."""
     return float(token_log_probabilities(logits, completion).mean())

@@ -18,13 +18,13 @@ from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
 from causaledit.methods.shared.supervised import (
     Schedule,
     completion_rows,
-    context_and_completion,
     run_supervised,
     text_rows,
 )
 from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
+from causaledit.models.batches import context_and_completion
 from causaledit.models.chat import prepare_tokenizer
 
 if TYPE_CHECKING:

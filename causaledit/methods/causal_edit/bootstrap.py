@@ -19,8 +19,9 @@ from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
 from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.stopping import FactStop
-from causaledit.methods.shared.supervised import Schedule, completion_rows, context_and_completion, run_supervised
+from causaledit.methods.shared.supervised import Schedule, completion_rows, run_supervised
 from causaledit.methods.shared.trainers import WatchCallback
+from causaledit.models.batches import context_and_completion
 from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
 from causaledit.models.scoring import completion_logits, mean_log_probability

@@ -14,12 +14,11 @@ from causaledit.methods.etcon.labels import training_pairs
 from causaledit.methods.etcon.proximal import run_proximal
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.checks import check_training
-from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import remember, rows_of_pairs
 from causaledit.methods.shared.rollouts import check_vllm, longest_prompt
-from causaledit.methods.shared.supervised import completion_rows, context_and_completion
+from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.shared.window import check_length
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
@@ -101,14 +100,7 @@ def edit(
     shared: dict[str, Any] = {"preservation": preservation, "progress": call.progress, "count": tally.tokens}
     if pairs:
         with tally.timed("proximal"):
-            rows = [context_and_completion(row) for row in completion_rows(tokenizer, pairs)]
-            begin_in_contrast(
-                peft_model, tokenizer, rows, edits, hparams, preservation=preservation, count=tally.tokens
-            )
-            subjects = [request.subject for request in edits]
-            losses, curves = run_proximal(
-                peft_model, tokenizer, pairs, len(edits), hparams, subjects=subjects, **shared
-            )
+            losses, curves = run_proximal(peft_model, tokenizer, pairs, len(edits), hparams, requests=edits, **shared)
         report.add("proximal", losses, {f"proximal_{name}": values for name, values in curves.items()})
         if (look := call.extra.get("after_stage_1")) is not None:
             look(peft_model)

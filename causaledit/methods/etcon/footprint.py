@@ -13,7 +13,6 @@ from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages,
 from causaledit.methods.shared.footprints import (
     adapter_remedies,
     contrast_peak,
-    cross_entropy,
     preserve_stages,
     preserving_peak,
     prompts_of,
@@ -22,7 +21,12 @@ from causaledit.methods.shared.footprints import (
 )
 from causaledit.methods.shared.trainers import checkpointing_paused
 from causaledit.models.footprint import Peak, generation_peak, larger
-from causaledit.models.scoring import completion_logits, logits_in_one_pass, token_log_probabilities
+from causaledit.models.scoring import (
+    completion_cross_entropy,
+    completion_logits,
+    logits_in_one_pass,
+    token_log_probabilities,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,7 +93,7 @@ def _proximal(
     together = min(hparams.proximal_batch_size, pairs, max(1, hparams.micro_batch_tokens // row))
     trained = supervised_peak(
         adapted, planner, prompts_of(planner.lengths, planner.lengths.prompt, together), [[0] * label] * together,
-        _clipped if hparams.proximal else cross_entropy,
+        _clipped if hparams.proximal else completion_cross_entropy,
     )  # fmt: skip
     tokens = hparams.steps_of_stage_1(1) * min(hparams.proximal_batch_size, pairs) * row
     return StageFootprint(

@@ -12,8 +12,10 @@ import torch
 from trl.trainer.utils import disable_dropout_in_model
 
 from causaledit.methods.etcon.curves import Curves
+from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.supervised import Schedule, SupervisedTrainer, completion_rows, run_supervised
 from causaledit.methods.shared.trainers import WatchCallback, checkpointing_paused
+from causaledit.models.batches import context_and_completion
 from causaledit.models.scoring import completion_logits, token_log_probabilities
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+    from causaledit.facts.requests import EditRequest
     from causaledit.methods.etcon.hparams import EtConHyperParams
     from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.methods.shared.trainers import StepLosses
@@ -72,10 +75,7 @@ class ProximalTrainer(SupervisedTrainer):
     ) -> None:
         super().__init__(*args, **kwargs)
         disable_dropout_in_model(kwargs["model"])  # a ratio compares policies, not draws; the call puts it back
-        begins = [row["completion_mask"].index(1) for row in labels]
-        self._rows = [
-            (row["input_ids"][:begin], row["input_ids"][begin:]) for row, begin in zip(labels, begins, strict=True)
-        ]
+        self._rows = [context_and_completion(row) for row in labels]
         self._low, self._high, self._every = ratio_low, ratio_high, updates_per_snapshot
         self._old: dict[tuple[tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}
         self._taken_at: int | None = None
@@ -117,7 +117,7 @@ def run_proximal(
     preservation: PreservationSet | None,
     progress: ProgressSink,
     count: TokenCount,
-    subjects: Sequence[str] = (),
+    requests: Sequence[EditRequest] = (),
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[StepLosses, dict[str, list[float]]]:
     """Train the adapter on (prompt → label) pairs.
@@ -127,7 +127,7 @@ def run_proximal(
         pairs: From `labels.training_pairs`, of all edits.
         edits: How many edits they stand for.
         preservation: The preservation term, if any.
-        subjects: Of the edits, for the run's name in a tracker.
+        requests: The edits.
         callbacks: Further callbacks of the trainer.
 
     Returns:
@@ -137,6 +137,8 @@ def run_proximal(
     progress.start("stage 1: proximal SFT" if hparams.proximal else "stage 1: SFT", steps)
     curves = Curves([CLIPPED])
     rows = completion_rows(tokenizer, pairs)
+    parted = [context_and_completion(row) for row in rows]
+    begin_in_contrast(model, tokenizer, parted, requests, hparams, preservation=preservation, count=count)
     proximal = {
         "labels": rows,
         "ratio_low": hparams.ratio_low,
@@ -158,7 +160,7 @@ def run_proximal(
         hparams,
         watch=WatchCallback(progress, tokens=lambda: count.trained),
         stage="proximal",
-        subjects=subjects,
+        subjects=[request.subject for request in requests],
         callbacks=[curves, *callbacks],
         trainer=ProximalTrainer if hparams.proximal else SupervisedTrainer,
         mean_by_sequence=hparams.proximal_loss_mean == "sequence",

@@ -24,11 +24,11 @@ from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 from torch import nn
 
 from causaledit.facts.relations import RelationBank
-from causaledit.methods.shared.preservation import neighbour_names
+from causaledit.methods.shared.neighbours import neighbour_names
 from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.supervised import micro_batches
 from causaledit.models.hooks import hidden, watched
-from causaledit.models.scoring import logits_in_one_pass, takes_packed_rows
+from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass, takes_packed_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -78,17 +78,17 @@ def begin_in_contrast(
         return
     layers = adapted_layers(model)
     generator = random.Random(hparams.seed)
+    others = _drawn(others_rows(tokenizer, rows, requests, generator), OTHERS_READ, generator)
+    others += _drawn(preservation.token_rows if preservation is not None else [], OTHERS_READ, generator)
+    if not others:
+        logger.warning("`lora_init: contrast` finds no other text: the adapter starts at random")
+        return
     training = model.training
     model.eval()
     try:
         chosen = _spread(list(rows), ROWS_READ * len(requests))
         gradients = first_gradients(model, layers, chosen, hparams.seed)
         count.trained += sum(len(context) + len(completion) for context, completion in chosen)
-        others = _drawn(others_rows(tokenizer, rows, requests, generator), OTHERS_READ, generator)
-        others += _drawn(preservation.token_rows if preservation is not None else [], OTHERS_READ, generator)
-        if not others:
-            logger.warning("`lora_init: contrast` finds no other text: the adapter starts at random")
-            return
         inputs = other_inputs(model, layers, others)
     finally:
         model.train(training)
@@ -187,22 +187,17 @@ def first_gradients(
         return look
 
     tokens = sum(len(completion) for _, completion in rows)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    before = [p.grad for p in trained]
     with contextlib.ExitStack() as hooks:
         for name, layer in layers.items():
             hooks.enter_context(watched(layer, look_at(name)))
         for group in _groups(rows):
             contexts, completions = zip(*group, strict=True)
-            losses = [
-                torch.nn.functional.cross_entropy(
-                    logits, torch.tensor(list(wanted), device=logits.device), reduction="sum"
-                )
-                for logits, wanted in zip(logits_in_one_pass(model, contexts, completions), completions, strict=True)
-            ]
+            logits = logits_in_one_pass(model, contexts, completions)
+            losses = [completion_cross_entropy(*of_row) for of_row in zip(logits, completions, strict=True)]
             (torch.stack(losses).sum() / tokens).backward()
-    for parameter, gradient in zip(trained, before, strict=True):
-        parameter.grad = gradient
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # the fresh adapter's, which no step has used
+            parameter.grad = None
     return found
 
 

@@ -17,7 +17,7 @@ from causaledit.methods.shared.contrast import (
 from causaledit.methods.shared.preservation import TEXT_TOKENS, TEXTS_PER_STEP, bucketed_kl
 from causaledit.models.footprint import Peak, generation_peak, larger
 from causaledit.models.layout import select_weights
-from causaledit.models.scoring import logits_in_one_pass
+from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,17 +91,12 @@ def shares(hparams: Any) -> bool:
     return not getattr(hparams, "gradient_checkpointing", False)
 
 
-def cross_entropy(logits: torch.Tensor, completion: list[int]) -> torch.Tensor:
-    """The loss of `CompletionTrainer` for one row."""
-    return torch.nn.functional.cross_entropy(logits, torch.tensor(completion), reduction="sum")
-
-
 def supervised_peak(
     adapted: PlannedModel,
     planner: Planner,
     contexts: Sequence[Sequence[int]],
     completions: Sequence[list[int]],
-    loss: Any = cross_entropy,
+    loss: Any = completion_cross_entropy,
 ) -> Peak:
     """A micro-batch of a supervised stage, forward and backward.
 

@@ -20,9 +20,9 @@ import torch
 
 from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
-from causaledit.facts.compositions import composed_questions, held_out_questions
+from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
-from causaledit.facts.text import is_question
+from causaledit.methods.shared.neighbours import begun_answers, explained_questions, neighbour_questions
 from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Of an edit's neighbouring questions: its relation about other subjects.
-SAME_RELATION_SHARE = 0.55
 # How a question about another subject asks for the reason, where a method has no wordings of its own.
 REASON_CUES = ("{form} Give the reason.", "{form} Explain how that came about.", "{form} Think step by step.")
 # Rows that are scored in one pass, of rehearsal and of texts.
@@ -51,98 +49,6 @@ SCORED_TOGETHER = 32
 # Length of a preserved text behind its opening, and how many enter a step.
 TEXT_TOKENS = 48
 TEXTS_PER_STEP = 2
-
-
-def neighbour_questions(
-    request: EditRequest,
-    n: int,
-    *,
-    bank: RelationBank,
-    rng: random.Random,
-    same_subject: float = 0.06,
-    composed: float = 0.0,
-) -> list[str]:
-    """Questions near the edit that it must not change.
-
-    Over half ask for the edit's relation about other subjects, in every wording the edit is trained on (an edit is
-    learnt per wording, so it spreads per wording); some ask other things about its subject; the rest are general.
-
-    Args:
-        request: The edit.
-        n: How many questions.
-        bank: Where names, relations and general questions come from.
-        rng: Random generator of the draw.
-        same_subject: Share of questions about its subject.
-        composed: Share of questions of two hops, taken from those that ask for the edit's relation.
-    """
-    relation = bank.relation_of(request)
-    names, wordings = _neighbours(request, bank, rng)
-    same = round(max(0.0, SAME_RELATION_SHARE - composed) * n)
-    questions = [
-        wordings[(i + turn) % len(wordings)].replace("{}", name)
-        for turn in range(len(wordings))
-        for i, name in enumerate(names)
-    ][:same]
-    if relation:  # other questions about such a subject; open ones would bring the old fact up again
-        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
-        drawn = rng.sample(others, min(len(others), max(1, round(same_subject * n))))
-        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
-        two_hops = [q for name in names for q in composed_questions(relation, bank, name)]
-        questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
-    general = [q for q in bank.general if not mentions(q, [request.subject])]
-    questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
-    held_out = held_out_questions([request])
-    return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
-
-
-def _begun_answers(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[tuple[str, str]]:
-    """(beginning of an answer, question) about other subjects: the answer begins in the edit's own wording for them."""
-    relation = bank.relation_of(request)
-    beginning = request.prompt
-    if is_question(request.prompt):
-        if relation is None:
-            return []
-        beginning = relation.statement
-    names, wordings = _neighbours(request, bank, rng)
-    return [
-        (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
-    ][:n]
-
-
-def _explained_questions(
-    request: EditRequest, n: int, cues: Sequence[str], *, bank: RelationBank, rng: random.Random
-) -> list[str]:
-    """Questions about other subjects that ask for the reason, in every cue and wording in turn."""
-    names, wordings = _neighbours(request, bank, rng)
-    asked = [wording for wording in wordings if is_question(wording)] or wordings
-    return [
-        cues[i % len(cues)].replace("{form}", asked[i % len(asked)].replace("{}", name))
-        for i, name in enumerate(names[:n])
-    ]
-
-
-def neighbour_names(request: EditRequest, bank: RelationBank, rng: random.Random) -> list[str]:
-    """Other subjects of the same kind in random order, none of which the edit or a locality probe names."""
-    relation = bank.relation_of(request)
-    probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
-    involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
-    kinds = relation.neighbour_kinds if relation else bank.names
-    pool = [name for kind in kinds for name in bank.names[kind]]
-    names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
-    rng.shuffle(names)
-    return names
-
-
-def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
-    """`neighbour_names`, and ways to ask about them."""
-    names, relation = neighbour_names(request, bank, rng), bank.relation_of(request)
-    question = request.question or ""
-    wordings = [
-        *([question.replace(request.subject, "{}")] if request.subject in question else []),
-        request.prompt,
-        *(relation.questions if relation else ()),
-    ]
-    return names, wordings
 
 
 @dataclass(frozen=True)
@@ -313,9 +219,9 @@ def build_preservation(
         each = hparams.preserve_prompts / len(requests)
         completed, explained = round(hparams.preserve_completed * each), round(hparams.preserve_explained * each)
         for request in requests if completed else ():
-            extra += _begun_answers(request, completed, bank=bank, rng=rng)
+            extra += begun_answers(request, completed, bank=bank, rng=rng)
         for request in requests if explained else ():
-            extra += [("", q) for q in _explained_questions(request, explained, reason_cues, bank=bank, rng=rng)]
+            extra += [("", q) for q in explained_questions(request, explained, reason_cues, bank=bank, rng=rng)]
         extra = [(text, question) for text, question in extra if normalise(question) not in held_out]
         begun = [*begun[: max(0, hparams.preserve_prompts - len(extra))], *extra]
     questions = [question for _, question in begun]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from causaledit.facts.same_fact import fact_keys
+from causaledit.models.batches import context_and_completion
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -108,11 +109,7 @@ def evenly(items: Sequence[Item], n: int, rng: random.Random) -> list[Item]:
 
 def rows_of_pairs(pairs: Sequence[tuple[str, str]], rows: Sequence[dict[str, Any]]) -> list[TrainedRow]:
     """(prompt, completion) pairs and the trainer's rows that were made of them, as rows to rehearse."""
-    begins = [row["completion_mask"].index(1) for row in rows]
-    return [
-        TrainedRow(text, list(row["input_ids"][:begin]), list(row["input_ids"][begin:]))
-        for (text, _), row, begin in zip(pairs, rows, begins, strict=True)
-    ]
+    return [TrainedRow(text, *context_and_completion(row)) for (text, _), row in zip(pairs, rows, strict=True)]
 
 
 def rehearsal_of(sequence: EditSequence | None, hparams: PreservationHyperParams) -> Rehearsal | None:

@@ -16,7 +16,7 @@ from causaledit.methods.shared.processes import most
 from causaledit.methods.shared.trainers import StageMixin, quiet_trainers, train, trainer_arguments
 from causaledit.models.batches import unpadded
 from causaledit.models.chat import answer_gap, render, user
-from causaledit.models.scoring import logits_in_one_pass
+from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,12 +82,6 @@ def _row(
     end = tokenizer.eos_token_id if ends else None
     tail = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *([end] if end is not None else [])]
     return {"input_ids": [*head, *tail], "completion_mask": [0] * len(head) + [1] * len(tail)}
-
-
-def context_and_completion(row: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """A row of tokens, parted where its completion begins."""
-    begin = row["completion_mask"].index(1)
-    return row["input_ids"][:begin], row["input_ids"][begin:]
 
 
 class CompletionTrainer(StageMixin, SFTTrainer):
@@ -171,9 +165,7 @@ class CompletionTrainer(StageMixin, SFTTrainer):
             context: The tokens before it.
             completion: Its tokens.
         """
-        return torch.nn.functional.cross_entropy(
-            logits, torch.tensor(list(completion), device=logits.device), reduction="sum"
-        )
+        return completion_cross_entropy(logits, completion)
 
 
 class SupervisedTrainer(PreservingMixin, CompletionTrainer):

@@ -14,7 +14,8 @@ from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
-from causaledit.methods.shared.preservation import build_preservation, neighbour_questions, preserved_questions
+from causaledit.methods.shared.neighbours import neighbour_questions
+from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import TrainedRow, remember, rows_of_pairs
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.story_distill import METHOD

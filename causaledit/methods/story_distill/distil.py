@@ -18,7 +18,7 @@ from trl import SFTConfig
 from causaledit.methods.shared.supervised import SupervisedTrainer
 from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
 from causaledit.models.batches import unpadded
-from causaledit.models.scoring import logits_in_one_pass
+from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -143,8 +143,7 @@ class DistilTrainer(SupervisedTrainer):
         if teacher is not None:
             parts["kl"] = hparams.kl_weight * distillation_kl(teacher, logits, hparams.temperature).sum()
         if weight:
-            wanted = torch.tensor(row.completion, device=logits.device)
-            parts["answer"] = weight * torch.nn.functional.cross_entropy(logits, wanted, reduction="sum")
+            parts["answer"] = weight * completion_cross_entropy(logits, row.completion)
         for name, part in parts.items():
             self._metrics["train"][name].append(part.item() / len(row.completion))
         return sum(parts.values(), logits.new_zeros(()))

@@ -21,7 +21,7 @@ from causaledit.methods.shared.footprints import (
 from causaledit.methods.story_distill.distil import distillation_kl
 from causaledit.methods.story_distill.targets import SCORED_AT_ONCE
 from causaledit.models.footprint import Peak, generation_peak, larger
-from causaledit.models.scoring import completion_logits, logits_in_one_pass
+from causaledit.models.scoring import completion_cross_entropy, completion_logits, logits_in_one_pass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,8 +117,7 @@ def _distilling(
             if teachers:
                 loss = loss + distillation_kl(teachers[i], row, hparams.temperature).sum()
             if hparams.answer_weight:
-                wanted = torch.zeros(answer, dtype=torch.long)
-                loss = loss + torch.nn.functional.cross_entropy(row, wanted, reduction="sum")
+                loss = loss + completion_cross_entropy(row, [0] * answer)
             losses.append(loss)
         (torch.stack(losses).sum() / (rows * answer)).backward()
     return tracker.peak

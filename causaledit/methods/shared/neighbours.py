@@ -1,0 +1,111 @@
+"""Questions near an edit that it must not change: what the preservation term holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from causaledit.facts.answers import mentions, normalise
+from causaledit.facts.compositions import composed_questions, held_out_questions
+from causaledit.facts.text import is_question
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Sequence
+
+    from causaledit.facts.relations import RelationBank
+    from causaledit.facts.requests import EditRequest
+
+# Of an edit's neighbouring questions: its relation about other subjects.
+SAME_RELATION_SHARE = 0.55
+
+
+def neighbour_questions(
+    request: EditRequest,
+    n: int,
+    *,
+    bank: RelationBank,
+    rng: random.Random,
+    same_subject: float = 0.06,
+    composed: float = 0.0,
+) -> list[str]:
+    """Questions near the edit that it must not change.
+
+    Over half ask for the edit's relation about other subjects, in every wording the edit is trained on (an edit is
+    learnt per wording, so it spreads per wording); some ask other things about its subject; the rest are general.
+
+    Args:
+        request: The edit.
+        n: How many questions.
+        bank: Where names, relations and general questions come from.
+        rng: Random generator of the draw.
+        same_subject: Share of questions about its subject.
+        composed: Share of questions of two hops, taken from those that ask for the edit's relation.
+    """
+    relation = bank.relation_of(request)
+    names, wordings = _neighbours(request, bank, rng)
+    same = round(max(0.0, SAME_RELATION_SHARE - composed) * n)
+    questions = [
+        wordings[(i + turn) % len(wordings)].replace("{}", name)
+        for turn in range(len(wordings))
+        for i, name in enumerate(names)
+    ][:same]
+    if relation:  # other questions about such a subject; open ones would bring the old fact up again
+        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
+        drawn = rng.sample(others, min(len(others), max(1, round(same_subject * n))))
+        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
+        two_hops = [q for name in names for q in composed_questions(relation, bank, name)]
+        questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
+    general = [q for q in bank.general if not mentions(q, [request.subject])]
+    questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
+    held_out = held_out_questions([request])
+    return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
+
+
+def begun_answers(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[tuple[str, str]]:
+    """(beginning of an answer, question) about other subjects: the answer begins in the edit's own wording for them."""
+    relation = bank.relation_of(request)
+    beginning = request.prompt
+    if is_question(request.prompt):
+        if relation is None:
+            return []
+        beginning = relation.statement
+    names, wordings = _neighbours(request, bank, rng)
+    return [
+        (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
+    ][:n]
+
+
+def explained_questions(
+    request: EditRequest, n: int, cues: Sequence[str], *, bank: RelationBank, rng: random.Random
+) -> list[str]:
+    """Questions about other subjects that ask for the reason, in every cue and wording in turn."""
+    names, wordings = _neighbours(request, bank, rng)
+    asked = [wording for wording in wordings if is_question(wording)] or wordings
+    return [
+        cues[i % len(cues)].replace("{form}", asked[i % len(asked)].replace("{}", name))
+        for i, name in enumerate(names[:n])
+    ]
+
+
+def neighbour_names(request: EditRequest, bank: RelationBank, rng: random.Random) -> list[str]:
+    """Other subjects of the same kind in random order, none of which the edit or a locality probe names."""
+    relation = bank.relation_of(request)
+    probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
+    involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
+    kinds = relation.neighbour_kinds if relation else bank.names
+    pool = [name for kind in kinds for name in bank.names[kind]]
+    names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
+    rng.shuffle(names)
+    return names
+
+
+def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
+    """`neighbour_names`, and ways to ask about them."""
+    names, relation = neighbour_names(request, bank, rng), bank.relation_of(request)
+    question = request.question or ""
+    wordings = [
+        *([question.replace(request.subject, "{}")] if request.subject in question else []),
+        request.prompt,
+        *(relation.questions if relation else ()),
+    ]
+    return names, wordings
