@@ -136,7 +136,7 @@ def led_prompts(
         mean=sum(found) / len(found) if found else None,
         by_kind=kinds,
     )
-    logger.info("stage 2: the teacher leads on %d of %d prompts (%s)", report.kept, report.asked, report.by_kind)
+    logger.info("stage 2: the teacher leads on %d of %d prompts looked at (%s)", report.kept, report.asked, kinds)
     return kept, report
 
 
