@@ -14,7 +14,7 @@ from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.bootstrap import WantedAnswer, raw_pairs, training_pairs, wanted_answers
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-from causaledit.methods.causal_edit.leads import LOOKED_AT, StudyPrompt, led_prompts, mixed
+from causaledit.methods.causal_edit.leads import StudyPrompt, led_prompts, mixed
 from causaledit.methods.causal_edit.prompts import REASON_CUES, privileged_context, reason_prompts
 from causaledit.methods.causal_edit.traces import stated_trace
 from causaledit.methods.shared.compositions import Composition
@@ -65,43 +65,6 @@ def test_a_lead_is_the_teachers_log_probability_less_the_students():
     assert [prompt.text for prompt in kept] == [text for text, lead in expected.items() if lead >= bar]
     assert (leads.asked, leads.kept, leads.by_kind) == (6, len(kept), {"direct": len(kept)})
     assert leads.mean == pytest.approx(sum(x for x in expected.values() if x >= bar) / len(kept), abs=1e-4)
-
-
-def test_no_more_prompts_are_looked_at_than_stage_2_will_ask():
-    peft_model, tokenizer = with_adapter(make_llama(), hparams(teacher="base")), prepare_tokenizer(make_tokenizer())
-    answers = [WantedAnswer(f"{i}: what is it?", "direct", "The capital of Egypt is Alexandria.") for i in range(30)]
-    wanted = [(REQUEST, answer) for answer in answers]
-
-    def led(enough, min_lead=-1000.0, seed=0):
-        return led_prompts(
-            peft_model, tokenizer, wanted, causal=True, context_role="user", teachers=["base"], min_lead=min_lead,
-            enough=enough, seed=seed,
-        )  # fmt: skip
-
-    everything, _ = led(None)
-    few, leads = led(3)
-    assert leads.asked == LOOKED_AT < 30
-    assert len(few) == LOOKED_AT
-    assert set(few) < set(everything)
-    assert few != everything[:LOOKED_AT]  # drawn from all kinds, which stand in order
-    assert few == led(3)[0] != led(3, seed=1)[0]
-    many, leads = led(20)
-    assert (len(many), leads.asked) == (24, 24)
-    none, leads = led(3, min_lead=1000.0)
-    assert (none, leads.asked) == ([], 30)
-
-
-def test_an_edit_looks_at_what_its_steps_ask():
-    report = EditReport()
-    settings = hparams(
-        distill_prompts="leads", distill_min_lead=0.0, distill_steps_base=1, distill_batch_size=4,
-        distill_num_generations=2, bootstrap_max_steps=1, teacher="auto",
-    )  # fmt: skip
-    apply_causal_edit_to_model(
-        make_llama(), make_tokenizer(), [EGYPT], settings, report=report, progress=SilentProgress()
-    )
-    assert 0 < report.leads.asked <= LOOKED_AT
-    assert report.losses["internalise"]
 
 
 def test_nothing_is_kept_where_no_teacher_leads_and_the_edit_says_so(caplog):

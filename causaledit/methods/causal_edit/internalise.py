@@ -266,12 +266,6 @@ def vllm_arguments(
     }
 
 
-def prompts_per_step(hparams: CausalEditHyperParams) -> int:
-    """Prompts of one optimiser step, in all processes together."""
-    rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps * launched()
-    return rollouts // hparams.distill_num_generations
-
-
 def run_internalisation(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -308,9 +302,10 @@ def run_internalisation(
     rows, in_order = list(study), False
     if hparams.distill_preserve_share and preservation is not None:
         held = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
+        rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps * launched()
         rows = mixed(
             study, held,
-            per_step=prompts_per_step(hparams),
+            per_step=rollouts // hparams.distill_num_generations,
             steps=steps, share=hparams.distill_preserve_share, seed=hparams.seed,
         )  # fmt: skip
         in_order = True

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 TEACHER_ADAPTER = "teacher"
-# Prompts whose leads are taken at a time.
-LOOKED_AT = 8
 # teacher → its adapter; None is the network without one
 ADAPTERS: dict[str, str | None] = {"base": None, "bootstrapped": TEACHER_ADAPTER}
 
@@ -95,8 +93,6 @@ def led_prompts(
     context_role: str,
     teachers: Sequence[str],
     min_lead: float,
-    enough: int | None = None,
-    seed: int = 0,
 ) -> tuple[list[StudyPrompt], Leads]:
     """The prompts on which a teacher leads, each with the teacher that leads by most.
 
@@ -106,50 +102,9 @@ def led_prompts(
         model: The student, with the snapshot's adapter where `bootstrapped` is among the teachers.
         wanted: Every prompt with its edit and wanted answer; of the answers to one prompt the first counts.
         min_lead: A smaller lead is none, in nats a token.
-        enough: The prompts are looked at in random order, `LOOKED_AT` at a time, until a teacher leads on so many: as
-            if these had been drawn from all that have a lead. None: all are looked at, in their own order.
-        seed: Of that order.
     """
     first = {(id(request), answer.prompt): (request, answer) for request, answer in reversed(wanted)}
     items = list(first.values())[::-1]
-    if enough is not None:
-        items = random.Random(seed).sample(items, len(items))
-    kept: list[StudyPrompt] = []
-    found: list[float] = []
-    asked = 0
-    kinds: dict[str, int] = {}
-    while asked < len(items) and (enough is None or len(kept) < enough):
-        part = items[asked:] if enough is None else items[asked : asked + LOOKED_AT]
-        asked += len(part)
-        led = _leads_of(model, tokenizer, part, causal=causal, context_role=context_role, teachers=teachers)
-        for (request, answer), leads in zip(part, led, strict=True):
-            teacher = max(teachers, key=lambda name: leads[name])
-            if leads[teacher] < min_lead:
-                continue
-            kept.append(StudyPrompt(answer.prompt, with_knowledge(request, answer.knowledge, causal=causal), teacher))
-            found.append(leads[teacher])
-            kinds[answer.kind] = kinds.get(answer.kind, 0) + 1
-    report = Leads(
-        asked=asked,
-        kept=len(kept),
-        by_teacher={name: sum(prompt.teacher == name for prompt in kept) for name in teachers},
-        mean=sum(found) / len(found) if found else None,
-        by_kind=kinds,
-    )
-    logger.info("stage 2: the teacher leads on %d of %d prompts looked at (%s)", report.kept, report.asked, kinds)
-    return kept, report
-
-
-def _leads_of(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    items: Sequence[tuple[EditRequest, WantedAnswer]],
-    *,
-    causal: bool,
-    context_role: str,
-    teachers: Sequence[str],
-) -> list[dict[str, float]]:
-    """Per prompt, each teacher's lead."""
     gap = answer_gap(tokenizer)
 
     def ids(text: str) -> list[int]:
@@ -169,17 +124,29 @@ def _leads_of(
 
     with evaluating(model):
         student = scores(closed_book)
-        found: list[dict[str, float]] = [{} for _ in items]
+        leads: dict[str, list[float]] = {}
         for teacher in teachers:
             with use_adapter(model, adapter_name=ADAPTERS[teacher]):
-                for lead, a, b in zip(found, scores(open_book), student, strict=True):
-                    lead[teacher] = a - b
-    return found
-
-
-def own_prompts(per_step: int, share: float) -> int:
-    """How many of a step's prompts are the edits' own, where `share` of them are preserved ones; at least one."""
-    return max(per_step - round(share * per_step), 1)
+                leads[teacher] = [a - b for a, b in zip(scores(open_book), student, strict=True)]
+    kept: list[StudyPrompt] = []
+    found: list[float] = []
+    kinds: dict[str, int] = {}
+    for i, (_, answer) in enumerate(items):
+        teacher = max(teachers, key=lambda name: leads[name][i])
+        if leads[teacher][i] < min_lead:
+            continue
+        kept.append(StudyPrompt(answer.prompt, contexts[i], teacher))
+        found.append(leads[teacher][i])
+        kinds[answer.kind] = kinds.get(answer.kind, 0) + 1
+    report = Leads(
+        asked=len(items),
+        kept=len(kept),
+        by_teacher={name: sum(prompt.teacher == name for prompt in kept) for name in teachers},
+        mean=sum(found) / len(found) if found else None,
+        by_kind=kinds,
+    )
+    logger.info("stage 2: the teacher leads on %d of %d prompts (%s)", report.kept, report.asked, report.by_kind)
+    return kept, report
 
 
 def mixed(
@@ -200,7 +167,7 @@ def mixed(
         steps: Optimiser steps.
     """
     rng = random.Random(seed)
-    held = per_step - own_prompts(per_step, share) if preserved else 0
+    held = min(round(share * per_step), per_step - 1) if preserved else 0
     draws = (_endless(edit, rng), _endless(preserved, rng))
     return [
         next(source)

@@ -17,13 +17,8 @@ from causaledit.methods.causal_edit.bootstrap import (
     training_pairs,
     wanted_answers,
 )
-from causaledit.methods.causal_edit.internalise import (
-    TEACHER_ADAPTER,
-    add_teacher_snapshot,
-    prompts_per_step,
-    run_internalisation,
-)
-from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, own_prompts, with_knowledge
+from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
+from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
 from causaledit.methods.causal_edit.prompts import reason_prompts, reasoning_cues
 from causaledit.methods.causal_edit.sampling import trace_engine
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
@@ -268,8 +263,7 @@ def _stage_2(
         _restart_student(peft_model, hparams)
     with run.tally.timed("leads"):
         teachers = {"base": ["base"], "bootstrapped": ["bootstrapped"]}.get(hparams.teacher, ["base", "bootstrapped"])
-        known = [name for name in teachers if name == "base" or snapshot]
-        study = _study(run, trained, lessons, known, preserved=preservation is not None)
+        study = _study(run, trained, lessons, [name for name in teachers if name == "base" or snapshot])
         study, trained.leads = agreed((study, trained.leads), run.model.device)
     trust = TrustRegion(peft_model, held_out, hparams.distill_trust_kl or 0.0) if held_out is not None else None
     with run.tally.timed("internalise"):
@@ -289,9 +283,7 @@ def _stage_2(
         peft_model.delete_adapter(TEACHER_ADAPTER)
 
 
-def _study(
-    run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: list[str], *, preserved: bool
-) -> list[StudyPrompt]:
+def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: list[str]) -> list[StudyPrompt]:
     """Stage 2's prompts: all of them, or those on which a teacher leads."""
     hparams, causal = run.hparams, run.hparams.editing_mode == "causal"
     if hparams.distill_prompts == "leads":
@@ -306,12 +298,9 @@ def _study(
                 reason_prompts(lesson.request, hparams.prompt_reasons) if causal else (),
             )
         ]
-        # what is never asked need not be looked at
-        each = own_prompts(prompts_per_step(hparams), hparams.distill_preserve_share if preserved else 0.0)
         study, trained.leads = led_prompts(
             trained.peft_model, run.tokenizer, wanted,
             causal=causal, context_role=run.role, teachers=teachers, min_lead=hparams.distill_min_lead,
-            enough=max(1, each * hparams.distill_steps(len(lessons))), seed=hparams.seed,
         )  # fmt: skip
         if not study:
             logger.warning("stage 2 is left out: on no prompt does a teacher know more than the student")
