@@ -14,6 +14,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from arguments import run_benchmark
+
 FOLDER = Path(__file__).resolve().parents[1] / "causaledit" / "ability" / "bundled"
 SEED = 20
 
@@ -357,4 +359,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

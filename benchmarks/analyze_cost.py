@@ -20,6 +20,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import positive, run_benchmark
+
 from causaledit.support.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -86,8 +88,8 @@ def measure(command: list[str]) -> tuple[float, float]:
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--predictions", type=int, default=10_000)
-    parser.add_argument("--words", type=int, default=60, help="filler words per response")
+    parser.add_argument("--predictions", type=positive, default=10_000)
+    parser.add_argument("--words", type=positive, default=60, help="filler words per response")
     parser.add_argument("--json")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -117,4 +119,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

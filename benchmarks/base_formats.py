@@ -18,6 +18,8 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import positive, run_benchmark
+
 from causaledit.facts.answers import mentions
 from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
@@ -97,7 +99,7 @@ def main() -> None:
     """Parse, ask, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", required=True, help="folder, hub name or .gguf file; repeatable")
-    parser.add_argument("--max_new_tokens", type=int, default=24)
+    parser.add_argument("--max_new_tokens", type=positive, default=24)
     parser.add_argument("--json", help="also write the counts here")
     arguments = parser.parse_args()
     table = []
@@ -120,4 +122,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from arguments import positive, run_benchmark
+
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
@@ -304,9 +307,9 @@ def main() -> None:
     parser.add_argument("--json", help="write the figures here")
     parser.add_argument("--model", default="smollm2-135m-instruct", help="the real model: folder, hub or embedded name")
     parser.add_argument("--layers", type=int, nargs="+", default=[6, 7, 8], help="its edited layers (ROME: the middle)")
-    parser.add_argument("--edits", type=int, default=3, help="its edits in one MEMIT or AlphaEdit call, at most 3")
-    parser.add_argument("--tokens", type=int, default=6000, help="tokens behind its second moments")
-    parser.add_argument("--repeats", type=int, default=1, help="of the timings; the median counts")
+    parser.add_argument("--edits", type=positive, default=3, help="its edits in one MEMIT or AlphaEdit call, at most 3")
+    parser.add_argument("--tokens", type=positive, default=6000, help="tokens behind its second moments")
+    parser.add_argument("--repeats", type=positive, default=1, help="of the timings; the median counts")
     parser.add_argument("--quick", action="store_true", help="tiny random models only")
     args = parser.parse_args()
     home = os.environ.get("EASYEDIT_HOME")
@@ -346,4 +349,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -16,6 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import positive, run_benchmark
+
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.registry import METHODS
 from causaledit.models.loading import load_model
@@ -42,19 +44,21 @@ def main() -> None:
     parser.add_argument("--method", default="CausalEdit", choices=[name for name, m in METHODS.items() if m.batched])
     parser.add_argument("--hparams", required=True)
     parser.add_argument("--model", help="instead of the hparams' model_name")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--alone", type=int, default=1, help="how many edits are made one by one; their mean counts")
+    parser.add_argument("--batch", type=positive, default=4)
+    parser.add_argument(
+        "--alone", type=positive, default=1, help="how many edits are made one by one; their mean counts"
+    )
     parser.add_argument("--json")
     args = parser.parse_args()
     method = METHODS[args.method]
     hparams = method.load_hparams().from_hparams(args.hparams)
-    model, tokenizer = load_model(args.model or hparams.model_name, device=hparams.device, dtype=hparams.dtype)
     rewrites = [c["requested_rewrite"] for c in load_json(args.data, "--data")]
     requests, seen = [], set()
     for request in requests_from_data([r[0] for r in rewrites if len(r) == 1]):
         if request.subject not in seen:
             seen.add(request.subject)
             requests.append(request)
+    model, tokenizer = load_model(args.model or hparams.model_name, device=hparams.device, dtype=hparams.dtype)
     # the first edit runs twice; its first run also warms the machine up and is not counted
     seconds_of(method, model, tokenizer, requests[:1], hparams)
     alone = [seconds_of(method, model, tokenizer, [request], hparams) for request in requests[: args.alone]]
@@ -69,4 +73,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

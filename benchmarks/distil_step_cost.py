@@ -18,6 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import positive, run_benchmark
+
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.shared.preservation import build_preservation
 from causaledit.methods.story_distill.distil import run_distillation
@@ -53,8 +55,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="MQuAKE-format JSON with narratives")
     parser.add_argument("--hparams", required=True, help="YAML file or bundled name")
     parser.add_argument("--device", help="instead of the hparams' device")
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=positive, default=6)
+    parser.add_argument("--rounds", type=positive, default=3)
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
 
@@ -85,4 +87,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

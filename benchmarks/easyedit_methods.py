@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 import yaml
+from arguments import positive, run_benchmark
 
 from causaledit.errors import CausalEditError, one_line
 from causaledit.hosts.easyedit import own_methods
@@ -160,7 +161,7 @@ def main() -> None:
     """Try them all, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", help="comma-separated names of methods")
-    parser.add_argument("--seconds", type=int, default=120, help="that a method may take")
+    parser.add_argument("--seconds", type=positive, default=120, help="that a method may take")
     args = parser.parse_args()
     logging.basicConfig(level=logging.ERROR)
     home = Path(os.environ["EASYEDIT_HOME"]).resolve()
@@ -189,4 +190,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

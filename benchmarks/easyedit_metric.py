@@ -23,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
+from arguments import add_settings, positive, run_benchmark
 from rich.console import Console
 from rich.table import Table
 
@@ -69,10 +69,9 @@ def chosen_hparams(args: argparse.Namespace) -> Any:
     """The method's hyper-parameters with what `--set`, `--model` and `--device` change."""
     file = Path(args.hparams).is_file()
     method, hparams = choose_method(args.method, model_type=args.hparams, path=args.hparams if file else None)
-    changes = {name: yaml.safe_load(value) for name, _, value in (item.partition("=") for item in args.set)}
     given = {"model_name": args.model, "device": args.device}
-    changes |= {name: value for name, value in given.items() if value}
-    return method.load_hparams().from_dict({**hparams.to_dict(), **changes})
+    changes = {name: value for name, value in given.items() if value}
+    return method.load_hparams().from_dict({**hparams.to_dict(), **dict(args.set), **changes})
 
 
 def summary_of(done: list[dict[str, Any]], host: str, hparams: dict[str, Any]) -> dict[str, Any]:
@@ -93,12 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", required=True, help="where the result goes; an unfinished one is resumed")
     parser.add_argument("--hparams", default="smollm2-135m-instruct", help="YAML file or bundled name")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one hyper-parameter")
+    add_settings(parser)
     parser.add_argument("--method", default="CausalEdit", help="of ours, or `easyedit:NAME`")
     parser.add_argument("--model", help="instead of the hparams' model_name")
     parser.add_argument("--device", help="instead of the hparams' device")
     parser.add_argument("--data", default=str(REQUESTS), help="a file in the form of EasyEdit's ZsRE")
-    parser.add_argument("--limit", type=int, help="only the first N requests")
+    parser.add_argument("--limit", type=positive, help="only the first N requests")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
 
@@ -132,4 +131,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -22,7 +22,6 @@ import dataclasses
 import functools
 import json
 import logging
-import re
 import statistics
 import sys
 import time
@@ -33,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import torch
-import yaml
+from arguments import add_cases, add_settings, run_benchmark, selected, stage_numbers
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -72,20 +71,12 @@ ROWS = {"locality": "locality, still right", "unchanged": "locality, unchanged"}
 EVERY_CARD = ("method", "created", "requests", "losses", "hparams", "versions", "metrics", "seconds", "tokens")
 
 
-def overridden(hparams: str, settings: list[str], changes: dict | None = None, *, method: str = "CausalEdit") -> Any:
-    """A bundled or given file's hyper-parameters with `KEY=VALUE` settings and further changes."""
+def overridden(
+    hparams: str, settings: list[tuple[str, Any]], changes: dict | None = None, *, method: str = "CausalEdit"
+) -> Any:
+    """A bundled or given file's hyper-parameters with `--set`'s pairs and further changes."""
     kind = METHODS[method].load_hparams()
-    data = kind.from_hparams(hparams).to_dict()
-    pairs = dict(item.split("=", 1) for item in settings)
-    data.update({name: yaml.safe_load(value) for name, value in pairs.items()})
-    return kind.from_dict({**data, **(changes or {})})
-
-
-def selected(cases: list[dict], select: str | None, limit: int | None) -> list[dict]:
-    """The cases of a Python slice such as `0::3`, at most so many."""
-    if select:
-        cases = cases[slice(*(int(part) if part else None for part in select.split(":")))]
-    return cases[:limit]
+    return kind.from_dict({**kind.from_hparams(hparams).to_dict(), **dict(settings), **(changes or {})})
 
 
 def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict: bool = False) -> dict:
@@ -234,40 +225,24 @@ def show(summary: dict) -> None:
 def main() -> None:
     """Parse, run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="MQuAKE-format JSON with narratives")
+    add_cases(parser)
+    add_settings(parser)
     parser.add_argument("--method", default="CausalEdit", choices=list(METHODS), help="alg_name of the method")
     parser.add_argument("--hparams", required=True, help="YAML file or bundled name")
     parser.add_argument("--json", required=True, help="where the result goes; an unfinished one is resumed")
     parser.add_argument("--model", help="instead of the hparams' model_name")
     parser.add_argument("--device", help="instead of the hparams' device")
-    parser.add_argument("--stages", help="1, 2 or 1,2 instead of the hparams' stages")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one hyper-parameter")
-    parser.add_argument("--limit", type=int, help="only the first N cases")
-    parser.add_argument("--select", help="a Python slice of the cases, such as 0::3")
+    parser.add_argument("--stages", type=stage_numbers, help="1, 2 or 1,2 instead of the hparams' stages")
     parser.add_argument("--rationale-judge", metavar="hf:MODEL|llm:MODEL@URL", help="a second judge of the why-answers")
     parser.add_argument("--no-conflict", dest="conflict", action="store_false", help="do not ask the conflict probes")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    if bad := next((item for item in args.set if "=" not in item), None):
-        parser.error(f"--set takes KEY=VALUE, got {bad!r}.")
-    if args.select and not re.fullmatch(r"-?\d*(?::-?\d*){1,2}", args.select):
-        parser.error(f"--select takes a slice such as 0::3, got {args.select!r}.")
-    if args.stages and not re.fullmatch(r"\d+(?:,\d+)*", args.stages):
-        parser.error(f"--stages takes 1, 2 or 1,2, got {args.stages!r}.")
-    if args.limit is not None and args.limit < 1:
-        parser.error(f"--limit must be at least 1, got {args.limit}.")
-    try:
-        judge = judge_named(args.rationale_judge) if args.rationale_judge else None
-        stages = {"stages": [int(stage) for stage in args.stages.split(",")]} if args.stages else None
-        hparams = overridden(args.hparams, args.set, stages, method=args.method)
-        cases = selected(load_json(args.data, "--data"), args.select, args.limit)
-        if not cases:
-            parser.error(f"{args.data} has no cases, or none that --select {args.select} takes.")
-        model, tokenizer = load_model(
-            args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
-        )
-    except CausalEditError as error:
-        parser.error(str(error))
+    judge = judge_named(args.rationale_judge) if args.rationale_judge else None
+    hparams = overridden(args.hparams, args.set, {"stages": args.stages} if args.stages else None, method=args.method)
+    cases = selected(load_json(args.data, "--data"), args)
+    model, tokenizer = load_model(
+        args.model or hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype
+    )
 
     out = Path(args.json)
     done: list[dict] = []
@@ -300,4 +275,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -36,6 +36,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch
+from arguments import positive, run_benchmark
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from causaledit.errors import ModelError
@@ -418,13 +419,13 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="a network of two layers")
     parser.add_argument("--variants", default="plain,gradient_checkpointing")
     parser.add_argument("--method", default="CausalEdit", help="another one is measured as a whole, not by stages")
-    parser.add_argument("--steps", type=int, default=2, help="optimiser steps of each stage")
-    parser.add_argument("--trace-tokens", type=int, default=320, help="length of a trace that stage 1 trains on")
-    parser.add_argument("--trace-new", type=int, help="length of sampled traces, instead of the file's")
+    parser.add_argument("--steps", type=positive, default=2, help="optimiser steps of each stage")
+    parser.add_argument("--trace-tokens", type=positive, default=320, help="length of a trace that stage 1 trains on")
+    parser.add_argument("--trace-new", type=positive, help="length of sampled traces, instead of the file's")
     parser.add_argument(
-        "--rollout-new", type=int, help="length of rollouts, instead of the file's; longer ones may end before it"
+        "--rollout-new", type=positive, help="length of rollouts, instead of the file's; longer ones may end before it"
     )
-    parser.add_argument("--candidates", type=int, help="candidates sampled at a time, instead of the file's")
+    parser.add_argument("--candidates", type=positive, help="candidates sampled at a time, instead of the file's")
     args = parser.parse_args()
     args.hparams = args.hparams or ("smollm2-135m-instruct" if args.tiny else Path(args.model).name)
     case = load_json(ROOT / "data" / "causaledit-mini.json", "data")[0]
@@ -443,4 +444,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

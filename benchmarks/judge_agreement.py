@@ -18,10 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import run_benchmark
 from rich.console import Console
 from rich.table import Table
 
-from causaledit.errors import CausalEditError
 from causaledit.judges.base import Judge, JudgedResponse
 from causaledit.judges.registry import JUDGES, get_judge
 from causaledit.support.files import load_json, write_json
@@ -145,7 +145,7 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(f"{item['id']}: {wanted}", markup=False)
 
 
-def main() -> int:
+def main() -> None:
     """Parse, measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="JSON list of labelled responses")
@@ -156,22 +156,17 @@ def main() -> int:
     parser.add_argument("--base-url", help="the address of llm's endpoint")
     args = parser.parse_args()
     console = Console(width=160)
-    try:
-        items = load_json(args.data, "--data")
-        if args.select:
-            field, _, value = args.select.partition("=")
-            items = [item for item in items if str(item.get(field)) == value]
-        options = {"model": args.model, "base_url": args.base_url}
-        judge = get_judge(args.judge, **{k: v for k, v in options.items() if v is not None})
-        result = measure(judge, items)
-    except CausalEditError as error:
-        Console(stderr=True).print(str(error), markup=False)
-        return error.exit_code
+    items = load_json(args.data, "--data")
+    if args.select:
+        field, _, value = args.select.partition("=")
+        items = [item for item in items if str(item.get(field)) == value]
+    options = {"model": args.model, "base_url": args.base_url}
+    judge = get_judge(args.judge, **{k: v for k, v in options.items() if v is not None})
+    result = measure(judge, items)
     show(result, console)
     if args.json:
         write_json(args.json, {"data": Path(args.data).name, "select": args.select, **result})
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_benchmark(main)

@@ -23,6 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from arguments import positive, run_benchmark
 
 from causaledit.models.loading import load_model
 from causaledit.mquake.cases import parse_cases, read_cases
@@ -59,8 +60,8 @@ def main() -> None:
     parser.add_argument("--data", default=str(data_dir() / "causaledit-mini.json"), help="MQuAKE-format JSON")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--max_new_tokens", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--max_new_tokens", type=positive, default=64)
+    parser.add_argument("--repeats", type=positive, default=2)
     parser.add_argument("--json")
     args = parser.parse_args()
 
@@ -109,4 +110,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -12,6 +12,7 @@ import argparse
 import logging
 
 import torch
+from arguments import positive, run_benchmark
 
 from causaledit.comparison.execution import execute_comparison
 from causaledit.comparison.plan import make_compare_plan, parse_methods
@@ -28,7 +29,7 @@ def main() -> None:
     parser.add_argument("--model_type", default="smollm2-135m-instruct")
     parser.add_argument("--model", help="model to load instead of the one that the hyper-parameters name")
     parser.add_argument("--checkpoints", default="1,5,10,20")
-    parser.add_argument("--max_new_tokens", type=int, default=128)
+    parser.add_argument("--max_new_tokens", type=positive, default=128)
     parser.add_argument("--probes", default="hop,locality")
     parser.add_argument("--ability", default="drift", help="drift, bundled, …; empty for none")
     parser.add_argument("--device", default="auto")
@@ -66,4 +67,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from arguments import positive, run_benchmark
+
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import SilentRun, execute
 from causaledit.runs.plan import make_plan
@@ -119,11 +121,11 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--methods", default="ROME,PreEdited")
     parser.add_argument("--model_type", default="smollm2-135m-instruct")
-    parser.add_argument("--cases", type=int, default=12)
+    parser.add_argument("--cases", type=positive, default=12)
     parser.add_argument("--workers", default="1,2")
-    parser.add_argument("--max_new_tokens", type=int, default=32)
+    parser.add_argument("--max_new_tokens", type=positive, default=32)
     parser.add_argument("--simulate", default="8,64")
-    parser.add_argument("--simulated-cases", type=int, default=400)
+    parser.add_argument("--simulated-cases", type=positive, default=400)
     parser.add_argument("--judge-seconds", type=float, default=0.0, help="of judging a case, after the run")
     parser.add_argument("--json")
     args = parser.parse_args()
@@ -145,4 +147,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -20,7 +20,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from edit_efficacy import overridden, run_case, selected
+from arguments import add_cases, add_settings, run_benchmark, selected
+from edit_efficacy import overridden, run_case
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -95,19 +96,17 @@ def report(console: Console, cases: list[dict], done: list[dict]) -> None:
 def main() -> None:
     """Parse, run, print, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="MQuAKE-format JSON with narratives")
+    add_cases(parser)
+    add_settings(parser)
     parser.add_argument("--hparams", default="smollm2-135m-instruct", help="YAML file or bundled name")
     parser.add_argument("--json", required=True, help="where the result goes; an unfinished one is resumed")
     parser.add_argument("--device", help="instead of the hparams' device")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one hyper-parameter")
-    parser.add_argument("--limit", type=int, help="only the first N cases")
-    parser.add_argument("--select", help="a Python slice of the cases, such as 0::3")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
 
     variants = {name: overridden(args.hparams, args.set, changes) for name, changes in PARTS.items()}
     whole = variants["both"]
-    cases = selected(load_json(args.data, "--data"), args.select, args.limit)
+    cases = selected(load_json(args.data, "--data"), args)
     model, tokenizer = load_model(whole.model_name, device=args.device or whole.device, dtype=whole.dtype)
     out, done = Path(args.json), []
     if out.is_file():
@@ -128,4 +127,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_benchmark(main)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 
 import pytest
 from conftest import REPOSITORY
 
-spec = importlib.util.spec_from_file_location("easyedit_metric", REPOSITORY / "benchmarks" / "easyedit_metric.py")
-easyedit_metric = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(easyedit_metric)
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import easyedit_metric
 
 
 @pytest.fixture

@@ -236,30 +236,6 @@ def test_the_command_prints_every_score_with_lengths_and_two_outputs_are_paired(
     assert compare_results.compare(sides, [])["direct"]["paired"]["n"] == written["summary"]["direct"]["total"]
 
 
-@pytest.mark.parametrize(
-    ("typed", "words"),
-    [
-        (["--set", "preserve_explained=2"], "`preserve_explained` must lie between 0 and 1, got 2"),
-        (["--set", "preserve_explaned=0.2"], "Did you mean 'preserve_explained'"),
-        (["--set", "preserve_explained"], "--set takes KEY=VALUE, got 'preserve_explained'"),
-        (["--select", "0:x"], "--select takes a slice such as 0::3, got '0:x'"),
-        (["--select", "5:6"], "none that --select 5:6 takes"),
-        (["--stages", "one"], "--stages takes 1, 2 or 1,2, got 'one'"),
-        (["--limit", "-1"], "--limit must be at least 1, got -1"),
-        (["--data", "no-such.json"], "no-such.json"),
-    ],
-)
-def test_a_mistyped_argument_is_one_line_before_anything_is_loaded(typed, words, tmp_path):
-    (tmp_path / "cases.json").write_text(json.dumps([CONFLICTING]))
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "benchmarks" / "edit_efficacy.py", "--data", tmp_path / "cases.json",
-         "--hparams", "smollm2-135m-instruct", "--json", tmp_path / "out.json", *typed],
-        capture_output=True, text=True, check=False, env=_environment(),
-    )  # fmt: skip
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert words in done.stderr.splitlines()[-1]
-
-
 def _environment():
     import os
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
+import sys
 
 import pytest
 from conftest import REPOSITORY
 
-spec = importlib.util.spec_from_file_location("known_before", REPOSITORY / "benchmarks" / "known_before.py")
-known_before = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(known_before)
+sys.path.insert(0, str(REPOSITORY / "benchmarks"))
+import known_before
 
 
 @pytest.mark.parametrize(
