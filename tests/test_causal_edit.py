@@ -6,10 +6,10 @@ import json
 
 import pytest
 import torch
-from conftest import EGYPT, NORWAY, fast_hparams, make_llama, make_tokenizer, same_weights, weights_of
+from conftest import EGYPT, NORWAY, fast_hparams, make_gpt2, make_llama, make_tokenizer, same_weights, weights_of
 from stages import Engine
 
-from causaledit.errors import CausalEditError, HparamsError, ModelError
+from causaledit.errors import CausalEditError, HparamsError, ModelError, RequestError
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.models import vllm_engine
 from causaledit.support.extras import EXTRAS
@@ -154,3 +154,57 @@ def test_an_edit_with_rollouts_through_vllm_is_restored_bit_for_bit(monkeypatch,
         for name, value in originals.items():
             model.get_parameter(name).copy_(value)
     assert same_weights(weights_of(model), before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distill_batch_size": 20, "distill_num_generations": 1},
+        {"distill_batch_size": 16, "distill_num_generations": 1, "distill_gradient_accumulation_steps": 2},
+        {"distill_batch_size": 36, "distill_num_generations": 2, "editing_mode": "noncausal"},
+    ],
+    ids=["more prompts than there are", "over accumulated steps", "without causes"],
+)
+def test_a_step_may_have_more_prompts_than_the_edit(changes):
+    """trl draws no batch from too few prompts: stage 2 was left out without a word."""
+    _, _, report = edit(EGYPT, **changes)
+    assert len(report.losses["internalise"]) == 2
+
+
+def test_too_few_questions_for_a_trust_region_are_said_and_the_edit_goes_on(tmp_path, caplog):
+    file = tmp_path / "questions.json"
+    file.write_text(json.dumps(["Name a river.", "Name a colour."]), encoding="utf-8")
+    _, _, report = edit(EGYPT, preserve_file=str(file), distill_trust_kl=0.1, **PRESERVE)
+    assert report.taken_back is None
+    assert len(report.losses["internalise"]) == 2
+    assert "of 2 preserved questions none can be kept aside" in caplog.text
+
+
+@pytest.mark.parametrize("stages", [[1], [2]])
+def test_preserved_questions_are_trained_prompts_where_they_enter(stages):
+    _, _, report = edit(EGYPT, preserve_stages=stages, **PRESERVE)
+    _, _, alone = edit(EGYPT, **{**PRESERVE, "preserve_weight": 0.0})
+    assert set(alone.trained_prompts) < set(report.trained_prompts)
+    _, _, without = edit(EGYPT, preserve_stages=stages, distill_max_steps=0, **PRESERVE)
+    assert bool(set(without.trained_prompts) - set(alone.trained_prompts)) == (stages == [1])
+
+
+def test_a_files_narrative_must_fit_into_the_context_window(tmp_path):
+    file = tmp_path / "narratives.json"
+    bare = {**EGYPT, "narrative": None}
+    entry = {"subject": "Egypt", "target_new": "Alexandria", "narrative": "The wells ran dry. " * 600}
+    file.write_text(json.dumps([entry]), encoding="utf-8")
+    model = make_gpt2()
+    with pytest.raises(RequestError, match="context window is 2048"):
+        edit(bare, model=model, narrative_file=str(file), lora_target_modules=["all-linear"])
+
+
+def test_a_narrative_that_no_mode_reads_may_be_long():
+    long = {**EGYPT, "narrative": "The wells ran dry. " * 600}
+    with pytest.raises(RequestError, match="context window"):
+        edit(long, model=make_gpt2(), lora_target_modules=["all-linear"])
+    _, _, report = edit(
+        long, model=make_gpt2(), lora_target_modules=["all-linear"], editing_mode="noncausal",
+        bootstrap_max_steps=1, distill_max_steps=0,
+    )  # fmt: skip
+    assert len(report.losses["bootstrap"]) == 1

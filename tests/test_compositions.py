@@ -122,6 +122,25 @@ def test_the_second_hop_of_a_batch_is_the_other_edit(tokenizer):
     assert found[0].completion == "Ann Lee is a citizen of Poland. The capital of Poland is Gdansk."
 
 
+def test_two_hops_are_said_as_sentences_where_the_prompt_is_a_question(tokenizer):
+    """As in ZsRE. The question stood in the completion, with its answer behind it."""
+    asked = dataclasses.replace(CITIZEN, prompt="Which country is {} a citizen of?")
+    poland = dataclasses.replace(
+        CAPITAL, subject="Poland", target_new="Gdansk", ground_truth="Warsaw", prompt="What is the capital of {}?",
+        question=None,
+    )  # fmt: skip
+    [found, _] = compose(make_llama(), tokenizer, [asked, poland], onward=3, leading=0, count=TokenCount())
+    assert found
+    for item in found:
+        assert item.completion.count("?") == 0
+        assert item.completion.endswith(f"Poland. {item.knowledge}")
+        assert item.knowledge.endswith(" Gdansk.")
+    assert BANK.stated(CITIZEN) == "Ann Lee is a citizen of Poland."
+    unknown = dataclasses.replace(CITIZEN, prompt="Which mascot does {} have?", question=None, target_new="a bear")
+    assert BANK.stated(unknown) == "a bear."
+    assert BANK.paraphrases(unknown, 6) == []  # "Which mascot does Ann Lee have? which?"
+
+
 def test_none_are_asked_for_where_none_are_wanted(tokenizer):
     count = TokenCount()
     assert compose(make_llama(), tokenizer, [CITIZEN], onward=0, leading=0, count=count) == [[]]

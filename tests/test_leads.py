@@ -134,7 +134,7 @@ def test_rollouts_of_preserved_questions_have_the_unedited_model_as_teacher():
 def test_the_preservation_of_rollouts_is_logged_apart_and_trains():
     def run(**changes):
         settings = hparams(teacher="base", **PRESERVED, distill_preserve_share=0.5, distill_steps_base=1,
-                           preserve_stages=[1], distill_batch_size=4, **changes)  # fmt: skip
+                           distill_batch_size=4, **changes)  # fmt: skip
         peft_model = with_adapter(make_llama(), settings)
         losses = internalise(settings, peft_model, study=EDITS, role="user", preservation=held(make_llama(), settings))
         return losses, [p.detach().clone() for n, p in peft_model.named_parameters() if "lora_" in n]
@@ -170,7 +170,9 @@ def test_the_trust_region_takes_a_step_back():
 def test_rows_of_stage_1_count_what_they_are_asked_to():
     plain = training_pairs(REQUEST, [TRACE, TRACE], hparams(), [HOPS])
     assert HOPS.prompt not in dict(plain)
-    changed = hparams(bootstrap_direct_repeats=2, bootstrap_compositions=1, bootstrap_trace_rows=1)
+    changed = hparams(
+        bootstrap_direct_repeats=2, bootstrap_compositions=1, bootstrap_trace_rows=1, compositions_onward=1
+    )
     more = training_pairs(REQUEST, [TRACE, TRACE], changed, [HOPS])
     assert (HOPS.prompt, HOPS.completion) in more
     assert sum(TRACE.text == completion for _, completion in plain) == 2
@@ -245,6 +247,20 @@ def test_a_whole_edit_with_all_of_it_is_undone_to_the_bit():
         ({"distill_prompts": "some"}, "distill_prompts"),
         ({"preserve_stages": [3]}, "preserve_stages"),
         ({"distill_min_lead": -1}, "distill_min_lead"),
+        # what another setting would leave without effect
+        ({"distill_preserve_share": 0.5, "preserve_weight": 1.0, "preserve_stages": [1]}, "distill_preserve_share"),
+        ({"distill_preserve_share": 0.1, "preserve_weight": 1.0}, "distill_preserve_share.*no whole one"),
+        (
+            {"distill_trust_kl": 0.1, "preserve_weight": 1.0, "preserve_prompts": 3},
+            "distill_trust_kl.*preserve_prompts",
+        ),
+        ({"distill_cake_data": True, "distill_prompts": "leads"}, "distill_cake_data"),
+        ({"lora_init": "contrast", "stages": [2], "teacher": "base", "student_use_sft": False}, "lora_init"),
+        ({"lora_init": "contrast", "student_use_sft": False}, "lora_init"),
+        ({"bootstrap_compositions": 2}, "bootstrap_compositions"),
+        ({"bootstrap_trace_rows": 2}, "bootstrap_trace_rows"),
+        ({"bootstrap_explain_repeats": 2}, "bootstrap_explain_repeats"),
+        ({"bootstrap_direct_repeats": 2}, "bootstrap_direct_repeats"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named(changes, name):

@@ -19,7 +19,7 @@ from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import request_from_dict
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
-from causaledit.methods.shared.neighbours import neighbour_questions
+from causaledit.methods.shared.neighbours import neighbour_questions, questions_near, what_edits_ask
 from causaledit.methods.shared.preservation import build_preservation
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
@@ -230,6 +230,98 @@ def test_a_fact_of_an_unknown_relation_has_neighbours_too():
     assert bank.relation_of(request) is None
     assert len(neighbour_questions(request, 20, bank=bank, rng=random.Random(0))) > 10
     assert all("Egypt" in text for text in bank.paraphrases(request, 3))
+
+
+BANK = RelationBank.bundled()
+MANY = ("Egypt", "Norway", "France", "Japan", "Kenya", "Peru")
+
+
+def near(requests, **changes):
+    hparams = fast_hparams(None, None, preserve_weight=1.0, **changes)
+    cues = ("{form} Give the reason.",)
+    return [question for _, question in questions_near(requests, hparams, cues, bank=BANK, rng=random.Random(0))]
+
+
+def capital_of(subject):
+    return request_from_dict(
+        {
+            **EGYPT,
+            "subject": subject,
+            "prompt": "The capital of {} is",
+            "question": f"What is the capital of {subject}?",
+        }
+    )
+
+
+@pytest.mark.parametrize("extra", [{}, {"preserve_completed": 0.3, "preserve_explained": 0.2}], ids=["plain", "begun"])
+@pytest.mark.parametrize("prompts", [12, 32, 80])
+def test_every_edit_of_a_batch_has_its_share_of_neighbours(prompts, extra):
+    """Those of the last ones were cut off, and of the begun answers of many edits none was left."""
+    one, other = capital_of("Egypt"), request_from_dict(
+        {"subject": "Ann Lee", "prompt": "{} is a citizen of", "question": "What country is Ann Lee a citizen of?",
+         "target_new": "Poland"}
+    )  # fmt: skip
+    for requests in ([one, other], [other, one], [one, one, one, other]):
+        found = near(requests, preserve_prompts=prompts, **extra)
+        assert len(found) <= prompts
+        capitals, citizens = (sum(word in q for q in found) for word in ("capital of", "citizen"))
+        assert capitals and citizens
+        if len(requests) == 2:
+            assert abs(capitals - citizens) <= 0.25 * prompts
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_edit_of_a_batch_is_anothers_neighbour(seed):
+    requests = [capital_of(subject) for subject in MANY]
+    language = {**EGYPT, "prompt": "The official language of {} is", "question": "What is Egypt's official language?"}
+    requests.append(request_from_dict({**language, "target_new": "Coptic"}))
+    hparams = fast_hparams(None, None, preserve_weight=1.0, preserve_prompts=200, preserve_same_subject=0.5)
+    found = questions_near(requests, hparams, ("{form} Why?",), bank=BANK, rng=random.Random(seed))
+    asked = what_edits_ask(requests, BANK)
+    for _, question in found:
+        assert question.casefold().strip(" ?") not in {text.strip(" ?") for text in asked}
+        assert not ("capital" in question and mentions(question, MANY))
+    assert len(found) > 60
+
+
+def test_a_file_holds_no_edit_to_its_old_answer(tmp_path):
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps(["What is the capital of Egypt?", "Name a river."]), encoding="utf-8")
+    assert build(make_llama(), str(path)).questions == ["Name a river."]
+
+
+def test_an_edit_without_a_subject_has_general_neighbours_alone():
+    """Its prompt, which has no place for another subject, was itself preserved, and so was letter salad."""
+    request = dataclasses.replace(REQUEST, subject="", prompt="The capital of Egypt is")
+    found = near([request], preserve_completed=0.3, preserve_explained=0.2, preserve_composed=0.1)
+    assert found
+    assert set(found) <= set(BANK.general)
+    assert BANK.paraphrases(request, 6) == []
+
+
+@pytest.mark.parametrize("kept", [1, 3, 4, 40])
+def test_a_quarter_of_the_questions_is_kept_aside_or_none(kept, tmp_path):
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps([f"Name river number {i}." for i in range(kept)]), encoding="utf-8")
+    preservation = build(make_llama(), str(path))
+    aside = preservation.hold_out(12)
+    assert (aside is None) == (kept < 4)
+    assert len(preservation) + (len(aside) if aside else 0) == kept
+
+
+def test_trained_tokens_count_what_is_held(questions_file):
+    count = TokenCount()
+    hparams = fast_hparams(None, None, preserve_weight=1.0, preserve_file=questions_file, preserve_batch_size=2)
+    model = make_llama()
+    held = build_preservation(model, prepare_tokenizer(make_tokenizer()), [REQUEST], hparams, count=count)
+    assert count.trained == 0
+    held.next_loss(model)
+    rows = [len(row) for row in held.token_rows]
+    assert min(rows) * 2 <= count.trained <= max(rows) * 2
+    seen = count.trained
+    with torch.no_grad():
+        held.next_loss(model)
+    assert count.trained == seen  # looked at, not trained on
 
 
 def test_an_answer_that_states_the_edited_fact_is_not_preserved(tmp_path):

@@ -8,7 +8,7 @@ Only the edit itself and the relation bank are read, so that a benchmark's own q
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from causaledit.facts.text import normalise
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from causaledit.facts.relations import Relation, RelationBank
     from causaledit.facts.requests import EditRequest
+
+Item = TypeVar("Item")
 
 # "{}'s" behind a phrase of several words makes a question that nobody would ask
 _POSSESSIVE = "{}'s"
@@ -56,7 +58,7 @@ def onward_questions(request: EditRequest, bank: RelationBank) -> list[Onward]:
         for second in seconds
     ]
     held_out = held_out_questions([request])
-    return [item for item in _in_turn(per_relation) if normalise(item.prompt) not in held_out]
+    return [item for item in in_turn(per_relation) if normalise(item.prompt) not in held_out]
 
 
 def composed_questions(first: Relation, bank: RelationBank, name: str) -> list[str]:
@@ -113,7 +115,7 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _in_turn(groups: Sequence[Sequence[Onward]]) -> list[Onward]:
+def in_turn(groups: Sequence[Sequence[Item]]) -> list[Item]:
     """The first of each group, then the second of each, and so on."""
     longest = max((len(group) for group in groups), default=0)
     return [group[i] for i in range(longest) for group in groups if i < len(group)]

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from causaledit.facts.text import normalise, word_start
+from causaledit.facts.text import is_question, normalise, word_start
 from causaledit.support.paths import data_dir
 
 if TYPE_CHECKING:
@@ -93,10 +93,26 @@ class RelationBank:
                 return max(hits, key=lambda hit: hit[0])[1]
         return None
 
+    def stated(self, request: EditRequest) -> str:
+        """The new fact as one sentence: the cloze completed; where a question stands in its place the relation's
+        own sentence or, of a relation that the bank does not know, the answer alone.
+        """
+        beginning = request.cloze
+        if is_question(beginning):
+            relation = self.relation_of(request)
+            beginning = relation.statement.replace("{}", request.subject) if relation else ""
+        return f"{beginning} {request.target_new}.".lstrip()
+
     def paraphrases(self, request: EditRequest, n: int) -> list[str]:
-        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are held-out probes."""
+        """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are held-out probes.
+
+        None without a subject to ask about, nor, of a relation that the bank does not know, beside a question.
+        """
+        if not request.subject:
+            return []
         relation = self.relation_of(request)
-        templates = relation.questions if relation else (f"{request.prompt} which?",)
+        beside = () if is_question(request.prompt) else (f"{request.prompt} which?",)
+        templates = relation.questions if relation else beside
         asked = [template.replace("{}", request.subject) for template in templates]
         known = {
             normalise(text)

@@ -66,6 +66,20 @@ def completion_logits(
     return [out[i] for i in range(len(contexts))]
 
 
+def mean_log_probabilities(
+    model: PreTrainedModel | PeftModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> list[float]:
+    """The mean log-probability of each completion's tokens behind its context.
+
+    As `completion_logits`, whose rows are let go of with each shared part: of many edits they are gigabytes.
+    """
+    found: dict[int, float] = {}
+    for group in _groups_by_prefix(contexts):
+        logits = logits_in_one_pass(model, [contexts[i] for i in group], [completions[i] for i in group])
+        found.update((i, mean_log_probability(row, completions[i])) for i, row in zip(group, logits, strict=True))
+    return [found[i] for i in range(len(contexts))]
+
+
 def logits_in_one_pass(
     model: PreTrainedModel | PeftModel,
     contexts: Sequence[Sequence[int]],

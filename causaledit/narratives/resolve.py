@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from causaledit.errors import RequestError
@@ -85,6 +85,18 @@ def load_narratives(path: str) -> dict[tuple[str, str], str]:
     return found
 
 
+def with_narratives(
+    requests: Sequence[EditRequest], known: Mapping[tuple[str, str], str]
+) -> list[tuple[EditRequest, NarrativeSource]]:
+    """The requests with their own narratives or, where they have none, those of a file (`load_narratives`)."""
+    found: list[tuple[EditRequest, NarrativeSource]] = []
+    for request in requests:
+        narrative = request.narrative or known.get((normalise(request.subject), normalise(request.target_new)))
+        source: NarrativeSource = "request" if request.narrative else "file" if narrative else "none"
+        found.append((dataclasses.replace(request, narrative=narrative), source))
+    return found
+
+
 def resolve_edits(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -111,9 +123,8 @@ def resolve_edits(
     known = load_narratives(narrative_file) if causal and narrative_file else {}
     requests = _fill_old_answers(model, tokenizer, requests, count)
     resolved: list[ResolvedEdit] = []
-    for request in requests:
-        source: NarrativeSource = "request" if request.narrative else "file"
-        narrative = request.narrative or known.get((normalise(request.subject), normalise(request.target_new)))
+    for request, given in with_narratives(requests, known):
+        narrative, source = request.narrative, given
         if not causal:
             narrative, source = None, "none"
         elif narrative is None:

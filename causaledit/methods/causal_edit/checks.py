@@ -11,7 +11,7 @@ from causaledit.methods.causal_edit.sampling import check_sampling, engine_setti
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.processes import check_sharded
 from causaledit.methods.shared.rollouts import check_vllm
-from causaledit.narratives.resolve import load_narratives
+from causaledit.narratives.resolve import load_narratives, with_narratives
 from causaledit.support.launch import launched
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ def check_before_compute(
     """
     check_sharded(model, merged=merged)
     check_training(model, hparams, merged=merged)
-    check_context_window(model, tokenizer, list(edits), hparams)
-    if hparams.narrative_file and hparams.editing_mode == "causal":
-        load_narratives(hparams.narrative_file)
+    if hparams.editing_mode == "causal":  # nothing else reads a narrative
+        known = load_narratives(hparams.narrative_file) if hparams.narrative_file else {}
+        told = [request for request, _ in with_narratives(edits, known)]
+        check_context_window(model, tokenizer, told, hparams)
     if 2 in hparams.stages and hparams.distill_use_vllm:
         _check_processes(hparams)
         check_vllm(model, engine_settings(hparams, "distill_use_vllm"))

@@ -15,6 +15,7 @@ from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
 from causaledit.methods.published_keys import Converted, PublishedKey
 from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
+from causaledit.support.launch import launched
 
 logger = logging.getLogger(__name__)
 
@@ -328,8 +329,8 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     )
     distill_trust_kl: float | None = setting(
         None,
-        "Trust region: a step of stage 2 after which the mean KL(unedited‖student) on preserved questions that no "
-        "stage trains on has risen by more than this is taken back. None: no step is.",
+        "Trust region: a step of stage 2 after which the mean KL(unedited‖student) on preserved questions that are "
+        "kept aside has risen by more than this is taken back. None: no step is.",
         more_than=0,
     )
 
@@ -365,11 +366,56 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         if not self.preserve_weight and (self.distill_preserve_share or self.distill_trust_kl is not None):
             name = "distill_preserve_share" if self.distill_preserve_share else "distill_trust_kl"
             raise HparamsError(f"`{name}` needs preserved questions: set `preserve_weight` above 0, or leave it out.")
+        self._check_what_would_do_nothing()
         if self.distill_batch_size % self.distill_num_generations:
             raise HparamsError(
                 f"`distill_batch_size` ({self.distill_batch_size}) must be a multiple of "
                 f"`distill_num_generations` ({self.distill_num_generations}), so that no weight group is split."
             )
+
+    def _check_what_would_do_nothing(self) -> None:
+        """Refuse a setting that another one leaves without effect."""
+        share, per_step = self.distill_preserve_share, self.distill_prompts_per_step(launched())
+        if share and 2 not in self.preserve_stages:
+            raise HparamsError(
+                f"`distill_preserve_share` is {share:g}, and `preserve_stages` ({self.preserve_stages}) leaves stage 2 "
+                "out: add 2, or set `distill_preserve_share: 0`."
+            )
+        if share and not min(round(share * per_step), per_step - 1):
+            raise HparamsError(
+                f"`distill_preserve_share` ({share:g}) is no whole one of a step's prompts, of which there are "
+                f"{per_step} (`distill_batch_size` × `distill_gradient_accumulation_steps` / "
+                "`distill_num_generations`): raise it, or have more prompts in a step."
+            )
+        if self.distill_trust_kl is not None and not self.preserve_file and self.preserve_prompts < 4:
+            raise HparamsError(
+                f"`distill_trust_kl` keeps a quarter of the preserved questions aside, and `preserve_prompts` is "
+                f"{self.preserve_prompts}: set it to 4 or more, or leave `distill_trust_kl` out."
+            )
+        if self.distill_cake_data and self.distill_prompts == "leads":
+            raise HparamsError(
+                "`distill_cake_data: true` adds questions whose wanted answers no teacher is asked for, and "
+                "`distill_prompts: leads` would leave them all out: set `distill_prompts: all`, or "
+                "`distill_cake_data: false`."
+            )
+        if self.lora_init == "contrast" and (1 not in self.stages or not self.student_use_sft):
+            raise HparamsError(
+                "`lora_init: contrast` points the adapter at stage 1's rows, and the student does not start from "
+                "stage 1: set `stages: [1, 2]` and `student_use_sft: true`, or leave it out."
+            )
+        if self.bootstrap_compositions and not (self.compositions_onward or self.compositions_leading):
+            raise HparamsError(
+                f"`bootstrap_compositions` is {self.bootstrap_compositions}, and there are no prompts of two hops: set "
+                "`compositions_onward` or `compositions_leading` above 0, or `bootstrap_compositions: 0`."
+            )
+        if not self.bootstrap_all_prompts:
+            plain = {"bootstrap_trace_rows": None, "bootstrap_explain_repeats": 1, "bootstrap_direct_repeats": 1}
+            for name, without in plain.items():
+                if getattr(self, name) != without:
+                    raise HparamsError(
+                        f"`{name}` ({getattr(self, name)}) is of the rows of `bootstrap_all_prompts`, which is false: "
+                        f"set `bootstrap_all_prompts: true`, or leave `{name}` out."
+                    )
 
     # ---- derived values ----------------------------------------------------------------------------
     def distill_steps(self, edits: int) -> int:
@@ -377,6 +423,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         if self.distill_max_steps is not None:
             return self.distill_max_steps
         return self.distill_steps_base + self.distill_steps_per_extra_edit * (edits - 1)
+
+    def distill_prompts_per_step(self, processes: int = 1) -> int:
+        """How many prompts one optimiser step of stage 2 has, of all processes together."""
+        rollouts = self.distill_batch_size * self.distill_gradient_accumulation_steps * processes
+        return rollouts // self.distill_num_generations
 
     def bootstrap_step_limit(self, edits: int) -> int | None:
         """Maximum number of stage-1 optimiser steps for `edits` edits, or None where epochs alone decide."""

@@ -299,16 +299,16 @@ def run_internalisation(
     steps = hparams.distill_steps(edits)
     if steps == 0 or not study:  # the trainer would take 0 for "not given"
         return StepLosses()
+    per_step = hparams.distill_prompts_per_step(launched())
     rows, in_order = list(study), False
     if hparams.distill_preserve_share and preservation is not None:
         held = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
-        rollouts = hparams.distill_batch_size * hparams.distill_gradient_accumulation_steps * launched()
         rows = mixed(
-            study, held,
-            per_step=rollouts // hparams.distill_num_generations,
-            steps=steps, share=hparams.distill_preserve_share, seed=hparams.seed,
-        )  # fmt: skip
+            study, held, per_step=per_step, steps=steps, share=hparams.distill_preserve_share, seed=hparams.seed
+        )
         in_order = True
+    elif len(rows) < per_step:  # trl leaves out what fills no step, and would train on nothing
+        rows *= -(-per_step // len(rows))
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
     settings = trainer_arguments(model, hparams, stage="internalise", subjects=subjects)

@@ -16,7 +16,7 @@ from trl.trainer.utils import use_adapter
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.shared.stopping import evaluating
 from causaledit.models.chat import answer_gap, render, user
-from causaledit.models.scoring import completion_logits, mean_log_probability
+from causaledit.models.scoring import mean_log_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,8 +119,7 @@ def led_prompts(
     closed_book = [ids(render(tokenizer, user(answer.prompt))) for _, answer in items]
 
     def scores(prompts: list[list[int]]) -> list[float]:
-        logits = completion_logits(model, prompts, answers)
-        return [mean_log_probability(row, answer) for row, answer in zip(logits, answers, strict=True)]
+        return mean_log_probabilities(model, prompts, answers)
 
     with evaluating(model):
         student = scores(closed_book)

@@ -161,6 +161,8 @@ def train_adapter(
     held_out = None
     if 2 in hparams.stages and hparams.distill_trust_kl is not None and preservation is not None:
         held_out = preservation.hold_out(HELD_OUT)
+        if held_out is None:
+            logger.warning("of %d preserved questions none can be kept aside: no trust region", len(preservation))
     teacher = TeacherChoice("none", None)
     if 2 in hparams.stages:
         with tally.timed("teacher"):
@@ -242,7 +244,8 @@ def _stage_1(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], preservat
             preservation=preservation if 1 in run.hparams.preserve_stages else None,
             progress=run.progress, count=run.tally.tokens,
         )  # fmt: skip
-    trained.add("bootstrap", losses, [*(prompt for prompt, _ in (*pairs, *raw)), *preserved_questions(preservation)])
+    held = preserved_questions(preservation) if 1 in run.hparams.preserve_stages else []
+    trained.add("bootstrap", losses, [*(prompt for prompt, _ in (*pairs, *raw)), *held])
 
 
 def _stage_2(
@@ -276,9 +279,8 @@ def _stage_2(
             callbacks=[trust] if trust else [],
         )  # fmt: skip
     trained.taken_back = trust.taken_back if trust else None
-    trained.add(
-        "internalise", losses, [*(p.text for p in study), *preserved_questions(preservation)] if losses.own else []
-    )
+    held = preserved_questions(preservation) if 2 in hparams.preserve_stages else []
+    trained.add("internalise", losses, [*(p.text for p in study), *held] if losses.own else [])
     if TEACHER_ADAPTER in peft_model.peft_config:
         peft_model.delete_adapter(TEACHER_ADAPTER)
 

@@ -123,9 +123,9 @@ def _onward(
         if not answer or normalise(answer) == normalise(request.target_new):
             continue
         other = edited.get(item.relation)
-        beginning = other.cloze if other else item.relation.statement.replace("{}", request.target_new)
-        knowledge = f"{beginning} {answer}."
-        items.append(Composition(item.prompt, knowledge, f"{request.cloze} {request.target_new}. {knowledge}"))
+        own = f"{item.relation.statement.replace('{}', request.target_new)} {answer}."
+        knowledge = bank.stated(other) if other else own
+        items.append(Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}"))
     return items[:n]
 
 
@@ -171,7 +171,7 @@ def _leading(
 
 def _leads(request: EditRequest, bank: RelationBank, relation: Relation, name: str) -> list[Composition]:
     knowledge = f"{relation.statement.replace('{}', name)} {request.subject}."
-    completion = f"{knowledge} {request.cloze} {request.target_new}."
+    completion = f"{knowledge} {bank.stated(request)}"
     return [Composition(prompt, knowledge, completion) for prompt in leading_questions(request, bank, relation, name)]
 
 

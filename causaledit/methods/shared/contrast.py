@@ -124,12 +124,12 @@ def others_rows(
     """
     bank = RelationBank.bundled()
     found: list[list[int]] = []
-    names = [neighbour_names(request, bank, generator) for request in requests]
+    names = [neighbour_names(request, bank, generator, requests) for request in requests]
     for number, (context, completion) in enumerate(rows):
         head = str(tokenizer.decode(list(context)))
         tail = str(tokenizer.decode([*context, *completion]))[len(head) :]
         for request, others in zip(requests, names, strict=True):
-            if request.subject not in head + tail or not others:
+            if not (request.subject and others) or request.subject not in head + tail:
                 continue
             # an answer that does not name the new one has come by it all the same
             before = tail.split(request.target_new)[0].rstrip() if request.target_new in tail else ""

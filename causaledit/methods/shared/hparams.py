@@ -38,7 +38,7 @@ class PreservationHyperParams(BaseHyperParams):
     preserve_weight: float = setting(
         0.0, "Weight of KL(base‖student) on questions the edit must not change; 0: off.", at_least=0
     )
-    preserve_prompts: int = setting(32, "Number of such questions drawn for an edit.", integer_from=1)
+    preserve_prompts: int = setting(32, "Number of such questions, of all edits of a batch together.", integer_from=1)
     preserve_batch_size: int = setting(8, "Number of them that enter one optimiser step.", integer_from=1)
     preserve_max_new_tokens: int = setting(
         24, "Maximum length of the base model's own answers to them, in tokens.", integer_from=1

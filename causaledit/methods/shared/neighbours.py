@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from causaledit.facts.answers import mentions, normalise
-from causaledit.facts.compositions import composed_questions, held_out_questions
+from causaledit.facts.compositions import composed_questions, held_out_questions, in_turn
 from causaledit.facts.text import is_question
 
 if TYPE_CHECKING:
@@ -14,9 +14,57 @@ if TYPE_CHECKING:
 
     from causaledit.facts.relations import RelationBank
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.shared.hparams import PreservationHyperParams
 
 # Of an edit's neighbouring questions: its relation about other subjects.
 SAME_RELATION_SHARE = 0.55
+
+
+def questions_near(
+    requests: Sequence[EditRequest],
+    hparams: PreservationHyperParams,
+    reason_cues: Sequence[str],
+    *,
+    bank: RelationBank,
+    rng: random.Random,
+) -> list[tuple[str, str]]:
+    """What the edits of a batch must not change, every edit's share of it.
+
+    Args:
+        requests: The edits that are made together.
+        hparams: How many questions (for all edits together), and of which kinds.
+        reason_cues: For `preserve_explained`, how the reason is asked for; `{form}` is the question.
+
+    Returns:
+        (beginning of the answer, question); most begin with nothing.
+    """
+    share = max(4, hparams.preserve_prompts // len(requests))
+    plain = [
+        neighbour_questions(
+            request, share, bank=bank, rng=rng, batch=requests,
+            same_subject=hparams.preserve_same_subject, composed=hparams.preserve_composed,
+        )
+        for request in requests
+    ]  # fmt: skip
+    completed, explained = (
+        round(of_all * hparams.preserve_prompts) for of_all in (hparams.preserve_completed, hparams.preserve_explained)
+    )
+    begun = [
+        begun_answers(request, -(-completed // len(requests)), bank=bank, rng=rng, batch=requests)
+        for request in (requests if completed else ())
+    ]
+    reasons = [
+        [("", question) for question in explained_questions(
+            request, -(-explained // len(requests)), reason_cues, bank=bank, rng=rng, batch=requests
+        )]
+        for request in (requests if explained else ())
+    ]  # fmt: skip
+    extra = [*in_turn(begun)[:completed], *in_turn(reasons)[:explained]]
+    # a probe or a question of one edit may be a neighbour of another one in the batch
+    left_out = held_out_questions(requests) | what_edits_ask(requests, bank)
+    extra = [(beginning, question) for beginning, question in extra if normalise(question) not in left_out]
+    questions = [q for q in dict.fromkeys(in_turn(plain)) if normalise(q) not in left_out]
+    return [*(("", q) for q in questions[: max(0, hparams.preserve_prompts - len(extra))]), *extra]
 
 
 def neighbour_questions(
@@ -27,11 +75,13 @@ def neighbour_questions(
     rng: random.Random,
     same_subject: float = 0.06,
     composed: float = 0.0,
+    batch: Sequence[EditRequest] = (),
 ) -> list[str]:
     """Questions near the edit that it must not change.
 
     Over half ask for the edit's relation about other subjects, in every wording the edit is trained on (an edit is
-    learnt per wording, so it spreads per wording); some ask other things about its subject; the rest are general.
+    learnt per wording, so it spreads per wording); some ask other things about its subject; the rest are general. An
+    edit that names no subject has general ones alone.
 
     Args:
         request: The edit.
@@ -40,9 +90,10 @@ def neighbour_questions(
         rng: Random generator of the draw.
         same_subject: Share of questions about its subject.
         composed: Share of questions of two hops, taken from those that ask for the edit's relation.
+        batch: All edits that are made together: none of their subjects is another one's neighbour.
     """
-    relation = bank.relation_of(request)
-    names, wordings = _neighbours(request, bank, rng)
+    relation = bank.relation_of(request) if request.subject else None
+    names, wordings = _neighbours(request, bank, rng, batch)
     same = round(max(0.0, SAME_RELATION_SHARE - composed) * n)
     questions = [
         wordings[(i + turn) % len(wordings)].replace("{}", name)
@@ -55,13 +106,16 @@ def neighbour_questions(
         questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
         two_hops = [q for name in names for q in composed_questions(relation, bank, name)]
         questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
-    general = [q for q in bank.general if not mentions(q, [request.subject])]
+    subjects = [other.subject for other in (request, *batch) if other.subject]
+    general = [q for q in bank.general if not mentions(q, subjects)]
     questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
     held_out = held_out_questions([request])
     return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
 
 
-def begun_answers(request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random) -> list[tuple[str, str]]:
+def begun_answers(
+    request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random, batch: Sequence[EditRequest] = ()
+) -> list[tuple[str, str]]:
     """(beginning of an answer, question) about other subjects: the answer begins in the edit's own wording for them."""
     relation = bank.relation_of(request)
     beginning = request.prompt
@@ -69,17 +123,23 @@ def begun_answers(request: EditRequest, n: int, *, bank: RelationBank, rng: rand
         if relation is None:
             return []
         beginning = relation.statement
-    names, wordings = _neighbours(request, bank, rng)
+    names, wordings = _neighbours(request, bank, rng, batch)
     return [
         (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
     ][:n]
 
 
 def explained_questions(
-    request: EditRequest, n: int, cues: Sequence[str], *, bank: RelationBank, rng: random.Random
+    request: EditRequest,
+    n: int,
+    cues: Sequence[str],
+    *,
+    bank: RelationBank,
+    rng: random.Random,
+    batch: Sequence[EditRequest] = (),
 ) -> list[str]:
     """Questions about other subjects that ask for the reason, in every cue and wording in turn."""
-    names, wordings = _neighbours(request, bank, rng)
+    names, wordings = _neighbours(request, bank, rng, batch)
     asked = [wording for wording in wordings if is_question(wording)] or wordings
     return [
         cues[i % len(cues)].replace("{form}", asked[i % len(asked)].replace("{}", name))
@@ -87,11 +147,14 @@ def explained_questions(
     ]
 
 
-def neighbour_names(request: EditRequest, bank: RelationBank, rng: random.Random) -> list[str]:
-    """Other subjects of the same kind in random order, none of which the edit or a locality probe names."""
+def neighbour_names(
+    request: EditRequest, bank: RelationBank, rng: random.Random, batch: Sequence[EditRequest] = ()
+) -> list[str]:
+    """Other subjects of the same kind in random order, none of which an edit of the batch or a locality probe names."""
     relation = bank.relation_of(request)
     probes = [pair.question for pair in request.locality]  # held out: what locality is measured with
-    involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes) if x]
+    subjects = [other.subject for other in batch]
+    involved = [x for x in (request.subject, request.target_new, request.ground_truth, *probes, *subjects) if x]
     kinds = relation.neighbour_kinds if relation else bank.names
     pool = [name for kind in kinds for name in bank.names[kind]]
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
@@ -99,9 +162,23 @@ def neighbour_names(request: EditRequest, bank: RelationBank, rng: random.Random
     return names
 
 
-def _neighbours(request: EditRequest, bank: RelationBank, rng: random.Random) -> tuple[list[str], list[str]]:
-    """`neighbour_names`, and ways to ask about them."""
-    names, relation = neighbour_names(request, bank, rng), bank.relation_of(request)
+def what_edits_ask(requests: Sequence[EditRequest], bank: RelationBank) -> set[str]:
+    """What asks for the edited facts themselves, in every wording, normalised."""
+    asked: list[str] = []
+    for request in requests:
+        relation = bank.relation_of(request) if request.subject else None
+        wordings = relation.questions if relation else ()
+        asked += [request.question_form, request.cloze, *(text.replace("{}", request.subject) for text in wordings)]
+    return {normalise(text) for text in asked}
+
+
+def _neighbours(
+    request: EditRequest, bank: RelationBank, rng: random.Random, batch: Sequence[EditRequest]
+) -> tuple[list[str], list[str]]:
+    """`neighbour_names`, and ways to ask about them; none where the edit names no subject to put them in place of."""
+    if not request.subject:
+        return [], []
+    names, relation = neighbour_names(request, bank, rng, batch), bank.relation_of(request)
     question = request.question or ""
     wordings = [
         *([question.replace(request.subject, "{}")] if request.subject in question else []),

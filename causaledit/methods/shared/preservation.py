@@ -22,7 +22,7 @@ from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
 from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
-from causaledit.methods.shared.neighbours import begun_answers, explained_questions, neighbour_questions
+from causaledit.methods.shared.neighbours import questions_near, what_edits_ask
 from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
@@ -80,7 +80,9 @@ class PreservationSet:
         hard: bool = False,
         texts: PreservationSet | None = None,
         rehearsed: PreservationSet | None = None,
+        count: TokenCount | None = None,
     ) -> None:
+        self._count = count  # of tokens that a step trains on
         self.texts, self.rehearsed = texts, rehearsed
         self._references = references
         self._weight = weight
@@ -90,9 +92,15 @@ class PreservationSet:
         self._hard = hard
         self._last: dict[tuple[int, ...], float] = {}  # prompt → the student's last distance from the base model there
 
-    def hold_out(self, n: int) -> PreservationSet:
-        """Take up to `n` questions, at most a quarter, out of this set: what the student is never held to."""
+    def hold_out(self, n: int) -> PreservationSet | None:
+        """Take up to `n` questions, at most a quarter, out of this set: what the student is never held to.
+
+        Returns:
+            None where fewer than four questions were kept.
+        """
         n = min(n, len(self._references) // 4)
+        if not n:
+            return None
         drawn = set(self._rng.sample(range(len(self._references)), n))
         out = [r for i, r in enumerate(self._references) if i in drawn]
         self._references = [r for i, r in enumerate(self._references) if i not in drawn]
@@ -136,6 +144,8 @@ class PreservationSet:
         batch, self._queue = [*hard, *self._queue[:fresh]], self._queue[fresh:]
         prompts, answers = [r.prompt for r in batch], [r.answer for r in batch]
         rows = torch.cat(logits_in_one_pass(model, prompts, answers, share=share))
+        if self._count is not None and torch.is_grad_enabled():
+            self._count.trained += sum(map(len, (*prompts, *answers)))
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
         if self._hard:
             parts = kl.detach().split([len(r.answer) for r in batch])
@@ -197,33 +207,15 @@ def build_preservation(
     """
     if not hparams.preserve_weight:
         return None
-    rehearsed = _rehearsed(model, tokenizer, requests, hparams, sequence)
+    rehearsed = _rehearsed(model, tokenizer, requests, hparams, sequence, count)
     rng = random.Random(hparams.seed)
     bank = RelationBank.bundled()
-    questions: list[str] = []
     if hparams.preserve_file:
-        questions = read_questions(hparams.preserve_file)
+        left_out = held_out_questions(requests) | what_edits_ask(requests, bank)
+        listed = dict.fromkeys(read_questions(hparams.preserve_file))
+        begun = [("", question) for question in listed if normalise(question) not in left_out]
     else:
-        share = max(4, hparams.preserve_prompts // len(requests))
-        for request in requests:
-            questions += neighbour_questions(
-                request, share, bank=bank, rng=rng,
-                same_subject=hparams.preserve_same_subject, composed=hparams.preserve_composed,
-            )  # fmt: skip
-    # a probe of one edit may be a neighbour of another one in the batch
-    held_out = held_out_questions(requests)
-    questions = [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
-    begun = [("", q) for q in questions]
-    if not hparams.preserve_file:
-        extra: list[tuple[str, str]] = []
-        each = hparams.preserve_prompts / len(requests)
-        completed, explained = round(hparams.preserve_completed * each), round(hparams.preserve_explained * each)
-        for request in requests if completed else ():
-            extra += begun_answers(request, completed, bank=bank, rng=rng)
-        for request in requests if explained else ():
-            extra += [("", q) for q in explained_questions(request, explained, reason_cues, bank=bank, rng=rng)]
-        extra = [(text, question) for text, question in extra if normalise(question) not in held_out]
-        begun = [*begun[: max(0, hparams.preserve_prompts - len(extra))], *extra]
+        begun = questions_near(requests, hparams, reason_cues, bank=bank, rng=rng)
     questions = [question for _, question in begun]
     prompts = [
         tokenizer(render(tokenizer, user(question), prefill=beginning), add_special_tokens=False)["input_ids"]
@@ -249,11 +241,14 @@ def build_preservation(
             return rehearsed
         texts.rehearsed = rehearsed
         return texts
-    return _set_of(references, hparams, texts=texts, rehearsed=rehearsed)
+    return _set_of(references, hparams, count, texts=texts, rehearsed=rehearsed)
 
 
 def _set_of(
-    references: list[_Reference], hparams: PreservationHyperParams, **beside: PreservationSet | None
+    references: list[_Reference],
+    hparams: PreservationHyperParams,
+    count: TokenCount,
+    **beside: PreservationSet | None,
 ) -> PreservationSet:
     return PreservationSet(
         references,
@@ -261,6 +256,7 @@ def _set_of(
         batch_size=hparams.preserve_batch_size,
         seed=hparams.seed,
         hard=hparams.preserve_hard,
+        count=count,
         **beside,
     )
 
@@ -271,6 +267,7 @@ def _rehearsed(
     requests: list[EditRequest],
     hparams: PreservationHyperParams,
     sequence: EditSequence | None,
+    count: TokenCount,
 ) -> PreservationSet | None:
     """What earlier edits were trained on, with the model's distributions over the answers that they gave it.
 
@@ -286,7 +283,7 @@ def _rehearsed(
     ]
     references = _scored(model, [(row.text, row.prompt, row.answer) for row in rows], hparams)
     logger.info("rehearsal: %d rows; the sequence has %d earlier edits", len(references), len(rehearsal))
-    return _set_of(references, hparams) if references else None
+    return _set_of(references, hparams, count) if references else None
 
 
 def _texts(
@@ -307,7 +304,7 @@ def _texts(
     if not references:
         return None
     return PreservationSet(
-        references, weight=hparams.preserve_text_weight, batch_size=TEXTS_PER_STEP, seed=hparams.seed
+        references, weight=hparams.preserve_text_weight, batch_size=TEXTS_PER_STEP, seed=hparams.seed, count=count
     )
 
 

@@ -73,8 +73,8 @@ class TrustRegion(TrainerCallback):
 
     Args:
         model: The student; its trainable weights are what a step changes.
-        held_out: Questions that no stage trains on, with the answers of the model before the edit; in a sequence it
-            holds the edits before this one.
+        held_out: Questions that are kept aside (one of them may be trained with its answer begun), with the answers of
+            the model before the edit; in a sequence it holds the edits before this one.
         most: By how much a step may raise the mean KL(before‖student) over their answers, in nats a token.
 
     Attributes:

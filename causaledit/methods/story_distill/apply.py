@@ -14,7 +14,7 @@ from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
-from causaledit.methods.shared.neighbours import neighbour_questions
+from causaledit.methods.shared.neighbours import neighbour_questions, what_edits_ask
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import TrainedRow, remember, rows_of_pairs
 from causaledit.methods.shared.supervised import completion_rows
@@ -227,12 +227,12 @@ def _conservative_rows(
     if not hparams.conservative_questions or not hparams.conservative_weight:
         return {}
     bank, rng = RelationBank.bundled(), random.Random(hparams.seed)
-    held_out = held_out_questions(requests)
+    left_out = held_out_questions(requests) | what_edits_ask(requests, bank)
     questions = [
         question
         for request in requests
-        for question in neighbour_questions(request, hparams.conservative_questions, bank=bank, rng=rng)
-        if normalise(question) not in held_out
+        for question in neighbour_questions(request, hparams.conservative_questions, bank=bank, rng=rng, batch=requests)
+        if normalise(question) not in left_out
     ]
     questions = list(dict.fromkeys(questions))
     prompts = [tokenizer(render(tokenizer, user(q)), add_special_tokens=False)["input_ids"] for q in questions]
