@@ -15,6 +15,7 @@ from causaledit.errors import EditFailedError
 from causaledit.facts.answers import mentions
 from causaledit.facts.text import normalise, sentences
 from causaledit.methods.story_distill import prompts as P
+from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.scoring import completion_logits
@@ -204,15 +205,12 @@ def rows_of(
     """
     end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
 
-    def ids(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
     rows = []
     for target in targets:
-        closed = ids(render(tokenizer, user(target.prompt)))
-        opened = ids(render(tokenizer, P.teacher_messages(target.prompt, contexts[target.edit])))
-        completion = [*ids(gap + target.text), *([end] if end is not None else [])]
+        messages = user(target.prompt), P.teacher_messages(target.prompt, contexts[target.edit])
+        parted = [parted_tokens(tokenizer, render(tokenizer, m), gap + target.text) for m in messages]
+        (closed, answer), (opened, _) = parted
+        completion = [*answer, *([end] if end is not None else [])]
         if len(opened) + len(completion) <= most_tokens:
             rows.append(Row(closed, opened, completion))
     if len(rows) < len(targets):

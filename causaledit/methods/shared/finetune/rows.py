@@ -9,6 +9,7 @@ import torch
 
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.shared.window import check_length
+from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import logits_in_one_pass
 
@@ -48,12 +49,12 @@ def target_rows(
     for form, asked in [(name, text) for name in forms for text in prompts_of(edit, name)]:
         if form == "plain":
             head = f"{context}\n{asked}" if context else asked
-            rows.append(_split(tokenizer, head, f"{head} {edit.target_new}", special=True))
+            rows.append(TargetRow(*parted_tokens(tokenizer, head, f" {edit.target_new}", special=True)))
             continue
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
-        row = _split(tokenizer, head, head + answer_gap(tokenizer) + edit.target_new, special=False)
+        prompt, target = parted_tokens(tokenizer, head, answer_gap(tokenizer) + edit.target_new)
         end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        rows.append(TargetRow(row.prompt, row.target + end))
+        rows.append(TargetRow(prompt, target + end))
     return rows
 
 
@@ -72,19 +73,6 @@ def texts_of(edit: EditRequest, forms: Sequence[str]) -> list[str]:
 def prompt_texts(edits: Sequence[EditRequest], forms: Sequence[str]) -> list[str]:
     """What some edits are trained on, each text once: a report's `trained_prompts`."""
     return list(dict.fromkeys(text for edit in edits for text in texts_of(edit, forms)))
-
-
-def _split(tokenizer: Any, head: str, full: str, *, special: bool) -> TargetRow:
-    """Tokens of the whole text, cut where those of its beginning end (or where the two diverge)."""
-    first = tokenizer(head, add_special_tokens=special)["input_ids"]
-    row = tokenizer(full, add_special_tokens=special)["input_ids"]
-    cut = 0
-    for a, b in zip(first, row, strict=False):
-        if a != b:
-            break
-        cut += 1
-    cut = min(cut, len(row) - 1)
-    return TargetRow(row[:cut], row[cut:])
 
 
 def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int = 0) -> None:
