@@ -53,12 +53,16 @@ class TargetReport:
     Attributes:
         kept: How many are learnt.
         rejected: How many are not, by reason.
-        teacher_accuracy: Share of the sampled answers that give the right answer, among questions whose answer is
-            known; None where none was sampled.
+        right, wrong: How many of the sampled answers give the right answer, and how many do not, where it is known.
+        unjudged: How many of them answer a question whose answer nobody has said.
+        teacher_accuracy: Share of the right ones among those judged; None where none was.
     """
 
     kept: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    right: int = 0
+    wrong: int = 0
+    unjudged: int = 0
     teacher_accuracy: float | None = None
 
 
@@ -125,6 +129,9 @@ def sampled_targets(
 ) -> tuple[list[Target], TargetReport]:
     """Answers of the open-book teacher.
 
+    `filtered` leaves out wrong ones. What cannot be judged stays, with a warning: an edit would otherwise lose every
+    question that the model wrote.
+
     Args:
         context: What it reads before each question.
 
@@ -144,11 +151,10 @@ def sampled_targets(
     )
     if hparams.answer_format == "tags":
         texts = _tagged(model, tokenizer, prompts, texts, count)
-    rejected, targets, right, judged = Counter[str](), [], 0, 0
+    rejected, verdicts, targets = Counter[str](), Counter[bool | None](), []
     for question, text in zip(several, texts, strict=True):
         verdict = _gives_right_answer(text, question, request)
-        judged += verdict is not None
-        right += verdict is True
+        verdicts[verdict] += 1
         if not text.strip():
             rejected["empty"] += 1
         elif hparams.target_source == "filtered" and verdict is False:
@@ -160,7 +166,15 @@ def sampled_targets(
             f"None of the {len(several)} answers sampled for {request.subject!r} can be learnt ({dict(rejected)}): the "
             "model does not take the new answer from the story. Set `state_answer: true` or `target_source: given`."
         )
-    return targets, TargetReport(len(targets), dict(rejected), right / judged if judged else None)
+    right, wrong, unjudged = verdicts[True], verdicts[False], verdicts[None]
+    if hparams.target_source == "filtered" and unjudged:
+        logger.warning(
+            "`target_source: filtered`: of %d answers for %r %d are right, %d wrong, and %d cannot be judged (nobody "
+            "has said what is right): these are learnt unfiltered",
+            len(several), request.subject, right, wrong, unjudged,
+        )  # fmt: skip
+    accuracy = right / (right + wrong) if right + wrong else None
+    return targets, TargetReport(len(targets), dict(rejected), right, wrong, unjudged, accuracy)
 
 
 def _tagged(

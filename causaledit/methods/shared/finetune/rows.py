@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from causaledit.errors import RequestError
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.shared.window import check_length
 from causaledit.models.batches import parted_tokens
@@ -35,17 +36,22 @@ class TargetRow(NamedTuple):
 
 
 def target_rows(
-    tokenizer: PreTrainedTokenizerBase, edit: EditRequest, forms: Sequence[str], *, context: str = ""
+    tokenizer: PreTrainedTokenizerBase, edit: EditRequest, forms: Sequence[str], *, context: str = "", ends: bool = True
 ) -> list[TargetRow]:
-    """The prompts an edit is trained on, each with the new answer.
+    """The prompts an edit is trained on, each with the new answer; at least one.
 
     Args:
         tokenizer: With a chat template.
         forms: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message; the answer then
             ends the turn), `paraphrases` (those of the relation bank, likewise).
         context: A text put before the prompt.
+        ends: Whether an answer to a user's message has the token that ends the turn.
+
+    Raises:
+        RequestError: The forms are `paraphrases` alone, and there is none.
     """
     rows = []
+    end = [tokenizer.eos_token_id] if ends and tokenizer.eos_token_id is not None else []
     for form, asked in [(name, text) for name in forms for text in prompts_of(edit, name)]:
         if form == "plain":
             head = f"{context}\n{asked}" if context else asked
@@ -53,8 +59,12 @@ def target_rows(
             continue
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
         prompt, target = parted_tokens(tokenizer, head, answer_gap(tokenizer) + edit.target_new)
-        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
         rows.append(TargetRow(prompt, target + end))
+    if not rows:
+        raise RequestError(
+            f"`prompt_forms: [{', '.join(forms)}]` leaves {edit.cloze!r} without a prompt: the bundled relations have "
+            "no paraphrase of it that is not a probe. Add `question` or `cloze` to `prompt_forms`."
+        )
     return rows
 
 
