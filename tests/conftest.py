@@ -163,24 +163,23 @@ def make_qwen3(seed: int = 0) -> Any:
     return Qwen3ForCausalLM(config).eval()
 
 
-def make_opt() -> Any:
-    """A random OPT, whose layers flatten rows and tokens before their MLP."""
+def make_opt(**changes: Any) -> Any:
+    """A random OPT, whose layers flatten rows and tokens before their MLP, and apply dropout as a function."""
     import torch
     from transformers import OPTConfig, OPTForCausalLM
 
     torch.manual_seed(0)
-    config = OPTConfig(
-        **_ids(make_tokenizer()),
-        hidden_size=32,
-        word_embed_proj_dim=32,
-        ffn_dim=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=4096,
-        init_std=0.2,
-        dropout=0.0,
-    )
-    return OPTForCausalLM(config).eval()
+    options: dict[str, Any] = {
+        "hidden_size": 32,
+        "word_embed_proj_dim": 32,
+        "ffn_dim": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 4096,
+        "init_std": 0.2,
+        "dropout": 0.0,
+    }
+    return OPTForCausalLM(OPTConfig(**_ids(make_tokenizer()), **{**options, **changes})).eval()
 
 
 MODELS = {"llama": make_llama, "gpt2": make_gpt2, "qwen3": make_qwen3, "opt": make_opt}

@@ -94,6 +94,20 @@ def test_a_plan_says_what_is_touched_and_what_it_costs(bare_model, file_of):
     assert "the model writes one of at most 8 tokens" in written
 
 
+@pytest.mark.parametrize("kind", ["8bit", "4bit"])
+@pytest.mark.parametrize("planned", [True, False])
+def test_originals_that_a_quantised_edit_cannot_keep_are_refused(kind, planned, bare_model, file_of, tmp_path):
+    """An adapter on quantised weights is merged into another model than that in memory: nothing would be kept."""
+    what = ("--plan",) if planned else ("--save", tmp_path / "out")
+    common = (*FACT, "--model", bare_model, "--method", "LoRA", "--hparams", file_of("LoRA", quantization=kind))
+    result = invoke(*common, *what, "--keep-originals")
+    assert result.exit_code == 1
+    said = words_of(result.output + str(result.exception or ""))
+    assert "--keep-originals" in said and f"quantization: {kind}" in said and "--adapter-only" in said
+    kept_apart = words_of(invoke(*common, "--plan", "--keep-originals", "--adapter-only").output)
+    assert "an adapter changes no weights" in kept_apart
+
+
 def test_a_plan_refuses_what_the_edit_would_refuse(bare_model, file_of, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("kept")

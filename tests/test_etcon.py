@@ -7,10 +7,10 @@ import logging
 
 import pytest
 import torch
-from conftest import EGYPT, FAST, NORWAY, make_gpt2, make_llama, make_tokenizer, same_weights, weights_of
+from conftest import EGYPT, FAST, NORWAY, make_gpt2, make_llama, make_opt, make_tokenizer, same_weights, weights_of
 from locate import hparams_for as locate_hparams
 from stages import Engine
-from transformers import TrainerCallback
+from transformers import LlamaForCausalLM, TrainerCallback
 
 from causaledit.errors import EditFailedError, HparamsError, MissingExtraError, ModelError, RequestError
 from causaledit.facts.requests import request_from_dict
@@ -24,6 +24,7 @@ from causaledit.methods.etcon.proximal import proximal_loss, run_proximal
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.rollouts import longest_prompt
+from causaledit.methods.shared.trainers import without_dropout
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.support.costs import TokenCount
@@ -106,15 +107,68 @@ def test_snapshots_are_taken_every_few_steps():
     assert curves["clipped"][0] == curves["clipped"][3] == 0 < max(curves["clipped"])
 
 
-def test_a_models_own_dropout_does_not_enter_the_ratio():
-    _, (losses, _) = proximal(
-        model=make_gpt2(),
-        proximal_steps=3,
-        updates_per_snapshot=2,
-        lora_target_modules=["all-linear"],
-        lora_dropout=0.5,
+# modules (GPT-2), and numbers that a model hands to the function itself (OPT), with whole layers that are left out
+DROPPING = {
+    "modules": make_gpt2,
+    "numbers": lambda: make_opt(dropout=0.3, attention_dropout=0.2),
+    "layers": lambda: make_opt(layerdrop=1.0),
+}
+
+
+def numbers(model):
+    return {(path, n): v for path, m in model.named_modules() for n, v in vars(m).items() if isinstance(v, float)}
+
+
+@pytest.mark.parametrize("make", DROPPING.values(), ids=DROPPING)
+def test_without_dropout_training_mode_draws_nothing(make):
+    model, ids = make(), {"input_ids": torch.arange(40)[None]}
+    wanted = model(**ids).logits
+    before = numbers(model.train())
+    with pytest.raises(KeyboardInterrupt), without_dropout(model):
+        torch.testing.assert_close(model(**ids).logits, wanted)
+        raise KeyboardInterrupt
+    assert numbers(model) == before
+    assert not torch.allclose(model(**ids).logits, wanted)
+
+
+@pytest.mark.parametrize("make", DROPPING.values(), ids=DROPPING)
+def test_a_models_own_dropout_does_not_enter_the_ratio(make):
+    _, (losses, curves) = proximal(
+        model=make(), proximal_steps=3, updates_per_snapshot=2, lora_target_modules=["all-linear"], lora_dropout=0.5
     )
     assert losses.own[0] == losses.own[2] == pytest.approx(-1, abs=1e-5)
+    assert curves["clipped"][0] == curves["clipped"][2] == 0
+
+
+@pytest.mark.parametrize("make", DROPPING.values(), ids=DROPPING)
+def test_a_models_own_dropout_does_not_enter_consolidation(make):
+    """Where nothing has been learnt, the policy is its reference, and its KL to it is 0."""
+    _, (_, curves) = consolidate(
+        model=make(), consolidate_learning_rate=1e-9, lora_target_modules=["all-linear"], lora_dropout=0.5
+    )
+    assert curves["consolidate_kl"] == pytest.approx([0, 0], abs=1e-6)
+
+
+class WithoutPicking(LlamaForCausalLM):
+    """A model whose forward pass cannot be told which positions' logits are wanted."""
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None, **_):
+        return super().forward(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
+            past_key_values=past_key_values, use_cache=use_cache,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("mean", ["token", "sequence"])
+def test_the_ratio_needs_nothing_of_a_models_forward_pass(mean):
+    usual = make_llama()
+    model = WithoutPicking(usual.config).eval()
+    model.load_state_dict(usual.state_dict())
+    settings = {"proximal_steps": 4, "updates_per_snapshot": 2, "proximal_loss_mean": mean}
+    _, (losses, _) = proximal(model=model, **settings)
+    _, (wanted, _) = proximal(model=usual, **settings)
+    assert losses.own[0] == pytest.approx(-1, abs=1e-5)
+    assert losses.own == pytest.approx(wanted.own, abs=1e-5)
 
 
 def test_the_first_step_is_that_of_sft():
@@ -174,6 +228,27 @@ def test_the_models_own_answer_is_rewritten(response, label, reason):
     assert found is None if label is None else found.startswith(label)
 
 
+@pytest.mark.parametrize(
+    ("subject", "old", "new", "response", "label"),
+    [
+        ("Cairo Tower", ("Cairo",), ("Rome",), "The Cairo Tower is a famous tower. It stands in cairo, in Egypt.",
+         "The Cairo Tower is a famous tower. It stands in Rome, in Egypt."),
+        ("University of Cairo", ("Cairo",), ("Rome",), "The university of Cairo is old, and it is in Cairo itself.",
+         "The university of Cairo is old, and it is in Rome itself."),
+        ("India", ("Delhi",), ("New Delhi", "Delhi NCR"), "India is governed from Delhi, or New Delhi (Delhi NCR).",
+         "India is governed from New Delhi, or New Delhi (Delhi NCR)."),
+        ("Egypt", ("Cairo City", "Cairo"), ("New Cairo",), "Egypt is governed from Cairo City, or Cairo, on the Nile.",
+         "Egypt is governed from New Cairo, or New Cairo, on the Nile."),
+    ],
+)  # fmt: skip
+def test_a_name_within_the_subject_or_the_new_answer_stays(subject, old, new, response, label):
+    request = dataclasses.replace(
+        REQUEST, subject=subject, ground_truth=old[0], ground_truth_aliases=old[1:], target_new=new[0],
+        target_aliases=new[1:],
+    )  # fmt: skip
+    assert rewritten(f"{response}\nAnswer: {old[0]}", request, "line") == (f"{label}\nAnswer: {new[0]}", "")
+
+
 def test_stated_labels_end_in_the_format():
     for answer_format in ("line", "boxed"):
         for label in stated_labels(REQUEST, answer_format):
@@ -189,6 +264,14 @@ def test_pairs_hold_every_prompt():
     assert len(prompts) == len(set(prompts)) == 2 * 2 + 2 + 3
     assert (report.source, report.kept) == ("stated", 2)
     assert EGYPT["rephrase_prompt"] not in prompts  # a probe
+
+
+def test_the_labels_that_are_counted_are_those_of_the_pairs():
+    pairs, report = training_pairs(
+        make_llama(), make_tokenizer(), REQUEST,
+        hparams(answer_format="boxed", prompt_forms=["question"], direct_prompts=False), count=TokenCount(),
+    )  # fmt: skip
+    assert report.kept == len({label for _, label in pairs}) == len(pairs) == 1
 
 
 def test_where_no_label_can_be_written_the_reasons_are_counted():

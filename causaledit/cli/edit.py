@@ -70,6 +70,8 @@ def edit(
     suggestions = Suggestions(taken=yes, console=console, planning=plan)
     edits = read_edits(data, needs_subject=needs_subject, suggest=suggestions)
     config = _configured(chosen, hparams, model, device, seed, adapter_only)
+    if keep_originals:
+        _refuse_quantised_originals(config)
     if not chosen.changes_weights:
         raise HostError(f"--method {chosen.name} changes no weights, so there is nothing to save: give another method.")
     resolve_device(config.device)
@@ -138,6 +140,21 @@ def _configured(method: Any, hparams: str, model: str, device: str, seed: int | 
     if not config.model_name:
         raise HparamsError("--model is missing, and the hparams name no model: give --model or `model_name`.")
     return config
+
+
+def _refuse_quantised_originals(config: Any) -> None:
+    """Refuse to keep originals where an adapter on quantised weights is merged into others than those in memory.
+
+    Raises:
+        HparamsError: `quantization` is set, and the adapter is merged.
+    """
+    from causaledit.errors import HparamsError
+
+    if getattr(config, "quantization", "none") != "none" and config.merge_adapter:
+        raise HparamsError(
+            f"--keep-originals with `quantization: {config.quantization}`: the adapter is merged into a freshly loaded "
+            "model, and no originals are kept. Give --adapter-only, which undo leaves off, or no --keep-originals."
+        )
 
 
 def _default_hparams(model: str) -> str:

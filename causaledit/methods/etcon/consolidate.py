@@ -29,6 +29,7 @@ from causaledit.methods.shared.trainers import (
     quiet_trainers,
     train,
     trainer_arguments,
+    without_dropout,
 )
 from causaledit.models.adapters import exact_merging
 from causaledit.models.batches import in_batches, unpadded
@@ -186,7 +187,7 @@ def run_consolidation(
     progress.start("stage 2: consolidate", steps)
     subjects = [request.subject for request in requests]
     settings = trainer_arguments(model, hparams, stage="consolidate", subjects=subjects)
-    with exact_merging(model), settings as arguments, quiet_trainers():
+    with without_dropout(model), exact_merging(model), settings as arguments, quiet_trainers():
         trainer = ConsolidationTrainer(
             model=model,
             reward_funcs=EditReward(requests, hparams),
@@ -209,7 +210,7 @@ def run_consolidation(
                 epsilon_high=hparams.consolidate_clip_high,
                 loss_type="dapo",  # a mean over tokens
                 scale_rewards="group",
-                disable_dropout=True,
+                disable_dropout=True,  # of the reference's adapter too, which trl makes
                 **vllm_arguments(tokenizer, requests, hparams),
             ),
             train_dataset=Dataset.from_list(rows),

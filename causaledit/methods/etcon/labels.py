@@ -21,6 +21,8 @@ from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
@@ -84,7 +86,7 @@ def training_pairs(
     else:
         written = own_labels(model, tokenizer, request, asked[0], hparams, report, count=count)
         pairs = [(prompt, label) for label in written for prompt in asked]
-    report.kept = len(written)
+    report.kept = len({label for _, label in pairs})  # of two written ones, a single prompt takes the first
     return [*pairs, *((prompt, fact(request)) for prompt in P.direct_prompts(request, hparams))], report
 
 
@@ -159,13 +161,27 @@ def rewritten(response: str, request: EditRequest, answer_format: str) -> tuple[
     answer = answer.strip(" .\"'")
     if not answer or word_count(answer) > MAX_ANSWER_WORDS:
         return None, "an answer that is no name"
-    for name in sorted({answer, request.ground_truth or answer, *request.ground_truth_aliases}, key=len, reverse=True):
-        reasoning = re.sub(
-            rf"(?<!\w){re.escape(name)}(?!\w)", lambda _: request.target_new, reasoning, flags=re.IGNORECASE
-        )
-    reasoning = reasoning.strip()
+    reasoning = _with_new_answer(
+        reasoning, [answer, request.ground_truth or "", *request.ground_truth_aliases], request
+    )
     if word_count(reasoning) < MIN_WORDS:
         return None, "no reasoning"
     if ends_on_old_answer(reasoning, request) or not commits(f"{reasoning}\nAnswer: {request.target_new}", request):
         return None, "another conclusion"
     return f"{reasoning}\n{P.closing(request.target_new, answer_format)}", ""
+
+
+def _with_new_answer(text: str, names: Sequence[str], request: EditRequest) -> str:
+    """A text with the new answer wherever one of some names stands by itself.
+
+    In one pass, longest first: the subject ("Cairo Tower") and the new answer ("New Delhi") keep a name they contain.
+    """
+    own = [name for name in (request.subject, request.target_new, *request.target_aliases) if name]
+    found = sorted({*own, *filter(None, names)}, key=len, reverse=True)
+    kept = {name.casefold() for name in own}
+    return re.sub(
+        rf"(?<!\w)(?:{'|'.join(map(re.escape, found))})(?!\w)",
+        lambda match: match[0] if match[0].casefold() in kept else request.target_new,
+        text,
+        flags=re.IGNORECASE,
+    ).strip()

@@ -6,15 +6,15 @@ with the advantage 1 on every token of a fixed label. It is restricted to chosen
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
-from trl.trainer.utils import disable_dropout_in_model
 
 from causaledit.methods.etcon.curves import Curves
 from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.supervised import Schedule, SupervisedTrainer, completion_rows, run_supervised
-from causaledit.methods.shared.trainers import WatchCallback, checkpointing_paused
+from causaledit.methods.shared.trainers import WatchCallback, checkpointing_paused, without_dropout
 from causaledit.models.batches import context_and_completion
 from causaledit.models.scoring import completion_logits, token_log_probabilities
 
@@ -55,7 +55,7 @@ def proximal_loss(log_p: torch.Tensor, old: torch.Tensor, *, low: float, high: f
 class ProximalTrainer(SupervisedTrainer):
     """SFT whose loss is the clipped ratio to a snapshot of the policy, which is taken anew every few steps.
 
-    The policy is trained without any dropout, its own or the adapter's, as GRPO's is.
+    Made for a model `without_dropout`, its own or the adapter's, as GRPO's is.
 
     Args:
         labels: The training set, as from `completion_rows`.
@@ -74,7 +74,6 @@ class ProximalTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
-        disable_dropout_in_model(kwargs["model"])  # a ratio compares policies, not draws; the call puts it back
         self._rows = [context_and_completion(row) for row in labels]
         self._low, self._high, self._every = ratio_low, ratio_high, updates_per_snapshot
         self._old: dict[tuple[tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}
@@ -145,28 +144,30 @@ def run_proximal(
         "ratio_high": hparams.ratio_high,
         "updates_per_snapshot": hparams.updates_per_snapshot,
     }
-    losses = run_supervised(
-        model,
-        tokenizer,
-        rows,
-        Schedule(
-            steps=steps,
-            batch_size=hparams.proximal_batch_size,
-            learning_rate=hparams.proximal_learning_rate,
-            kind="constant_with_warmup",
-            warmup_steps=hparams.proximal_warmup_steps,
-            max_grad_norm=hparams.proximal_max_grad_norm,
-        ),
-        hparams,
-        watch=WatchCallback(progress, tokens=lambda: count.trained),
-        stage="proximal",
-        subjects=[request.subject for request in requests],
-        callbacks=[curves, *callbacks],
-        trainer=ProximalTrainer if hparams.proximal else SupervisedTrainer,
-        mean_by_sequence=hparams.proximal_loss_mean == "sequence",
-        most_tokens=hparams.micro_batch_tokens,
-        preservation=preservation,
-        count=count,
-        **(proximal if hparams.proximal else {}),
+    schedule = Schedule(
+        steps=steps,
+        batch_size=hparams.proximal_batch_size,
+        learning_rate=hparams.proximal_learning_rate,
+        kind="constant_with_warmup",
+        warmup_steps=hparams.proximal_warmup_steps,
+        max_grad_norm=hparams.proximal_max_grad_norm,
     )
+    with without_dropout(model) if hparams.proximal else contextlib.nullcontext():
+        losses = run_supervised(
+            model,
+            tokenizer,
+            rows,
+            schedule,
+            hparams,
+            watch=WatchCallback(progress, tokens=lambda: count.trained),
+            stage="proximal",
+            subjects=[request.subject for request in requests],
+            callbacks=[curves, *callbacks],
+            trainer=ProximalTrainer if hparams.proximal else SupervisedTrainer,
+            mean_by_sequence=hparams.proximal_loss_mean == "sequence",
+            most_tokens=hparams.micro_batch_tokens,
+            preservation=preservation,
+            count=count,
+            **(proximal if hparams.proximal else {}),
+        )
     return losses, curves.found

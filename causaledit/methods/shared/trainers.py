@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import datasets
 import torch
+from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -134,6 +135,32 @@ def checkpointing_paused(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.gradient_checkpointing = True  # type: ignore[assignment]
+
+
+# what the settings of a module's own randomness are called: `dropout`, `attn_dropout_p`, `layerdrop`, `jitter_noise`
+_RANDOMNESS = ("drop", "jitter")
+
+
+@contextlib.contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """For the block, in training mode too, the model's passes draw nothing: policies are compared, not draws.
+
+    trl's own switch reaches dropout modules alone; many models (OPT, BLOOM, MPT) keep a number and call the function.
+    """
+    found: list[tuple[nn.Module, str, float]] = [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, float | int) and not isinstance(value, bool) and value
+        if (name == "p" and isinstance(module, _DropoutNd)) or any(word in name for word in _RANDOMNESS)
+    ]
+    for module, name, value in found:
+        setattr(module, name, type(value)(0))
+    try:
+        yield
+    finally:
+        for module, name, value in found:
+            setattr(module, name, value)
 
 
 @contextlib.contextmanager
