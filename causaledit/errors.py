@@ -70,6 +70,10 @@ class LLMError(CausalEditError, RuntimeError):
     """A chat endpoint gave no usable reply (no key, refused connection, retries used up, malformed reply)."""
 
 
+class MalformedReplyError(LLMError):
+    """The endpoint works, and its replies never had the requested form."""
+
+
 class ContentFilterError(LLMError):
     """The endpoint refused the prompt or cut the reply on grounds of content; asking again would not help."""
 

@@ -105,6 +105,7 @@ class Item:
         path: Where the prediction object lies in the file: keys and positions.
         response: What the judge is given; None where `problem` says why there is nothing to judge.
         problem: No prediction, or nothing to compare it with.
+        said: Answers only: what the model said, also where there is nothing to compare it with.
         before: Locality only: the response of the model before the edit.
         kind: Portability only: which score it counts in (`Kind.key`).
         hit: Portability only: the paper's match, as the run noted it.
@@ -121,6 +122,7 @@ class Item:
     slot: int = 0
     response: JudgedResponse | None = None
     problem: str | None = None
+    said: str | None = None
     before: bool = False
     kind: str = ""
     hit: bool | None = None
@@ -361,6 +363,7 @@ def _answer_item(place: Item, prediction: Any, rivals: Sequence[tuple[str, ...]]
         key: What holds the response.
     """
     response, references = response_of(prediction, key), references_of(prediction)
+    place = replace(place, said=response)
     if response is None or not references:
         return replace(place, problem=_why_not(response, references))
     folded = {normalise(r) for r in references}
