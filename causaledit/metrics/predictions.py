@@ -196,7 +196,7 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
         RequestError: The file is missing, unreadable or truncated.
         MetricsError: It holds something other than a list of cases.
     """
-    data = _well_formed(load_json(path, what))
+    data = load_json(path, what)
     if isinstance(data, Mapping) and "post" in data:
         data = [data]
     if not isinstance(data, list):
@@ -400,12 +400,3 @@ def _edit_item(place: Item, task: Task, prediction: Any, edit: JudgedEdit) -> It
 
 def _why_not(response: str | None, references: Sequence[str]) -> str:
     return "there is no prediction" if response is None else f"there is no reference answer ({list(references)!r})"
-
-
-def _well_formed(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which JSON can hold (a response cut within an emoji) and UTF-8 cannot."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_well_formed(v) for v in value]
-    return {_well_formed(k): _well_formed(v) for k, v in value.items()} if isinstance(value, dict) else value
