@@ -28,6 +28,12 @@ class RequestError(CausalEditError, ValueError):
     exit_code = 2
 
 
+class OptionError(CausalEditError, ValueError):
+    """An option of the command line would have no effect beside the others."""
+
+    exit_code = 2
+
+
 class HparamsError(CausalEditError, ValueError):
     """A hyper-parameter file or value is unusable."""
 

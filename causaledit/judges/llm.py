@@ -5,7 +5,8 @@ What goes wrong, and what becomes of it:
 | fault | outcome |
 | --- | --- |
 | 429, 5xx, time-out, broken connection | asked again with back-off, as long as `Retry-After` says |
-| the same, tries used up; a body that holds no reply | an error verdict that is not kept; three in a row stop the work (`judging.py`) |
+| the same, tries used up | an error verdict that is not kept; three in a row stop the work (`judging.py`) |
+| a body that holds no reply | the same, without further tries |
 | refused connection, wrong key or model, quota, lasting 429 | the work stops with one message |
 | malformed reply | asked again with the reason, then an error verdict |
 | content filter, refusal | an error verdict with the reason |
