@@ -28,6 +28,12 @@ class RequestError(CausalEditError, ValueError):
     exit_code = 2
 
 
+class OptionError(CausalEditError, ValueError):
+    """An option of the command line would have no effect beside the others."""
+
+    exit_code = 2
+
+
 class HparamsError(CausalEditError, ValueError):
     """A hyper-parameter file or value is unusable."""
 
@@ -68,6 +74,10 @@ class EditFailedError(CausalEditError, RuntimeError):
 
 class LLMError(CausalEditError, RuntimeError):
     """A chat endpoint gave no usable reply (no key, refused connection, retries used up, malformed reply)."""
+
+
+class MalformedReplyError(LLMError):
+    """The endpoint works, and its replies never had the requested form."""
 
 
 class ContentFilterError(LLMError):

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from pathlib import Path
 
 import pytest
-from conftest import FAST, make_llama, make_tokenizer
+from conftest import FAST, REPOSITORY, make_llama, make_tokenizer
 from typer.testing import CliRunner
 
 from causaledit.cli.app import app
 from causaledit.errors import DatasetError
 from causaledit.mquake.cases import parse_cases, read_cases
 from causaledit.mquake.checks import check_cases
+from causaledit.narratives.cases import read_cases as scaffold_cases
+from causaledit.probes.portability import portability_questions
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import execute
 from causaledit.runs.plan import make_plan
@@ -149,6 +152,68 @@ def test_an_entry_that_cannot_be_used_is_listed_by_check_and_left_out_of_runs(tm
     [flaw] = check_cases(read_cases(file, keep_flawed=True))
     assert flaw.case == "case 6" and "exactly one {}" in flaw.message
     assert isinstance(CliRunner().invoke(app, ["data", "check", str(file)]).exception, DatasetError)
+
+
+MALFORMED = (None, 5, "text", [5], ["a"], [{}], {"loc": 1})
+
+
+def _places(value, place=()):
+    """Every field of an entry, by its path."""
+    if place:
+        yield place
+    for key in value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0):
+        yield from _places(value[key], (*place, key))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_stands_in_a_field_one_entry_does_not_end_the_command(name, tmp_path):
+    whole = json.loads((FOLDER / f"{name}.json").read_text())[0]
+    file = tmp_path / "one.json"
+    for place in _places(whole):
+        for value in MALFORMED:
+            entry = copy.deepcopy(whole)
+            held = entry
+            for step in place[:-1]:
+                held = held[step]
+            held[place[-1]] = value
+            file.write_text(json.dumps([{**copy.deepcopy(whole), "id": "sound", "case_id": "sound"}, entry]))
+            flaws = check_cases(read_cases(file, keep_flawed=True))
+            assert {flaw.index for flaw in flaws} <= {1}, (place, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value", "words"),
+    [
+        ("qaedit", "locality", {"loc": "who?"}, "`locality` must be a list"),
+        ("qaedit", "locality", ["who?"], "`locality` must be a list of objects with `loc` and `loc_ans`"),
+        ("counterfact", "requested_rewrite", None, "`requested_rewrite` must be an object, got None"),
+        ("counterfact", "neighborhood_prompts", "Niels Juul, a native", "`neighborhood_prompts` must be a list"),
+        ("counterfact", "paraphrase_prompts", 3, "`paraphrase_prompts` must be a list"),
+        ("akew_wikiupdate", "requested_rewrite", "Egypt", "`requested_rewrite` must be an object, got 'Egypt'"),
+    ],
+)
+def test_an_entry_that_is_not_of_the_form_is_named_and_left_out(name, field, value, words, tmp_path, caplog):
+    whole = json.loads((FOLDER / f"{name}.json").read_text())[0]
+    file = tmp_path / "two.json"
+    key = "case_id" if "case_id" in whole else "id"
+    file.write_text(json.dumps([{**whole, key: 7}, {**whole, key: 8, field: value}, 5]))
+    with caplog.at_level(logging.WARNING, "causaledit"):
+        assert [case.case_id for case in parse_cases(read_cases(file))] == [7]
+    assert "2 of 3 entries cannot be used" in caplog.text
+    first, second = check_cases(read_cases(file, keep_flawed=True))
+    assert first.case == "case 8" and words in first.message
+    assert "must be an object, got 5" in second.message
+
+
+def test_half_an_emoji_is_replaced_wherever_a_case_holds_it(tmp_path):
+    data = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text())[:1]
+    data[0]["questions"] = [f"{question} \ud83d" for question in data[0]["questions"]]
+    file = tmp_path / "cut.json"
+    file.write_text(json.dumps(data))
+    [case] = parse_cases(read_cases(file))
+    assert all(question.endswith(" ?") for question in case.questions)
+    assert "\ud83d" not in "".join(asked.prompt for asked in portability_questions(case))
+    assert "?" in scaffold_cases(file).cases[0].data["questions"][0][-1]
 
 
 @pytest.mark.parametrize("name", ["counterfact", "qaedit"])

@@ -281,3 +281,10 @@ def test_a_data_set_that_is_not_there(name, words, tmp_path, monkeypatch):
     monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path))
     with pytest.raises(DatasetError, match=words):
         locate_dataset(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "y" * 300 + ".json"])
+def test_a_name_longer_than_any_file_can_have_is_refused_in_one_short_line(name):
+    with pytest.raises(DatasetError, match=r"^--datatype: .* cannot be read \(File name too long\)\.$") as caught:
+        locate_dataset(name)
+    assert len(str(caught.value)) < 200

@@ -21,10 +21,13 @@ from causaledit.facts.requests import requests_from_data
 from causaledit.methods.cake.apply import rows_of
 from causaledit.methods.cake.data import texts_of
 from causaledit.methods.call import edit_in_place
+from causaledit.methods.causal_edit.bootstrap import raw_pairs, training_pairs
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.methods.causal_edit.traces import fallback_trace
 from causaledit.methods.footprint import Lengths, Planner
 from causaledit.methods.memory_plan import plan_edit, way_to_fit
 from causaledit.methods.registry import METHODS
+from causaledit.methods.shared.compositions import Composition
 from causaledit.models.embedded import ensure_embedded_model
 from causaledit.models.footprint import MemoryTracker, empty_model, with_storages
 from causaledit.support.progress import SilentProgress
@@ -99,6 +102,30 @@ def test_what_settings_change():
     assert twice["bootstrap"].adapter == 2 * plain["bootstrap"].adapter
     held, _ = stages(preserve_weight=1.0, preserve_prompts=4, preserve_batch_size=2, preserve_max_new_tokens=3)
     assert held["preserve"].generated == 12
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"bootstrap_direct_repeats": 3, "bootstrap_explain_repeats": 3},
+        {"bootstrap_direct_repeats": 2, "bootstrap_trace_rows": 1, "prompt_paraphrases": 3},
+        {"bootstrap_explain_repeats": 2, "editing_mode": "noncausal"},
+        {"bootstrap_compositions": 2, "bootstrap_raw_prompts": 2},
+        {"bootstrap_all_prompts": False, "bootstrap_direct_repeats": 3, "prompt_paraphrases": 3},
+        {"bootstrap_all_prompts": False, "bootstrap_compositions": 2, "bootstrap_trace_rows": 1},
+    ],
+)
+def test_stage_1_is_planned_with_the_rows_that_it_will_have(changes):
+    changes = {"bootstrap_traces": 2, "bootstrap_all_prompts": True, **changes}
+    settings = hparams(bootstrap_batch_size=1, bootstrap_epochs=1, bootstrap_max_steps=None, **changes)
+    hops = [Composition(f"Hop {n}?", "It is so.", "It is so, and so is that.") for n in range(5)]
+    [request] = requests_from_data([EGYPT])
+    traces = [fallback_trace(request, causal=settings.editing_mode == "causal")] * 2
+    rows = len(training_pairs(request, traces, settings, hops)) + len(raw_pairs(request, settings))
+    planned = plan_edit(METHODS["CausalEdit"], settings, lengths=SHORT)
+    [found] = [stage for stage in planned.stages if stage.stage == "bootstrap"]
+    assert found.trained == rows * (SHORT.prompt + SHORT.trace)
 
 
 def test_several_gpus_and_quantised_weights_hold_less():

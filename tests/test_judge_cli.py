@@ -222,6 +222,12 @@ def test_some_errors_are_told_and_not_counted(tmp_path):
     ("arguments", "words"),
     [
         (["--judge", "rulle"], "Did you mean 'rule'?"),
+        (["--judge", "rulle", "--judge-model", "m"], "Did you mean 'rule'?"),
+        (["--judge-model", "m"], "--judge-model has no effect with --judge rule: give --judge llm or hf, or leave"),
+        (["--base-url", "http://127.0.0.1:9/v1"], "--base-url has no effect with --judge rule"),
+        (["--judge", "hf", "--judge-model", "m", "--workers", "2"], "--workers has no effect with --judge hf"),
+        (["--judge", "llm", "--judge-model", "m", "--device", "cpu"], "--device has no effect with --judge llm"),
+        (["--ray-address", "auto"], "--ray-address has no effect without --ray-workers: give that too"),
         (["--judge", "llm"], "--judge-model"),
         (["--judge", "llm", "--judge-model", "m"], "OPENAI_API_KEY"),
         (["--judge", "llm", "--judge-model", "m", "--api-key-env", "NO_SUCH_KEY"], "NO_SUCH_KEY"),

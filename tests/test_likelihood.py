@@ -53,6 +53,10 @@ def test_rates_and_their_harmonic_mean():
     assert found.score == pytest.approx(harmonic_mean([1, 0.5, 2 / 3]))
     assert likelihood_metrics([{"case_id": 1, "post": {"likelihood_probe": probes[:1]}}]).score is None
     assert likelihood_metrics([{"case_id": 1, "post": {}}]) is None
+    for odd in (1, "no", [probes], {"likelihood_probe": [None, 1, {}, {"contrast": "efficacy", "success": "yes"}]}):
+        assert likelihood_metrics([{"case_id": 1, "post": odd}]) is None
+        beside = likelihood_metrics([{"case_id": 1, "post": odd, "sequence": [1]}, *content])
+        assert beside.rates == found.rates
     earlier = {"case_id": 1, "sequence": {"checkpoint": 1, "edit": 1, "step": 1}, "post": {"likelihood_probe": probes}}
     later = {**earlier, "sequence": {**earlier["sequence"], "checkpoint": 2},
              "post": {"likelihood_probe": probes[:1]}}  # fmt: skip

@@ -167,10 +167,15 @@ FAULTS = {
     "dropped": Fault(drop=True),
     "hang": Fault(hang=3, content=GOOD),
     "body is no JSON": Fault(raw=b'{"choices": [{"mess'),
+    **{
+        f"no reply: {choices}": Fault(raw=f'{{"id": "1", "object": "chat.completion", "choices": {choices}}}'.encode())
+        for choices in ("null", "[]", "{}", "[null]", "[{}]", '[{"index": 0, "message": null}]')
+    },
 }
+RETRIED = ("500", "503", "dropped", "hang")
 
 
-@pytest.mark.parametrize("name", [n for n in FAULTS if n != "body is no JSON"])
+@pytest.mark.parametrize("name", RETRIED)
 def test_passing_faults_are_retried(name):
     with Endpoint(lambda number, body: FAULTS[name] if number < 2 else verdict_by_marks(body)) as endpoint:
         assert judge_at(endpoint, timeout=0.5).judge_answer(PASS).grade == "PASS"
@@ -290,6 +295,24 @@ def test_the_key_comes_from_the_named_variable_and_goes_nowhere_else(monkeypatch
     headers = {name.lower(): value for name, value in endpoint.headers[0].items()}
     assert headers["authorization"] == "Bearer secret-123"
     assert "secret" not in judge.identity + (tmp_path / "v.jsonl").read_text()
+
+
+def test_a_key_that_is_refused_is_named_by_its_variable(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret-123")
+    with (
+        Endpoint(lambda *_: Fault(status=401)) as endpoint,
+        pytest.raises(JudgingStoppedError, match=r"set MY_KEY\.") as failed,
+    ):
+        judge_at(endpoint, api_key_env="MY_KEY").judge_answer(PASS)
+    assert "OPENAI_API_KEY" not in str(failed.value)
+
+
+def test_an_endpoint_without_replies_has_not_worked():
+    """Else what it refuses next would be kept as the response's own fault."""
+    faults = (FAULTS["no reply: null"], Fault(status=400, error={"message": "no such thing"}))
+    with Endpoint(lambda number, _: faults[number]) as endpoint:
+        judge = judge_at(endpoint)
+        assert [judge.judge_answer(PASS).error[:9] for _ in faults] == ["endpoint:"] * 2
 
 
 def test_identity_names_what_changes_verdicts():

@@ -324,6 +324,31 @@ def test_locality():
     assert counts(figures.locality.still_right) == (1, 2, 2)
 
 
+def test_a_locality_pair_that_the_judge_failed_on_is_left_out_whatever_its_texts():
+    data = case()
+    data["post"]["locality_probe"] = [
+        locality("a", "x", "[?] x", "[?] x"),  # counted, it would make 100 % of errors
+        locality("b", "x", "[?] y", "[PASS] x"),
+        locality("c", "x", "[PASS] x", "[?] z"),
+    ]
+    figures = run(data)
+    assert counts(figures.locality.unchanged) == (0, 0, 3)
+    assert figures.locality.unchanged.rate is None
+
+
+@pytest.mark.parametrize("reference", [None, "", []])
+def test_locality_without_a_reference_is_decided_by_the_texts(reference):
+    data = case()
+    data["post"]["locality_probe"] = [
+        locality("a", reference, "The  Nile.", "the Nile."),
+        locality("b", reference, "the Nile", "the Amazon"),
+        locality("c", reference, "the Nile", None),
+    ]
+    figures = run(data)
+    assert counts(figures.locality.unchanged) == (1, 2, 1)
+    assert counts(figures.locality.still_right) == (0, 0, 3)
+
+
 # ---- pairs -------------------------------------------------------------------------------------------------------
 def test_pairs():
     other = run(case(1, multi_hop=OLD, hop_wise=REFUTING), case(2, multi_hop=OLD), case(3, multi_hop=RIGHT), case(9))

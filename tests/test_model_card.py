@@ -190,3 +190,26 @@ def test_what_was_preserved(tmp_path, tiny_model_folder):
         card = saved(tmp_path / f"out-{weight}", hparams, [EGYPT])
         assert sentence in card.text
         assert "1 question whose answers" in card.text
+
+
+def test_the_number_of_preserved_questions_is_that_of_all_edits_or_the_files(tmp_path, tiny_model_folder):
+    from causaledit import CausalEditHyperParams
+
+    def text(name, requests, **changes):
+        hparams = CausalEditHyperParams(
+            model_name=str(tiny_model_folder),
+            alg_name="CausalEdit",
+            preserve_weight=1.0,
+            preserve_prompts=12,
+            **changes,
+        )
+        return saved(tmp_path / name, hparams, requests).text
+
+    assert "on up to 12 questions that the edit does not touch, drawn for it." in text("one", [EGYPT])
+    both = text("both", [EGYPT, NORWAY])
+    assert "on up to 12 questions that the edits do not touch, drawn for all edits together." in both
+    file = tmp_path / "neighbours.json"
+    file.write_text('["Where is the Nile?"]')
+    own = text("own", [EGYPT], preserve_file=str(file))
+    assert "on questions of the file `neighbours.json`, except those whose answers the edits may change." in own
+    assert "12 questions" not in own

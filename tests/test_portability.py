@@ -19,6 +19,7 @@ from causaledit.probes.portability import (
     PORTABILITY_VERSION,
     UNSEEN_FORMS,
     Kind,
+    PortabilityQuestion,
     paper_match,
     portability_questions,
     tagged_answer,
@@ -136,6 +137,24 @@ def test_the_papers_match_of_forms():
     right, wrong = verdict.parts[0][0], verdict.rivals[0]
     assert paper_match(f"<answer>{right.lower()}.</answer>", verdict)
     assert not paper_match(f"<answer>{wrong}</answer>", verdict)
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "letter"),
+    [
+        (("PlayStation", "Xbox", "PlayStation 4", "Wii"), "PlayStation", "A"),
+        (("PlayStation 4", "Xbox", "PlayStation", "PlayStation 5"), "PlayStation", "C"),
+        (("Wii", "Xbox", "Xbox One", "Xbox 360"), "Xbox", "B"),
+        (("Xbox One", "Wii", "Switch", "Xbox"), "Xbox", "D"),
+        (("Xbox One", "Wii", "Xbox (2001)", "Xbox"), "Xbox", "D"),
+    ],
+)
+def test_a_letter_stands_for_the_option_that_is_the_answer_to_its_end(options, answer, letter):
+    listed = " ".join(f"({x}) {text}" for x, text in zip("ABCD", options, strict=True))
+    text = f"Is it (A) {answer} (B) no? Choose one of the four: {listed}"
+    kind = Kind("portability", "unseen", reasoned=False)
+    asked = PortabilityQuestion(kind, "choice4", text, text, ((answer,),))
+    assert {x for x in "ABCD" if paper_match(f"<answer>{x}</answer>", asked)} == {letter}
 
 
 def test_tags():

@@ -7,6 +7,7 @@ import torch
 from conftest import MODELS, make_gpt2, make_llama, same_weights, weights_of
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from causaledit.models.adapters import merged_for_inference, snapshot_adapted
 from causaledit.models.weights import preserved_state, restore
@@ -185,6 +186,26 @@ def test_preserved_state_keeps_weights_that_training_wrote():
     with preserved_state(model), torch.no_grad():
         model.model.norm.weight.fill_(2.0)
     assert model.model.norm.weight.unique().tolist() == [2.0]
+
+
+def test_preserved_state_covers_the_parts_of_a_composite_models_configuration():
+    """trl and transformers write token ids into the text model's configuration."""
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(
+        text_config={**small, "num_key_value_heads": 1, "head_dim": 8, "vocab_size": 32, "pad_token_id": 0},
+        vision_config={**small, "image_size": 28, "patch_size": 14}, mm_tokens_per_image=4,
+    )  # fmt: skip
+    model = Gemma3ForConditionalGeneration(config)
+    before = model.config.to_dict()
+    with preserved_state(model):
+        model.config.pad_token_id = 3
+        model.config.get_text_config().pad_token_id = 4
+        model.config.get_text_config().use_cache = False
+        model.config.vision_config.left_behind = True
+        model.model.language_model.config.bos_token_id = 5
+    assert model.config.to_dict() == before
+    assert model.config.get_text_config().pad_token_id == 0
+    assert not hasattr(model.config.vision_config, "left_behind")
 
 
 def test_preserved_state_nests():

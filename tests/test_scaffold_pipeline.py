@@ -62,7 +62,8 @@ class Folder:
 
     def arguments(self, *options, given=True):
         fixed = ["--mquake_file", self.path / "cases.json"] if given else []
-        return ["scaffold", *map(str, fixed), "--merged_file", str(self.merged), *map(str, options)]
+        fixed += [] if "--audit" in options else ["--merged_file", self.merged]
+        return ["scaffold", *map(str, fixed), *map(str, options)]
 
     def environment(self):
         return {"CAUSALEDIT_CACHE": str(self.path / "cache"), "COLUMNS": "400", "OPENAI_API_KEY": "sk-test"}
@@ -283,6 +284,7 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(folder, signal_):
 
 # ---- the template source -----------------------------------------------------------------------------
 TEMPLATE = ["--source", "template"]
+FACTS = ["--facts", "f.csv"]
 
 
 def test_the_template_source_needs_no_network_and_keeps_every_byte(folder):
@@ -397,6 +399,21 @@ def test_a_local_model_writes_and_what_it_cannot_is_said(folder, tiny_model_fold
         (["--source", "template", "--facts", "none.csv"], "none.csv"),
         (["--source", "template", "--mquake_file", "none.json"], "none.json"),
         (["--audit", "none.json"], "none.json"),
+        (["--audit", "f.json", "--source", "nonsense"], "--source has no effect with --audit"),
+        (["--audit", "f.json", "--facts", "z.csv"], "--facts has no effect with --audit"),
+        (["--audit", "f.json", "--merged_file", "o.json"], "--merged_file has no effect with --audit"),
+        (["--audit", "f.json", "--stories"], "--stories has no effect with --audit"),
+        (["--audit", "f.json", "--device", "cpu"], "--device has no effect with --audit without --model"),
+        (["--audit", "f.json", "--ray-workers", "2"], "--ray-workers has no effect with --audit"),
+        ([*FACTS, "--source", "template", "--generate_model_name", "m"], "--generate_model_name has no effect with"),
+        ([*FACTS, "--source", "template", "--json", "x.json"], "--json has no effect without --audit"),
+        ([*FACTS, "--source", "template", "--model", "m"], "--model has no effect without --audit"),
+        ([*FACTS, "--source", "template", "--base_url", "http://x/v1"], "--base_url has no effect with"),
+        ([*FACTS, "--source", "template", "--wikidata_url", "http://x"], "--wikidata_url has no effect with"),
+        ([*FACTS, "--source", "template", "--offline", "--no-ground"], "--offline has no effect with --no-ground"),
+        ([*FACTS, "--generate_model_name", "m", "--device", "cpu"], "--device has no effect with --source llm"),
+        ([*FACTS, "--source", "hf", "--generate_model_name", "m", "--workers", "2"], "--workers has no effect with"),
+        ([*FACTS, "--source", "template", "--ray-address", "auto"], "--ray-address has no effect without"),
     ],
 )
 def test_bad_options_are_one_line(folder, options, words):

@@ -17,9 +17,13 @@ def fetch(
     """Download a public data set; an interrupted download is resumed."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+    from causaledit.errors import OptionError
     from causaledit.mquake.datasets import fetch_dataset
 
     if name is None:
+        for flag, value in (("--base-url", base_url), ("--folder", folder)):
+            if value is not None:
+                raise OptionError(f"{flag} has no effect without the name of a data set: give one, or leave it out.")
         _list_datasets()
         return
     console = Console(stderr=True)

@@ -47,7 +47,7 @@ def edit(
     """Edit a model and save it (or an adapter) with a causaledit.json card beside it."""
     from causaledit.cli.edit_requests import Suggestions, read_edits, request_from_options
     from causaledit.cli.editing import edit_and_measure, show_answers
-    from causaledit.errors import HostError, PushError, RequestError
+    from causaledit.errors import HostError, OptionError, PushError, RequestError
     from causaledit.hosts.lookup import get_method
     from causaledit.methods.call import refuse_several_processes
     from causaledit.models.history import cards_of, contradictions, made_edits, read_card, with_earlier_answers
@@ -58,6 +58,15 @@ def edit(
     from causaledit.support.files import load_json
     from causaledit.support.launch import is_first
 
+    if private and not push_to_hub:
+        raise PushError("--private is about a repository of the Hub: give --push-to-hub owner/name too.")
+    if requests:
+        described = (
+            ("--subject", subject), ("--prompt", prompt), ("--question", question), ("--old", old), ("--new", new),
+            ("--narrative", narrative),
+        )  # fmt: skip
+        if strays := [flag for flag, value in described if value]:
+            raise OptionError(f"{strays[0]} has no effect with --requests, whose file has the edits: leave one out.")
     console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
     chosen = get_method(method, host="embedded")
     refuse_several_processes(chosen)
@@ -92,8 +101,6 @@ def edit(
         raise RequestError(
             "--save is missing: give a new folder for the result, --push-to-hub, or --plan to do nothing."
         )
-    if private and not push_to_hub:
-        raise PushError("--private is about a repository of the Hub: give --push-to-hub owner/name too.")
     target = find_target(push_to_hub, private=private) if push_to_hub else None
     note_license(config.model_name)
     _tell_history(config.model_name, cards, found, console)

@@ -18,13 +18,16 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from causaledit.errors import OptionError
+from causaledit.judges.registry import JUDGES
 from causaledit.support.options import option
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from causaledit.judges.base import Judge
 
+_LLM = ("judge", ("llm",))
 InputOption = Annotated[Path, typer.Option("--input", help="A run's metrics.json.")]
 
 
@@ -32,17 +35,17 @@ InputOption = Annotated[Path, typer.Option("--input", help="A run's metrics.json
 class JudgeOptions:
     """Which judge gives the verdicts, and how it is reached."""
 
-    judge: str = option("rule", "rule (offline), llm (a chat endpoint) or hf (a local chat model).")
-    judge_model: str = option("", "Model of the llm or hf judge.", flag="--judge-model")
+    judge: str = option("rule", "rule (offline), llm (a chat endpoint) or hf (a local chat model).", choices=JUDGES)
+    judge_model: str = option("", "Model of the llm or hf judge.", flag="--judge-model", of=("judge", ("llm", "hf")))
     base_url: str = option(
-        "", "OpenAI-compatible endpoint of the llm judge; OpenAI's own by default.", flag="--base-url"
+        "", "OpenAI-compatible endpoint of the llm judge; OpenAI's own by default.", flag="--base-url", of=_LLM
     )
     api_key_env: str = option(
-        "OPENAI_API_KEY", "Environment variable that holds the endpoint's key.", flag="--api-key-env"
+        "OPENAI_API_KEY", "Environment variable that holds the endpoint's key.", flag="--api-key-env", of=_LLM
     )
-    workers: int = option(4, "Number of requests to the endpoint at the same time.", min=1, max=256)
-    timeout: float = option(60.0, "Maximum wait for one reply of the endpoint, in seconds.", min=0.1)
-    device: str = option("auto", "Device of the hf judge: auto, cpu, cuda or cuda:N.")
+    workers: int = option(4, "Number of requests to the endpoint at the same time.", min=1, max=256, of=_LLM)
+    timeout: float = option(60.0, "Maximum wait for one reply of the endpoint, in seconds.", min=0.1, of=_LLM)
+    device: str = option("auto", "Device of the hf judge: auto, cpu, cuda or cuda:N.", of=("judge", ("hf",)))
     retry_errors: bool = option(False, "Judge again the responses whose verdict is an error.", flag="--retry-errors")
 
     def check(self) -> None:
@@ -86,6 +89,7 @@ class Group:
         renamed: Field → flag, where the usual one is taken by another group.
         fixed: Values of fields that have no default and are not options here.
         helps: Field → help text, where the command has its own.
+        shared: Fields that the command also uses for something else, so that they are never without effect.
     """
 
     kind: type
@@ -93,6 +97,7 @@ class Group:
     renamed: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     helps: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    shared: tuple[str, ...] = ()
 
     def parameters(self) -> dict[str, tuple[str, inspect.Parameter]]:
         """The command's parameters by name, each with the field it fills."""
@@ -102,7 +107,7 @@ class Group:
             if field.name in {*self.without, *self.fixed} or "help" not in field.metadata:
                 continue
             rules = field.metadata
-            flag = self.renamed.get(field.name) or rules.get("flag") or f"--{field.name}"
+            flag = self._flag(field)
             name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
             limits = {rule: rules[rule] for rule in ("min", "max", "envvar") if rule in rules}
             described = typer.Option(flag, help=self.helps.get(field.name, rules["help"]), **limits)
@@ -123,6 +128,7 @@ class Group:
         """The dataclass, from the command's arguments by parameter name.
 
         Raises:
+            OptionError: An option was given that belongs to a value that another one does not have.
             CausalEditError: A value is refused by the dataclass.
         """
         readers = {f.name: f.metadata["from_text"] for f in dataclasses.fields(self.kind) if "from_text" in f.metadata}
@@ -130,7 +136,29 @@ class Group:
             field: readers[field](given[name]) if field in readers else given[name]
             for name, (field, _) in self.parameters().items()
         }
-        return self.kind(**values, **self.fixed)
+        made = self.kind(**values, **self.fixed)
+        self._refuse_strays(made, values)
+        return made
+
+    def _flag(self, field: dataclasses.Field[Any]) -> str:
+        return self.renamed.get(field.name) or field.metadata.get("flag") or f"--{field.name}"
+
+    def _refuse_strays(self, made: Any, given: Iterable[str]) -> None:
+        """Refuse what was given and would be ignored; the defaults of others say nothing."""
+        fields = {field.name: field for field in dataclasses.fields(self.kind)}
+        for name in given:
+            if "of" not in fields[name].metadata or name in self.shared or getattr(made, name) == fields[name].default:
+                continue
+            owner, wanted = fields[name].metadata["of"]
+            flag, owner_flag, value = self._flag(fields[name]), self._flag(fields[owner]), getattr(made, owner)
+            if not wanted and value == fields[owner].default:
+                raise OptionError(f"{flag} has no effect without {owner_flag}: give that too, or leave {flag} out.")
+            known = fields[owner].metadata.get("choices", ())
+            if wanted and value in known and value not in wanted:  # an unknown value is refused as such
+                raise OptionError(
+                    f"{flag} has no effect with {owner_flag} {value}: give {owner_flag} {' or '.join(wanted)}, or "
+                    f"leave {flag} out."
+                )
 
 
 def takes(**groups: Group | type) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from causaledit.runs.worker_options import WorkerOptions
 from causaledit.support.options import option
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from causaledit.narratives.pipeline import Report
     from causaledit.support.ray_cluster import RayCluster
 
@@ -33,8 +36,10 @@ class ScaffoldOptions:
     merged_file: str = option("", "File for the cases with their narratives (JSON).")
     grounding_info_file: str = option("", "File for what Wikidata says (JSON lines); by default beside --merged_file.")
     generated_articles_file: str = option("", "File for the narratives (JSON lines); by default beside --merged_file.")
-    source: str = option("llm", "What writes the narratives: llm (a chat endpoint), hf (a local model) or template.")
-    generate_model_name: str = option("", "Model that writes, at the endpoint or local.")
+    source: str = option(
+        "llm", "What writes the narratives: llm (a chat endpoint), hf (a local model) or template.", choices=SOURCES
+    )
+    generate_model_name: str = option("", "Model that writes, at the endpoint or local.", of=("source", ("llm", "hf")))
     verify_model_name: str = option("", "Model that checks what was written; 'none' checks by the rules alone.")
     api_key: str = option("", "Discouraged: set OPENAI_API_KEY instead.")
     base_url: str = option("", "Address of an OpenAI-compatible endpoint.")
@@ -77,6 +82,11 @@ class ScaffoldOptions:
         """
         from causaledit.errors import ScaffoldError, did_you_mean
 
+        if self.audit:
+            self._refuse_given(set(_FLAGS) - _AUDIT, "with --audit, which writes no narratives")
+            if not self.model:
+                self._refuse_given(("device",), "with --audit without --model")
+            return
         if bool(self.mquake_file) == bool(self.facts):
             raise ScaffoldError("Give either --mquake_file or --facts (or --audit FILE to check narratives).")
         if not self.merged_file:
@@ -89,6 +99,38 @@ class ScaffoldOptions:
             raise ScaffoldError("--stories: there are no templates for stories; give --source llm or hf.")
         if self.source != "template" and not self.generate_model_name:
             raise ScaffoldError(f"--generate_model_name is missing: --source {self.source} needs a model.")
+        self._check_effects()
+
+    def _check_effects(self) -> None:
+        """Refuse what would be ignored, beside what `of` says."""
+        self._refuse_given(("model", "json_file"), "without --audit")
+        if self.source != "hf":
+            self._refuse_given(("device",), f"with --source {self.source}, which loads no local model")
+        if self.source == "hf" or (self.source == "template" and self.verify_model_name in ("", "none")):
+            named = "hf" if self.source == "hf" else "template without --verify_model_name"
+            self._refuse_given(_ENDPOINT, f"with --source {named}, which calls no endpoint")
+        if self.ground is False:
+            self._refuse_given(("offline",), "with --no-ground")
+        if not self.grounded:
+            how = "--no-ground" if self.ground is False else "--source template, where --ground is not given"
+            self._refuse_given(("wikidata_url",), f"with {how}")
+
+    def _refuse_given(self, names: Iterable[str], where: str) -> None:
+        """Refuse options that were given and have no effect."""
+        from causaledit.errors import OptionError
+
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        if strays := [_FLAGS[name] for name in given if name in names]:
+            raise OptionError(f"{strays[0]} has no effect {where}: leave it out.")
+
+
+_FLAGS = {
+    field.name: (field.metadata.get("flag") or f"--{field.name}").partition("/")[0]
+    for field in dataclasses.fields(ScaffoldOptions)
+}
+# what an audit uses; the contact may come from the environment
+_AUDIT = {"audit", "model", "json_file", "device", "limit", "contact"}
+_ENDPOINT = ("api_key", "base_url", "workers", "timeout")
 
 
 @takes(
@@ -104,9 +146,12 @@ class ScaffoldOptions:
 )
 def scaffold(options: ScaffoldOptions, spread: WorkerOptions) -> None:
     """Write narratives (ground, generate, check, merge), or audit those of a file."""
-    from causaledit.errors import CausalEditError
+    from causaledit.errors import CausalEditError, OptionError
 
+    if options.audit and spread.workers:
+        raise OptionError("--ray-workers has no effect with --audit: leave it out.")
     if options.audit:
+        options.check()
         _audit(options.audit, options.model, options.json_file, options.device, options.limit)
         return
     options.check()

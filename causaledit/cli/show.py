@@ -17,7 +17,7 @@ TargetArgument = Annotated[
 _DEVICE = "Where both models and the hf judge run: auto, cpu, cuda or cuda:N."
 
 
-@takes(judging=Group(JudgeOptions, helps={"device": _DEVICE}))
+@takes(judging=Group(JudgeOptions, helps={"device": _DEVICE}, shared=("device",)))
 def show(
     target: TargetArgument,
     judging: JudgeOptions,

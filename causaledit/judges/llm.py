@@ -6,6 +6,7 @@ What goes wrong, and what becomes of it:
 | --- | --- |
 | 429, 5xx, time-out, broken connection | asked again with back-off, as long as `Retry-After` says |
 | the same, tries used up | an error verdict that is not kept; three in a row stop the work (`judging.py`) |
+| a body that holds no reply | the same, without further tries |
 | refused connection, wrong key or model, quota, lasting 429 | the work stops with one message |
 | malformed reply | asked again with the reason, then an error verdict |
 | content filter, refusal | an error verdict with the reason |
@@ -24,7 +25,7 @@ from urllib.parse import urlsplit
 
 import openai
 
-from causaledit.errors import ContentFilterError, JudgeError, JudgingStoppedError, LLMError
+from causaledit.errors import ContentFilterError, JudgeError, JudgingStoppedError, LLMError, MalformedReplyError
 from causaledit.judges.prompts import (
     ENDPOINT_ERROR,
     PROMPT_VERSION,
@@ -120,6 +121,9 @@ class LlmJudge:
         except ContentFilterError as error:
             self._has_worked = True
             return error_verdict(task, f"refused: {error}")
+        except MalformedReplyError as error:  # the endpoint works, its replies do not fit
+            self._has_worked = True
+            return error_verdict(task, f"malformed: {error}")
         except LLMError as error:
             return self._failed(task, error)
         self._has_worked = True
@@ -159,9 +163,6 @@ class LlmJudge:
 
     def _failed(self, task: Task, error: LLMError) -> Verdict:
         cause = error.__cause__
-        if cause is None:  # the endpoint works, its replies do not fit
-            self._has_worked = True
-            return error_verdict(task, f"malformed: {error}")
         status = getattr(cause, "status_code", None)
         interrupted = isinstance(cause, openai.OpenAIError) and not isinstance(cause, openai.APIError)
         if status in (401, 403, 404, 429) or interrupted or _refused_connection(cause):

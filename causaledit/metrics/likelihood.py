@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import harmonic_mean
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from causaledit.metrics.wording import worded_rate
 from causaledit.support.statistics import Mean, Rate
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
 KINDS = {"efficacy": "ES", "paraphrase": "PS", "neighbourhood": "NS"}
 _WEIGHTS = {2: 2 / 3, 3: 4 / 3}  # of bigrams and trigrams, as published
@@ -57,8 +58,13 @@ def likelihood_metrics(metrics: Sequence[Mapping[str, Any]]) -> LikelihoodMetric
         metrics: The content of a metrics file.
     """
     last = max((_checkpoint(item) for item in metrics), default=0)
-    posts = [item["post"] for item in metrics if item.get("post") and _checkpoint(item) == last]
-    entries = [entry for post in posts for entry in as_list(post.get("likelihood_probe"))]
+    posts = [post for item in metrics if isinstance(post := item.get("post"), Mapping) and _checkpoint(item) == last]
+    entries = [
+        entry
+        for post in posts
+        for entry in as_list(post.get("likelihood_probe"))
+        if isinstance(entry, Mapping) and isinstance(entry.get("success"), bool)
+    ]
     if not entries:
         return None
     rates = {
@@ -88,7 +94,8 @@ def ngram_entropy(text: str) -> float:
 
 def _checkpoint(item: Mapping[str, Any]) -> int:
     place = item.get("sequence")
-    return int(place["checkpoint"]) if place else 0
+    checkpoint = place.get("checkpoint") if isinstance(place, Mapping) else None
+    return checkpoint if isinstance(checkpoint, int) else 0
 
 
 def _answers(post: Mapping[str, Any]) -> Iterator[str]:

@@ -105,6 +105,7 @@ class Item:
         path: Where the prediction object lies in the file: keys and positions.
         response: What the judge is given; None where `problem` says why there is nothing to judge.
         problem: No prediction, or nothing to compare it with.
+        said: Answers only: what the model said, also where there is nothing to compare it with.
         before: Locality only: the response of the model before the edit.
         kind: Portability only: which score it counts in (`Kind.key`).
         hit: Portability only: the paper's match, as the run noted it.
@@ -121,6 +122,7 @@ class Item:
     slot: int = 0
     response: JudgedResponse | None = None
     problem: str | None = None
+    said: str | None = None
     before: bool = False
     kind: str = ""
     hit: bool | None = None
@@ -194,7 +196,7 @@ def read_metrics(path: str | Path, what: str = "--input") -> list[dict[str, Any]
         RequestError: The file is missing, unreadable or truncated.
         MetricsError: It holds something other than a list of cases.
     """
-    data = _well_formed(load_json(path, what))
+    data = load_json(path, what)
     if isinstance(data, Mapping) and "post" in data:
         data = [data]
     if not isinstance(data, list):
@@ -361,6 +363,7 @@ def _answer_item(place: Item, prediction: Any, rivals: Sequence[tuple[str, ...]]
         key: What holds the response.
     """
     response, references = response_of(prediction, key), references_of(prediction)
+    place = replace(place, said=response)
     if response is None or not references:
         return replace(place, problem=_why_not(response, references))
     folded = {normalise(r) for r in references}
@@ -397,12 +400,3 @@ def _edit_item(place: Item, task: Task, prediction: Any, edit: JudgedEdit) -> It
 
 def _why_not(response: str | None, references: Sequence[str]) -> str:
     return "there is no prediction" if response is None else f"there is no reference answer ({list(references)!r})"
-
-
-def _well_formed(value: Any) -> Any:
-    """Replace halves of surrogate pairs, which JSON can hold (a response cut within an emoji) and UTF-8 cannot."""
-    if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
-    if isinstance(value, list):
-        return [_well_formed(v) for v in value]
-    return {_well_formed(k): _well_formed(v) for k, v in value.items()} if isinstance(value, dict) else value

@@ -143,19 +143,24 @@ def _locality(case: JudgedCase, verdicts: VerdictTable) -> dict[int, tuple[bool 
     for after in (item for item in items if not item.before):
         was, now = before[after.slot], after
         right_before, right_after = is_right(was, verdicts), is_right(now, verdicts)
-        unchanged: bool | None
-        if _same_text(was, now):
-            unchanged = True
-        else:
-            unchanged = None if right_before is None or right_after is None else right_before and right_after
-        found[after.slot] = (unchanged, right_before, right_after)
+        found[after.slot] = (_unchanged(was, now, right_before, right_after), right_before, right_after)
     return found
 
 
-def _same_text(a: Item, b: Item) -> bool:
-    if a.response is None or b.response is None:
-        return False
-    return normalise(a.response.response) == normalise(b.response.response)
+def _unchanged(was: Item, now: Item, right_before: bool | None, right_after: bool | None) -> bool | None:
+    """Whether an answer is that of before the edit: the same text, or right both times; None where it is not judged.
+
+    Which pairs count must not depend on their outcome: one that a judge could not judge is left out though its texts
+    be equal (left in, equal texts alone would be counted), and without a reference the texts decide either way.
+    """
+    if was.said is None or now.said is None:
+        return None
+    same = normalise(was.said) == normalise(now.said)
+    if was.response is None or now.response is None:  # nothing to compare them with but each other
+        return same
+    if right_before is None or right_after is None:
+        return None
+    return same or (right_before and right_after)
 
 
 def _verdict(item: Item, verdicts: VerdictTable) -> Verdict | None:

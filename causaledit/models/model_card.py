@@ -6,6 +6,7 @@ import statistics
 from collections import defaultdict
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -199,10 +200,16 @@ def _cell(text: str) -> str:
 def _preserved(requests: Sequence[Mapping[str, Any]], hparams: Mapping[str, Any]) -> list[str]:
     said = []
     if weight := hparams.get("preserve_weight"):
-        said.append(
-            f"A preservation term (`preserve_weight: {weight:g}`) held the model to its unedited answers on "
-            f"{hparams.get('preserve_prompts')} questions that the edits do not touch, drawn for each edit."
-        )
+        term = f"A preservation term (`preserve_weight: {weight:g}`) held the model to its unedited answers on"
+        if file := hparams.get("preserve_file"):
+            name = Path(str(file)).name.replace("`", "'")
+            said.append(f"{term} questions of the file `{name}`, except those whose answers the edits may change.")
+        else:
+            drawn = "drawn for it" if len(requests) == 1 else "drawn for all edits together"
+            edits = "edit does" if len(requests) == 1 else "edits do"
+            said.append(
+                f"{term} up to {hparams.get('preserve_prompts')} questions that the {edits} not touch, {drawn}."
+            )
     else:
         said.append("No preservation term was trained: nothing but the method itself kept other knowledge in place.")
     if count := sum(len(request.get("locality") or ()) for request in requests):

@@ -40,15 +40,16 @@ def set_back(parameter: torch.Tensor, value: torch.Tensor) -> None:
 def preserved_state(model: Any) -> Iterator[None]:
     """Put back everything but weights that training changes on a model.
 
-    That is: train/eval mode and dropout of each module, `requires_grad` and gradient of each parameter, padding ids,
-    the generation configuration, cache use, and attributes trainers leave behind. Inside, no parameter has a gradient.
+    That is: train/eval mode and dropout of each module, `requires_grad` and gradient of each parameter, padding ids
+    and cache use (of a composite model's parts too), the generation configuration, and attributes trainers leave
+    behind. Inside, no parameter has a gradient.
     """
     reshard(model)
     modes = [(module, module.training) for module in model.modules()]
     dropouts = [(module, module.p) for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     grads = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     attributes = dict(vars(model))
-    config = dict(vars(model.config))
+    configs = [(config, dict(vars(config))) for config in _configurations(model)]
     generation = dict(vars(model.generation_config)) if getattr(model, "generation_config", None) else None
     for parameter, _, _ in grads:
         parameter.grad = None
@@ -67,11 +68,26 @@ def preserved_state(model: Any) -> Iterator[None]:
         for name, value in attributes.items():
             if not name.startswith("_") and vars(model).get(name) is not value:
                 setattr(model, name, value)
-        vars(model.config).clear()
-        vars(model.config).update(config)
+        for config, values in configs:
+            vars(config).clear()
+            vars(config).update(values)
         if generation is not None:
             vars(model.generation_config).clear()
             vars(model.generation_config).update(generation)
+
+
+def _configurations(model: Any) -> list[Any]:
+    """A model's configuration, its modules' and those nested in them: training writes into the text model's own."""
+    from transformers import PretrainedConfig
+
+    found: dict[int, Any] = {}
+    left = [model.config, *(getattr(module, "config", None) for module in model.modules())]
+    while left:
+        config = left.pop()
+        if isinstance(config, PretrainedConfig) and id(config) not in found:
+            found[id(config)] = config
+            left += vars(config).values()
+    return list(found.values())
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from causaledit.errors import DatasetError, RequestError
 from causaledit.facts.requests import answer_text, request_from_dict
 from causaledit.facts.rewrites import NARRATIVE_KEYS
 from causaledit.facts.text import composed
-from causaledit.mquake.forms import SOURCE
+from causaledit.mquake.forms import SOURCE, UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -68,6 +68,9 @@ def _case_problems(case: Mapping[str, Any]) -> Iterator[_Found]:
     case_id = case.get("case_id")
     if not isinstance(case_id, int | str) or isinstance(case_id, bool) or case_id == "":
         yield "case_id", f"must be a number or a text, got {case_id!r}"
+    if UNREADABLE in case:
+        yield "", str(case[UNREADABLE])
+        return
     other = SOURCE in case  # made from another form: one edit, and perhaps no old answer
     yield from _edit_problems(case.get("requested_rewrite"), old_needed=not other)
     questions = case.get("questions")

@@ -68,14 +68,19 @@ def locate_dataset(datatype: str) -> LocatedDataset:
     if not datatype.strip():
         raise DatasetError("--datatype is empty: give a data set's name or the path of an MQuAKE file.")
     given = Path(datatype).expanduser()
-    if given.is_file():
+    kept = datasets_dir() / f"{datatype}.json"
+    try:
+        is_path, is_kept = given.is_file(), kept.is_file()
+    except OSError as error:  # a name longer than a file's can be, a folder that is closed to us
+        shown = datatype if len(datatype) < 80 else f"{datatype[:77]}..."
+        raise DatasetError(f"--datatype: {shown!r} cannot be read ({error.strerror}).") from None
+    if is_path:
         return LocatedDataset(given.stem, given)
     if given.suffix == ".json" or len(given.parts) > 1:
         raise DatasetError(f"--datatype: the file {datatype!r} does not exist.{twin_file(given)}")
     if datatype == BUNDLED:
         return LocatedDataset(BUNDLED, data_dir() / f"{BUNDLED}.json")
-    kept = datasets_dir() / f"{datatype}.json"
-    if kept.is_file():
+    if is_kept:
         return LocatedDataset(datatype, kept)
     if datatype in DATASETS:
         raise DatasetError(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SOURCE = "source_form"  # key of a case that was made from another form
+UNREADABLE = "unreadable"  # key of such a case that has no edit: why its entry cannot be read
 _NATURAL_QUESTION = "nq question: "  # before the locality questions of MEND's ZsRE
 
 
@@ -38,7 +39,8 @@ class Form:
         name: As messages call it.
         keys: What an entry has; they tell the form from the others.
         read: An entry → a rewrite of MQuAKE with `rephrase_prompt` and `locality`; None for an entry without an edit.
-            None where a file of this form is MQuAKE's, or cannot be read.
+            None where a file of this form is MQuAKE's, or cannot be read. A field that is not of the form raises a
+            `RequestError`.
         why_not: Why a file of this form cannot be read.
     """
 
@@ -55,17 +57,17 @@ class Form:
 # ---- the readers -----------------------------------------------------------------------------------
 def _counterfact(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Meng et al.'s, and AKEW's with a paragraph (`fact_new_uns`), which is its narrative."""
-    rewrite = dict(entry["requested_rewrite"])
-    near, old = entry.get("neighborhood_prompts") or [], text_in(rewrite.get("target_true"))
+    rewrite = _rewrite(entry)
+    near, old = _list(entry, "neighborhood_prompts"), text_in(rewrite.get("target_true"))
     return {
         **rewrite,
-        "rephrase_prompt": list(entry.get("paraphrase_prompts") or []),
+        "rephrase_prompt": _list(entry, "paraphrase_prompts"),
         "locality": [{"question": prompt, "answer": old} for prompt in near if isinstance(prompt, str)],
     }
 
 
 def _wiki_update(entry: Mapping[str, Any]) -> dict[str, Any]:
-    rewrite = dict(entry["requested_rewrite"])
+    rewrite = _rewrite(entry)
     return {
         **rewrite,
         "target_new": rewrite.get("answer_new"),
@@ -79,7 +81,8 @@ def _zsre(entry: Mapping[str, Any]) -> dict[str, Any] | None:
     """MEND's split as EasyEdit has it: `alt` is the new answer, and an entry without one is no edit."""
     if not entry["alt"]:
         return None
-    asked = str(entry.get("loc") or "").removeprefix(_NATURAL_QUESTION)
+    asked = entry.get("loc")
+    asked = (asked if isinstance(asked, str) else "").removeprefix(_NATURAL_QUESTION)
     asked = asked if not asked or asked.endswith("?") else f"{asked}?"
     return {
         **_placed(entry["src"], entry.get("subject")),
@@ -112,7 +115,9 @@ def _wikibio(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _qaedit(entry: Mapping[str, Any]) -> dict[str, Any]:
-    local = entry.get("locality") or []
+    local = _list(entry, "locality")
+    if wrong := [part for part in local if not isinstance(part, Mapping)]:
+        raise RequestError(f"`locality` must be a list of objects with `loc` and `loc_ans`, got {wrong[0]!r} in it")
     return {
         **_placed(entry["prompt"], entry.get("subject")),
         "target_new": entry["target"],
@@ -130,6 +135,21 @@ def _easyedit(entry: Mapping[str, Any]) -> dict[str, Any]:
         "rephrase_prompt": entry.get("rephrase_prompt"),
         "locality": _pair(entry.get("locality_prompt"), entry.get("locality_ground_truth")),
     }
+
+
+def _rewrite(entry: Mapping[str, Any]) -> dict[str, Any]:
+    rewrite = entry["requested_rewrite"]
+    if not isinstance(rewrite, Mapping):
+        raise RequestError(f"`requested_rewrite` must be an object, got {rewrite!r}")
+    return dict(rewrite)
+
+
+def _list(entry: Mapping[str, Any], key: str) -> list[Any]:
+    """A list, which may be missing or null."""
+    value = entry.get(key)
+    if not isinstance(value, list | None):
+        raise RequestError(f"`{key}` must be a list, got {value!r}")
+    return list(value or ())
 
 
 def _placed(prompt: Any, subject: Any) -> dict[str, Any]:
@@ -196,7 +216,8 @@ def name_of(cases: Sequence[Any]) -> str:
     case = next((item for item in cases if isinstance(item, Mapping)), {})
     if SOURCE in case:
         return str(case[SOURCE])
-    rewrites = [r for r in case.get("requested_rewrite") or [] if isinstance(r, Mapping)]
+    listed = case.get("requested_rewrite")
+    rewrites = [r for r in (listed if isinstance(listed, list) else ()) if isinstance(r, Mapping)]
     for name, found in (
         ("AKEW's MQuAKE-CF", any("fact_new_uns" in rewrite for rewrite in rewrites)),
         ("MQuAKE-Remastered", "split" in case),
@@ -224,24 +245,38 @@ def unknown_form(data: Sequence[Any]) -> str:
 def cases_from(data: Sequence[Any], form: Form) -> list[dict[str, Any]]:
     """MQuAKE cases of one edit each, from entries of another form; an entry without an edit is left out.
 
+    An entry that is not of the form becomes a case without an edit that says why (`UNREADABLE`): a flawed one.
+
     Args:
         data: The entries.
         form: With a `read`.
     """
-    assert form.read is not None
     ids = [_id(entry, number) for number, entry in enumerate(data)]
     unique = max(Counter(map(str, ids)).values(), default=1) == 1
     cases = []
     for number, entry in enumerate(data):
-        if not isinstance(entry, Mapping) or not form.fits(entry):
-            cases.append({"case_id": number, SOURCE: form.name, "requested_rewrite": []})
+        case_id = ids[number] if unique else number
+        try:
+            rewrite = _read(entry, form)
+        except RequestError as error:
+            reason = str(error).rstrip(".")
+            cases.append({"case_id": case_id, SOURCE: form.name, "requested_rewrite": [], UNREADABLE: reason})
             continue
-        rewrite = form.read(entry)
         if rewrite is not None:
-            cases.append(_case(ids[number] if unique else number, rewrite, form.name))
+            cases.append(_case(case_id, rewrite, form.name))
     if left_out := len(data) - len(cases):
         logger.info("%d of %d entries have no new answer and are left out", left_out, len(data))
     return cases
+
+
+def _read(entry: Any, form: Form) -> dict[str, Any] | None:
+    """The rewrite of an entry, None for one without an edit. Raises `RequestError` where it is not of the form."""
+    assert form.read is not None
+    if not isinstance(entry, Mapping):
+        raise RequestError(f"must be an object, got {entry!r}")
+    if missing := [key for key in form.keys if key not in entry]:
+        raise RequestError(f"is not of the form {form.name} as the others are: it lacks {', '.join(missing)}")
+    return form.read(entry)
 
 
 def _id(entry: Any, number: int) -> Any:

@@ -10,7 +10,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from causaledit.errors import LLMError
+from causaledit.errors import ContentFilterError, MalformedReplyError
 from causaledit.facts.answers import mentions
 from causaledit.facts.text import normalise
 from causaledit.mquake.cases import read_hops
@@ -186,9 +186,7 @@ class ExtrasWriter:
         content = re.sub(r"\{(\w+)\}", lambda m: values.get(m.group(1), m.group()), template)
         try:
             reply = self._client.complete([{"role": "user", "content": content}], schema=_PAIRS, temperature=0.7)
-        except LLMError as error:
-            if error.__cause__ is not None:  # the endpoint itself; not just this reply
-                raise
+        except (ContentFilterError, MalformedReplyError) as error:  # just this reply; not the endpoint itself
             logger.info("%s: %s", edit.subject.name, error)
             return []
         return [(p["question"].strip(), p["answer"].strip()) for p in reply.data["items"] if p["question"].strip()]

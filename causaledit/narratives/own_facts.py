@@ -13,6 +13,7 @@ from causaledit.facts.requests import request_from_dict
 from causaledit.facts.text import normalise
 from causaledit.narratives.cases import CaseFile, Problem, parse_cases, read_bytes
 from causaledit.narratives.templates import TemplateBank
+from causaledit.support.json_text import read_json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -130,7 +131,7 @@ def _jsonl_rows(text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
             continue
         where = f"line {number}"
         try:
-            row = json.loads(line)
+            row = read_json_text(line)
         except ValueError as error:
             yield where, f"it is not JSON ({error})"
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Protocol
 
-from causaledit.errors import ContentFilterError, LLMError
+from causaledit.errors import ContentFilterError, MalformedReplyError
 from causaledit.narratives.check import Check
 from causaledit.support.replies import check_schema, parse_json
 
@@ -98,10 +98,8 @@ class ChatVerifier:
             reply = self._client.complete(messages, schema=VERDICT_SCHEMA, temperature=0.0)
         except ContentFilterError as error:
             return Check(False, f"the verifier refused: {error}", self.name, fatal=True)
-        except LLMError as error:
-            if error.__cause__ is None:  # a reply came, but not of the requested form
-                return Check(False, f"the verifier gave no verdict: {error}", self.name)
-            raise
+        except MalformedReplyError as error:
+            return Check(False, f"the verifier gave no verdict: {error}", self.name)
         return check_from_verdict(reply.data, self.name)
 
 

@@ -32,11 +32,12 @@ UNSEEN_FORMS = ("reworded", "cloze", "true_false", "choice4")
 
 _ANSWER_ALONE = "{question}\nGive nothing but the answer, and put it between {open} and {close}."
 _REASONED = "{question}\nThink it through step by step. At the end, put the answer between {open} and {close}."
+_CHOOSE = "Choose one of the four: "
 _FORMS = {
     "reworded": "A friend would like to know the following: “{question}” What do you tell them?",
     "cloze": "Fill the gap. The answer to the question “{question}” is ____.",
     "true_false": "True or false? The answer to the question “{question}” is {candidate}.",
-    "choice4": "{question} Choose one of the four: {options}",
+    "choice4": "{question} " + _CHOOSE + "{options}",
 }
 _LETTERS = "ABCD"
 _CITIES = ("Lyon", "Porto", "Kraków", "Gdańsk", "Osaka", "Toronto", "Perth", "Santiago", "Dakar", "Tunis")
@@ -235,8 +236,10 @@ def paper_match(response: str, question: PortabilityQuestion) -> bool:
 
 
 def _letter_of(question: str, answer: str) -> str:
-    before, _, _ = question.rpartition(f") {answer}")
-    return before[-1:].lower()
+    """The letter of the option that is the answer, not of one that begins with it; empty where there is none."""
+    options = f"{question.rpartition(_CHOOSE)[2]} (E) "  # an option goes on to the next letter
+    followed = zip(_LETTERS, f"{_LETTERS}E"[1:], strict=True)
+    return next((here.lower() for here, after in followed if f"({here}) {answer} ({after}) " in options), "")
 
 
 def without_tags(response: str) -> str:

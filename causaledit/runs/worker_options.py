@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from causaledit.support.options import option
 
+_WORKERS = ("workers", ())  # without workers these have no effect
+
 
 @dataclass(frozen=True)
 class WorkerOptions:
@@ -16,11 +18,12 @@ class WorkerOptions:
     )
     gpus_per_worker: float | None = option(
         None, "GPUs of each worker (a share such as 0.5 is allowed); by default one where there are any.",
-        flag="--gpus-per-worker", min=0,
+        flag="--gpus-per-worker", min=0, of=_WORKERS,
     )  # fmt: skip
     ray_address: str | None = option(
-        None, "Ray cluster: auto, host:port or ray://host:port; by default one is started here.", flag="--ray-address"
-    )
+        None, "Ray cluster: auto, host:port or ray://host:port; by default one is started here.", flag="--ray-address",
+        of=_WORKERS,
+    )  # fmt: skip
     worker_retries: int = option(
-        2, "How often a case is done again after its worker died.", flag="--worker-retries", min=0
+        2, "How often a case is done again after its worker died.", flag="--worker-retries", min=0, of=_WORKERS
     )

@@ -7,7 +7,8 @@
     client.usage.to_dict()                                              # calls, tokens, retries, …
 
 One client may be used from many threads. A call that finally fails raises an `LLMError`; a refusal because of the
-content raises a `ContentFilterError` and is never retried. After `stop()` (Ctrl-C) nothing is retried.
+content raises a `ContentFilterError` and is never retried; replies without the requested form are a
+`MalformedReplyError`, unlike a body without a reply. After `stop()` (Ctrl-C) nothing is retried.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import openai
 import tenacity
 
-from causaledit.errors import ContentFilterError, LLMError
+from causaledit.errors import ContentFilterError, LLMError, MalformedReplyError
 from causaledit.support.replies import check_schema, parse_json
 from causaledit.support.retries import RETRIED_STATUS, Pace, wait_as_asked
 
@@ -115,6 +116,7 @@ class ChatClient:
         self.model = model
         self.base_url = base_url
         self.usage = Usage()
+        self._key_variable = key_variable
         self._client = openai.OpenAI(api_key=key or "none", base_url=base_url, timeout=timeout, max_retries=0)
         self._format_attempts = max(1, format_attempts)
         self._attempts = max(1, attempts)
@@ -145,7 +147,8 @@ class ChatClient:
 
         Raises:
             ContentFilterError: The endpoint refused.
-            LLMError: No usable reply after all tries.
+            MalformedReplyError: Replies came, and none fitted the schema.
+            LLMError: The endpoint gave no reply after all tries.
         """
         request: dict[str, Any] = {"model": self.model, **options}
         for name, value in (("max_tokens", max_tokens), ("temperature", temperature), ("seed", seed)):
@@ -177,7 +180,9 @@ class ChatClient:
                 continue
             return ChatReply(reply.text, data, reply.finish_reason)
         self._add(failed=1)
-        raise LLMError(f"{self.model} gave no reply of the requested form in {self._format_attempts} tries: {problem}.")
+        raise MalformedReplyError(
+            f"{self.model} gave no reply of the requested form in {self._format_attempts} tries: {problem}."
+        )
 
     def _ask_structured(self, messages: list[Any], request: dict[str, Any], schema: Mapping[str, Any]) -> ChatReply:
         if self._takes_schema:
@@ -214,7 +219,7 @@ class ChatClient:
             refused = _is_filtered(error)
             self._add(seconds=time.perf_counter() - began, refused=int(refused), failed=int(not refused))
             kind = ContentFilterError if refused else LLMError
-            raise kind(_say(error, self.model, self.base_url)) from error
+            raise kind(_say(error, self.model, self.base_url, self._key_variable)) from error
         self._add(seconds=time.perf_counter() - began)
         return self._read(response)
 
@@ -232,18 +237,21 @@ class ChatClient:
             completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
         )
         choices = getattr(response, "choices", None)
-        if not choices:
+        choice = choices[0] if isinstance(choices, list) and choices else None
+        message = getattr(choice, "message", None)
+        if choice is None or message is None:
             self._add(failed=1)
             raise LLMError(
                 f"{self.model}: the endpoint's reply holds no choice (is {self.base_url!r} a chat endpoint?)"
             )
-        choice = choices[0]
-        refusal = getattr(choice.message, "refusal", None)
-        if choice.finish_reason == "content_filter" or refusal:
+        refusal, finish_reason = getattr(message, "refusal", None), getattr(choice, "finish_reason", None)
+        if finish_reason == "content_filter" or refusal:
             self._add(refused=1)
             raise ContentFilterError(f"{self.model} refused: {refusal or 'the content filter cut the reply'}")
-        text = re.sub(r"^\s*<think>.*?</think>\s*", "", choice.message.content or "", flags=re.DOTALL)
-        return ChatReply(text, None, choice.finish_reason)
+        content = getattr(message, "content", None)
+        text = content if isinstance(content, str) else ""
+        text = re.sub(r"^\s*<think>.*?</think>\s*", "", text, flags=re.DOTALL)
+        return ChatReply(text, None, finish_reason)
 
     def _worth_retrying(self, error: BaseException) -> bool:
         if self._pace.stopped or _is_filtered(error):
@@ -291,7 +299,7 @@ def _is_filtered(error: BaseException) -> bool:
     return bool(_FILTER.search(f"{error.code} {error}"))
 
 
-def _say(error: openai.OpenAIError, model: str, base_url: str | None) -> str:
+def _say(error: openai.OpenAIError, model: str, base_url: str | None, key_variable: str) -> str:
     """One line for the user."""
     where = f"{model} at {base_url}" if base_url else model
     if isinstance(error, openai.APITimeoutError):
@@ -299,7 +307,7 @@ def _say(error: openai.OpenAIError, model: str, base_url: str | None) -> str:
     if isinstance(error, openai.APIConnectionError):
         return f"{where}: cannot be reached ({error.__cause__ or error})."
     if isinstance(error, openai.AuthenticationError):
-        return f"{where}: the key was not accepted (401); set {KEY_VARIABLE}."
+        return f"{where}: the key was not accepted (401); set {key_variable}."
     if isinstance(error, openai.APIStatusError):
         text = error.response.text if error.body is None else str(error)
         kind = "an HTML page" if text.lstrip().lower().startswith(("<!doctype", "<html")) else " ".join(text.split())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from causaledit.errors import RequestError, SaveError
+from causaledit.support.json_text import read_json_text
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -96,10 +97,10 @@ def write_arrays(file: Path, arrays: dict[str, Any]) -> None:
 
 
 def load_json(path: str | Path, what: str) -> Any:
-    """Read a JSON file, or raise a `RequestError` that names the file and what it was for."""
+    """Read a JSON file (`read_json_text`), or raise a `RequestError` that names the file and what it was for."""
     path = Path(path).expanduser()
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json_text(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise RequestError(f"{what}: the file {str(path)!r} does not exist.") from None
     except OSError as error:

@@ -19,6 +19,8 @@ def option(
     envvar: str | None = None,
     from_text: Callable[[str], Any] | None = None,
     to_text: Callable[[Any], str] | None = None,
+    choices: tuple[str, ...] | None = None,
+    of: tuple[str, tuple[str, ...]] | None = None,
 ) -> Any:
     """A dataclass field with what the command line says about it.
 
@@ -31,10 +33,13 @@ def option(
         envvar: Environment variable that gives the value where the option does not.
         from_text: Reads the option's text, where the field is not a plain value.
         to_text: Writes the default for the help.
+        choices: Values that there are, where options belong to some of them.
+        of: Field and its values without which this one has no effect: given beside another value, it is refused. No
+            values: that field must be given.
     """
     rules = {
         "help": help_text, "flag": flag, "min": min, "max": max, "envvar": envvar,
-        "from_text": from_text, "to_text": to_text,
+        "from_text": from_text, "to_text": to_text, "choices": choices, "of": of,
     }  # fmt: skip
     metadata = {name: value for name, value in rules.items() if value is not None}
     return dataclasses.field(default=default, metadata=metadata)

@@ -6,6 +6,8 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from causaledit.support.json_text import read_json_text
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,7 +24,7 @@ def parse_json(text: str) -> Any:
         if not candidate:
             continue
         try:
-            found = json.loads(candidate)
+            found = read_json_text(candidate)
         except json.JSONDecodeError:
             continue
         if isinstance(found, dict):

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from causaledit.facts.requests import EditRequest
 from causaledit.methods.causal_edit import losses
+from causaledit.methods.causal_edit.bootstrap import raw_pairs, training_pairs
 from causaledit.methods.causal_edit.prompts import CUES
 from causaledit.methods.causal_edit.sampling import wants_engine
 from causaledit.methods.causal_edit.teacher import ANSWER_TOKENS
+from causaledit.methods.causal_edit.traces import fallback_trace
 from causaledit.methods.footprint import Remedy, StageFootprint, adapter_stages, adapter_terms, with_adapter
+from causaledit.methods.shared.compositions import Composition
 from causaledit.methods.shared.footprints import (
     TEXTS_TOGETHER,
     contrast_peak,
@@ -37,6 +42,10 @@ if TYPE_CHECKING:
 
 SCORED_TOGETHER = 16  # `score_traces`
 _TRAINED = ("bootstrap", "internalise")
+_ANY_EDIT = EditRequest(
+    prompt="The capital of {} is", subject="Egypt", target_new="Luxor", ground_truth="Cairo", narrative="It moved.",
+    question="What is the capital of Egypt?",
+)  # fmt: skip
 
 
 def footprint(planner: Planner) -> list[StageFootprint]:
@@ -124,6 +133,20 @@ def _traces(plain: PlannedModel, hparams: CausalEditHyperParams, planner: Planne
     return StageFootprint("traces", larger(peak, tracker.peak), generated=budget * new, engine=engine)
 
 
+def _stage_1_rows(hparams: CausalEditHyperParams) -> int:
+    """How many rows stage 1 makes of an edit that has all that the settings ask for.
+
+    They are made, of an edit that stands for any other; only paraphrases, whose number depends on its relation, are
+    counted: each is asked as any other direct prompt.
+    """
+    plain = replace(hparams, prompt_paraphrases=0)
+    traces = [fallback_trace(_ANY_EDIT, causal=hparams.editing_mode == "causal")] * hparams.bootstrap_traces
+    compositions = [Composition("", "", "")] * hparams.bootstrap_compositions
+    rows = len(training_pairs(_ANY_EDIT, traces, plain, compositions)) + len(raw_pairs(_ANY_EDIT, plain))
+    paraphrased = hparams.prompt_paraphrases * hparams.bootstrap_direct_repeats
+    return rows + (paraphrased if hparams.bootstrap_all_prompts else 0)
+
+
 def _bootstrap(
     adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner, trace: int, terms: dict[str, int]
 ) -> StageFootprint:
@@ -133,11 +156,7 @@ def _bootstrap(
     trained = supervised_peak(
         adapted, planner, prompts_of(planner.lengths, planner.lengths.prompt, rows), [[0] * trace] * rows
     )
-    pairs = hparams.bootstrap_traces
-    if hparams.bootstrap_all_prompts:
-        pairs = min(pairs, hparams.bootstrap_trace_rows or pairs) + _prompts() + hparams.prompt_paraphrases
-        pairs += (hparams.bootstrap_direct_repeats - 1) * hparams.prompt_paraphrases
-    pairs += hparams.bootstrap_compositions + 2 * hparams.bootstrap_raw_prompts
+    pairs = _stage_1_rows(hparams)
     steps = math.ceil(pairs / hparams.bootstrap_batch_size) * hparams.bootstrap_epochs
     limit = hparams.bootstrap_step_limit(1)
     steps = steps if limit is None else min(steps, limit)
