@@ -152,7 +152,9 @@ def test_a_models_own_dropout_does_not_enter_consolidation(make):
 class WithoutPicking(LlamaForCausalLM):
     """A model whose forward pass cannot be told which positions' logits are wanted."""
 
-    def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None, **_):
+    def forward(
+        self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None, **_
+    ):
         return super().forward(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
             past_key_values=past_key_values, use_cache=use_cache,
