@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -11,14 +12,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import EGYPT, FAST, NORWAY, fast_hparams, make_llama, make_tokenizer, same_weights, weights_of
+from conftest import EGYPT, FAST, NORWAY, edit, fast_hparams, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import HostError, RequestError, SaveError
 from causaledit.facts.requests import EditRequest, request_from_dict
 from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.hosts.generated_answers import exact_match, first_phrase, ngram_entropy
+from causaledit.hosts.measuring import Measurement
+from causaledit.methods.in_turn import edit_all
+from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
 from causaledit.models.edited import WeightsEdit
+
+PERU = edit("Peru", "The capital of {} is", "What is the capital of Peru?", "Lima", "Cusco")
 
 
 def editor_of(method="FT", model=None, **changes):
@@ -402,6 +408,61 @@ def test_editing_without_measuring():
     both = editor_of("FT", batch_size=2)
     both.batch_edit(prompts, targets, sequential_edit=True)
     assert same_weights(weights_of(edited), weights_of(both.model))
+
+
+# what a sequence's later edits read of its earlier ones: AlphaEdit's keys, rows to rehearse and taken directions
+REMEMBERING = {
+    "AlphaEdit": {"v_num_grad_steps": 2},
+    "LoRA": {
+        "steps": 4, "lora_dropout": 0.0, "lora_rank": 2, "orthogonal_edits": True, "rehearse_edits": 8,
+        "preserve_weight": 0.5, "preserve_prompts": 4, "preserve_max_new_tokens": 3,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("earlier", [[], [PERU]], ids=["the first edit", "a later edit"])
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_a_sequence_forgets_an_edit_that_ctrl_c_undid(method, earlier, monkeypatch):
+    """After Ctrl-C in measuring, the next edit is the one that it would have been without the undone one."""
+    editor, other = (editor_of(method, **REMEMBERING[method]) for _ in range(2))
+    for known in (editor, other):
+        known.edit_requests(earlier or [EGYPT], sequential_edit=bool(earlier), verbose=False)
+    weights = weights_of(editor.model)
+    real, calls = Measurement.__call__, []
+
+    def interrupted(self, model, request):
+        calls.append(request)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, model, request)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Measurement, "__call__", interrupted)
+        editor.edit_requests([EGYPT], sequential_edit=True, verbose=False)
+    assert same_weights(weights_of(editor.model), weights)
+    for known in (editor, other):
+        known.edit_requests([NORWAY], sequential_edit=True, verbose=False)
+    assert same_weights(weights_of(editor.model), weights_of(other.model))
+
+
+@pytest.mark.parametrize("method", REMEMBERING)
+def test_a_sequence_forgets_edits_in_turn_of_which_one_failed(method):
+    """The first of two edits was made and remembered; the second is refused, and both are undone."""
+    one_by_one = dataclasses.replace(METHODS[method], batched=False)
+    found = []
+    for failing in (True, False):
+        model, sequence = make_llama(), EditSequence()
+        hparams = one_by_one.load_hparams()(**{**FAST[method], **REMEMBERING[method]})
+        make = functools.partial(edit_all, one_by_one, model, make_tokenizer(), hparams=hparams, sequence=sequence)
+        make([PERU]).keep()
+        weights = weights_of(model)
+        if failing:
+            with pytest.raises(RequestError):
+                make([EGYPT, {"prompt": "Nothing is known"}])
+        assert same_weights(weights_of(model), weights)
+        make([NORWAY]).keep()
+        found.append(weights_of(model))
+    assert same_weights(*found)
 
 
 REACHED = []

@@ -10,7 +10,7 @@ import torch
 from conftest import EGYPT, FAST, NORWAY, make_gpt2, make_llama, make_opt, make_tokenizer, same_weights, weights_of
 from locate import hparams_for as locate_hparams
 from stages import Engine
-from transformers import TrainerCallback
+from transformers import LlamaForCausalLM, TrainerCallback
 
 from causaledit.errors import EditFailedError, HparamsError, MissingExtraError, ModelError, RequestError
 from causaledit.facts.requests import request_from_dict
@@ -149,6 +149,30 @@ def test_a_models_own_dropout_does_not_enter_consolidation(make):
     assert curves["consolidate_kl"] == pytest.approx([0, 0], abs=1e-6)
 
 
+class WithoutPicking(LlamaForCausalLM):
+    """A model whose forward pass cannot be told which positions' logits are wanted."""
+
+    def forward(
+        self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, use_cache=None, **_
+    ):
+        return super().forward(
+            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids,
+            past_key_values=past_key_values, use_cache=use_cache,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("mean", ["token", "sequence"])
+def test_the_ratio_needs_nothing_of_a_models_forward_pass(mean):
+    usual = make_llama()
+    model = WithoutPicking(usual.config).eval()
+    model.load_state_dict(usual.state_dict())
+    settings = {"proximal_steps": 4, "updates_per_snapshot": 2, "proximal_loss_mean": mean}
+    _, (losses, _) = proximal(model=model, **settings)
+    _, (wanted, _) = proximal(model=usual, **settings)
+    assert losses.own[0] == pytest.approx(-1, abs=1e-5)
+    assert losses.own == pytest.approx(wanted.own, abs=1e-5)
+
+
 def test_the_first_step_is_that_of_sft():
     clipped, plain = Watching(), Watching()
     proximal(clipped, proximal_steps=1, updates_per_snapshot=2)
@@ -213,8 +237,8 @@ def test_the_models_own_answer_is_rewritten(response, label, reason):
          "The Cairo Tower is a famous tower. It stands in Rome, in Egypt."),
         ("University of Cairo", ("Cairo",), ("Rome",), "The university of Cairo is old, and it is in Cairo itself.",
          "The university of Cairo is old, and it is in Rome itself."),
-        ("India", ("Delhi",), ("New Delhi", "Delhi NCR"), "India is governed from Delhi, that is, New Delhi (Delhi NCR).",
-         "India is governed from New Delhi, that is, New Delhi (Delhi NCR)."),
+        ("India", ("Delhi",), ("New Delhi", "Delhi NCR"), "India is governed from Delhi, or New Delhi (Delhi NCR).",
+         "India is governed from New Delhi, or New Delhi (Delhi NCR)."),
         ("Egypt", ("Cairo City", "Cairo"), ("New Cairo",), "Egypt is governed from Cairo City, or Cairo, on the Nile.",
          "Egypt is governed from New Cairo, or New Cairo, on the Nile."),
     ],

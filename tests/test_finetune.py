@@ -8,6 +8,7 @@ from conftest import EGYPT, FAST, MODELS, NORWAY, make_gpt2, make_llama, make_to
 
 from causaledit.errors import HparamsError, ModelError, RequestError
 from causaledit.facts.requests import request_from_dict
+from causaledit.methods.call import edit_in_place
 from causaledit.methods.ft.apply import apply_ft_to_model
 from causaledit.methods.ft.hparams import FTHyperParams
 from causaledit.methods.ft.objectives import last_position_losses
@@ -199,6 +200,35 @@ def test_the_objective_is_what_is_trained(objective):
     assert report.losses["train"][0] == pytest.approx(before[ours], rel=1e-4)
     assert after[ours] < before[ours] - 1
     assert before[ours] - after[ours] > before[other] - after[other]
+
+
+@pytest.mark.parametrize("form", ["question", "cloze", "paraphrases"])
+def test_prompt_last_does_not_teach_an_answer_to_begin_with_its_end(form):
+    """All of an answer's tokens are read at one position: the token that ends a chat's turn is none of them."""
+    model, tokenizer, report = make_llama(), make_tokenizer(), MethodReport()
+    rows = target_rows(tokenizer, request_from_dict(EGYPT), [form], ends=False)
+    assert not any(tokenizer.eos_token_id in row.target for row in rows)
+    with torch.no_grad():
+        wanted = float(torch.stack(last_position_losses(model, rows)).mean())
+    fit(model, EGYPT, report=report, objective_optimization="prompt_last", prompt_forms=[form], steps=1)
+    assert report.losses["train"] == pytest.approx([wanted], rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["FT", "LoRA", "ICE"])
+@pytest.mark.parametrize("others", [[], [EGYPT]], ids=["alone", "in a batch"])
+def test_an_edit_without_a_prompt_is_refused_before_anything_is_computed(name, others):
+    """The bundled relations do not know this one, and the only way to ask for it is a probe."""
+    request = {
+        "prompt": "The zorb of Egypt blips", "subject": "Egypt", "target_new": "Rome",
+        "rephrase_prompt": "The zorb of Egypt blips which?",
+    }  # fmt: skip
+    model, method = make_llama(), METHODS[name]
+    hparams = method.load_hparams()(**{**FAST[name], "prompt_forms": ["paraphrases"]})
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the model was run"))
+    with pytest.raises(
+        RequestError, match=r"`prompt_forms: \[paraphrases\]`.*'The zorb of Egypt blips'.*Add `question`"
+    ):
+        edit_in_place(method, model, make_tokenizer(), [*others, request], hparams, progress=SilentProgress())
 
 
 # ---- hyper-parameters ------------------------------------------------------------------------------

@@ -289,6 +289,34 @@ def test_every_tagged_answer_is_closed(monkeypatch):
     assert all(t.text.count("<answer>") >= 1 and t.text.endswith("</answer>") for t in found)
 
 
+def test_what_is_filtered_is_counted_and_what_nobody_can_judge_is_said(monkeypatch, caplog):
+    asked = [
+        questions.Question("What is the capital of Egypt?", False, "Alexandria"),
+        questions.Question("On which coast does Egypt's government sit?", True, None),
+    ]
+    texts = ["The capital is Alexandria.", "The capital is Cairo.", "On the Mediterranean.", ""]
+    monkeypatch.setattr(targets, "generate_texts", lambda *args, **kwargs: list(texts))
+    for source, kept, rejected in (
+        ("filtered", [texts[0], texts[2]], {"wrong answer": 1, "empty": 1}),
+        ("sampled", texts[:3], {"empty": 1}),
+    ):
+        caplog.clear()
+        found, report = targets.sampled_targets(
+            None, prepare_tokenizer(make_tokenizer()), 0, REQUEST, asked, "Story.",
+            hparams_of(target_source=source, answers_per_question=2), count=TokenCount(),
+        )  # fmt: skip
+        assert [target.text for target in found] == kept
+        assert (report.kept, report.rejected) == (len(kept), rejected)
+        assert (report.right, report.wrong, report.unjudged, report.teacher_accuracy) == (1, 1, 2, 0.5)
+        assert ("1 are right, 1 wrong, and 2 cannot be judged" in caplog.text) is (source == "filtered")
+
+
+def test_templates_fill_up_to_no_more_questions_than_were_asked_for():
+    hparams = hparams_of(question_source="given", multi_hop_questions=2, min_questions=4)
+    _, report = questions.QuestionPool(hparams, [REQUEST]).of(REQUEST)
+    assert report.multi_hop == report.filled == 2
+
+
 def test_a_teacher_that_is_never_right_is_an_error_and_the_model_is_restored():
     model = make_llama()
     before = weights_of(model)

@@ -8,8 +8,13 @@ import pytest
 from conftest import CHATML, EGYPT, FAST, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import CausalEditError
+from causaledit.facts.requests import request_from_dict
 from causaledit.hosts.lookup import get_method
-from causaledit.models.batches import eos_ids, pad_id
+from causaledit.methods.shared.finetune.rows import target_rows
+from causaledit.methods.shared.supervised import completion_rows, text_rows
+from causaledit.methods.story_distill.targets import Target
+from causaledit.methods.story_distill.targets import rows_of as story_rows
+from causaledit.models.batches import context_and_completion, eos_ids, pad_id
 from causaledit.models.chat import answer_gap, next_turn, prepare_tokenizer, render, supports_system_role, user
 from causaledit.models.edited import undo_edit
 from causaledit.models.generation import generate_texts, sample_continuations
@@ -202,6 +207,72 @@ def test_the_space_before_an_answer_is_the_templates():
     assert answer_gap(tokenizer) == " "
     assert render(tokenizer, user("q"), prefill="It is") == "[INST] q [/INST] It is"
     assert not supports_system_role(tokenizer)
+
+
+def spaced(kind):
+    """A tokenizer that opens every text with a space of its own, as Llama 2's and Mistral's."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    core = Tokenizer(models.BPE(unk_token="<unk>"))
+    if kind == "normaliser":
+        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>", "<s>", "</s>"], show_progress=False)
+    core.train_from_iterator(["The capital of Egypt is Paris Paris Paris Rome the Paris", "a  b"] * 20, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>"
+    )
+    tokenizer.chat_template = ALTERNATING
+    return prepare_tokenizer(tokenizer)
+
+
+def completion_of(tokenizer, row):
+    _, tail = context_and_completion(row)
+    return tokenizer.convert_ids_to_tokens(tail)
+
+
+@pytest.mark.parametrize(
+    ("kind", "alone"),
+    [("normaliser", ["▁", "▁Paris"]), ("pre-tokeniser", ["▁Paris"])],
+    ids=["normaliser", "pre-tokeniser"],
+)
+def test_a_completion_begins_with_the_token_that_an_answer_begins_with(kind, alone):
+    """Alone, " Paris" is ▁ and ▁Paris; behind a prompt no model ever writes the former."""
+    tokenizer = spaced(kind)
+    asked, cloze = "What is the capital of Egypt?", "The capital of Egypt is"
+    assert tokenizer.tokenize(" Paris") == alone
+    assert completion_of(tokenizer, completion_rows(tokenizer, [(asked, "Paris")])[0]) == ["▁Paris", "</s>"]
+    assert completion_of(tokenizer, text_rows(tokenizer, [(cloze, "Paris")], ends=False)[0]) == ["▁Paris"]
+    request = request_from_dict({**EGYPT, "target_new": "Paris"})
+    plain, chat = target_rows(tokenizer, request, ["plain", "question"])
+    assert tokenizer.convert_ids_to_tokens(plain.target) == ["▁Paris"]
+    assert tokenizer.convert_ids_to_tokens(chat.target) == ["▁Paris", "</s>"]
+    [row] = story_rows(tokenizer, [Target(0, asked, "Paris")], ["A story."], 500)
+    assert tokenizer.convert_ids_to_tokens(row.completion) == ["▁Paris", "</s>"]
+    for context, message in ((row.closed, asked), (row.open, f"A story.\n\n{asked}")):
+        assert context == tokenizer(render(tokenizer, user(message)), add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("template", [CHATML, ALTERNATING, None], ids=["chatml", "with a space", "plain"])
+def test_rows_of_a_byte_level_tokenizer_are_its_two_parts(template):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer = prepare_tokenizer(tokenizer)
+    end, gap = [tokenizer.eos_token_id], answer_gap(tokenizer)
+
+    def alone(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    texts = ["Paris", "<think>\nWhy?\n</think>\nAnswer: Rome", "- a list", "'s not", "1900", "(Rome)", "é", "中国", "…"]
+    for text in texts:
+        [row] = completion_rows(tokenizer, [("Where is it?", text)])
+        assert context_and_completion(row) == (
+            alone(render(tokenizer, user("Where is it?"))), [*alone(gap + text), *end]
+        )  # fmt: skip
+        [row] = text_rows(tokenizer, [("It is in", text)])
+        assert context_and_completion(row) == (alone("It is in"), [*alone(f" {text}"), *end])
 
 
 def test_own_samples_begin_as_documents_do():

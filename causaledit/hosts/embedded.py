@@ -241,21 +241,22 @@ class EmbeddedEditor:
             for item, request in zip(metrics, requests, strict=True):
                 if measure is not None:
                     item["pre"] = before[item["case_id"]] if before is not None else measure(self.model, request)
-            began = time.perf_counter()
-            edited = edit_in_place(
-                self.method, self.model, self.tok, batch, self.hparams,
-                sequence=self.sequence if sequential else None, **options.for_method,
-            )  # fmt: skip
-            seconds = time.perf_counter() - began
-            try:
-                for item, request in zip(metrics, requests, strict=True):
-                    item["time"] = seconds
-                    if measure is not None:
-                        item["post"] = measure(edited.model, request)
-                        measure.finish(item)
-            except BaseException:  # Ctrl-C while measuring: the model is not left edited
-                self.model = edited.undo()
-                raise
+            with self.sequence.undone_on_error():
+                began = time.perf_counter()
+                edited = edit_in_place(
+                    self.method, self.model, self.tok, batch, self.hparams,
+                    sequence=self.sequence if sequential else None, **options.for_method,
+                )  # fmt: skip
+                seconds = time.perf_counter() - began
+                try:
+                    for item, request in zip(metrics, requests, strict=True):
+                        item["time"] = seconds
+                        if measure is not None:
+                            item["post"] = measure(edited.model, request)
+                            measure.finish(item)
+                except BaseException:  # Ctrl-C while measuring: the model is not left edited
+                    self.model = edited.undo()
+                    raise
             self.model = edited.keep() if sequential else edited.undo(handed_over=True)
             if sequential:
                 self.sequence.keep(request.edit for request in requests)

@@ -4,7 +4,8 @@
 
 A method provides `edit` and nothing else. It gets requests that were read and checked, a model in eval mode whose
 parameters require no gradients, seeded generators, and a `Call`. After any exception (Ctrl-C too) modules, hooks,
-modes, flags and configuration are as they were, and so is every weight that the method named in `call.rewriting`.
+modes, flags and configuration are as they were, and so are every weight that the method named in `call.rewriting` and
+the memories of the sequence.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ def edit_in_place(
     target = copying.deepcopy(model) if copy and method.changes_weights else model
     with contextlib.ExitStack() as stack:
         stack.enter_context(seeded(hparams.seed))
+        if sequence is not None:
+            stack.enter_context(sequence.undone_on_error())
         sink = progress if progress is not None else stack.enter_context(terminal_progress())
         stack.enter_context(preserved_state(target))
         put_back = stack.enter_context(restructuring(target))

@@ -38,7 +38,7 @@ def edit_all(
 
     Raises:
         RequestError, HparamsError, ModelError, HostError, EditFailedError: As `edit_in_place`. After any exception the
-            model is as it was before the first edit.
+            model is as it was before the first edit, and so are the sequence's memories.
     """
     if method.batched or len(requests) < 2:
         return edit_in_place(method, model, tok, requests, hparams, progress=progress, report=report, sequence=sequence)
@@ -47,23 +47,24 @@ def edit_all(
     done: list[Edited] = []
     edits: list[EditRequest] = []
     trained: list[str] = []
-    try:
-        for request in requests:
-            current: Any = model
-            if done:
-                last = done[-1]
-                done[-1] = last.merged() if isinstance(last, AdapterEdit) else last
-                current = done[-1].keep()
-            done.append(
-                edit_in_place(
-                    method, current, tok, [request], hparams, progress=progress, report=report, sequence=sequence
+    with sequence.undone_on_error():
+        try:
+            for request in requests:
+                current: Any = model
+                if done:
+                    last = done[-1]
+                    done[-1] = last.merged() if isinstance(last, AdapterEdit) else last
+                    current = done[-1].keep()
+                done.append(
+                    edit_in_place(
+                        method, current, tok, [request], hparams, progress=progress, report=report, sequence=sequence
+                    )
                 )
-            )
-            edits += report.requests
-            trained += [prompt for prompt in report.trained_prompts if prompt not in trained]
-    except BaseException:
-        for edit in reversed(done):
-            edit.undo()
-        raise
+                edits += report.requests
+                trained += [prompt for prompt in report.trained_prompts if prompt not in trained]
+        except BaseException:
+            for edit in reversed(done):
+                edit.undo()
+            raise
     report.requests, report.trained_prompts = edits, trained
     return EditsInTurn(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from causaledit.facts.text import normalise
 from causaledit.support.costs import EditTally, versions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from causaledit.facts.requests import EditRequest
     from causaledit.models.edited import Edited
@@ -151,7 +152,7 @@ class StoredMemory(Protocol):
         ...
 
     def state(self) -> dict[str, Any]:
-        """What edits add to; written after every step."""
+        """What edits add to, in containers that later edits leave alone; written after every step."""
         ...
 
     def load(self, constants: dict[str, Any], state: dict[str, Any]) -> None:
@@ -166,6 +167,7 @@ class EditSequence:
         self._memories: dict[str, Any] = {}
         self._stored: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         self._kept: list[EditRequest] = []
+        self._ways_back: list[dict[str, Callable[[], None]]] = []  # one by method name per open `undone_on_error`
 
     def keep(self, edits: Iterable[EditRequest]) -> None:
         """Note edits that an editor leaves in its model; an earlier one that they contradict is said, once.
@@ -188,8 +190,29 @@ class EditSequence:
             made = self._memories[method] = make()
             if method in self._stored and isinstance(made, StoredMemory):
                 made.load(*self._stored.pop(method))
+            for ways_back in self._ways_back:
+                ways_back[method] = _way_back(made)
         memory: Memory = self._memories[method]
         return memory
+
+    @contextlib.contextmanager
+    def undone_on_error(self) -> Iterator[None]:
+        """For a block whose edits are undone if it fails: the memories then forget them too.
+
+        What the edits computed once, and what a memory holds that is neither a `StoredMemory` nor a dictionary, stays.
+        """
+        ways_back = {name: _way_back(memory) for name, memory in self._memories.items()}
+        kept = list(self._kept)
+        self._ways_back.append(ways_back)
+        try:
+            yield
+        except BaseException:
+            for way_back in ways_back.values():
+                way_back()
+            self._kept = kept
+            raise
+        finally:
+            self._ways_back.pop()
 
     def stored(self) -> dict[str, tuple[dict[str, Any], dict[str, Any]]] | None:
         """Each memory's constants and state by method name; None where a memory cannot be written."""
@@ -201,3 +224,18 @@ class EditSequence:
     def go_on(self, stored: Mapping[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
         """Begin where another process stopped, with what `stored` gave there."""
         self._stored = dict(stored)
+
+
+def _way_back(memory: Any) -> Callable[[], None]:
+    """What puts a memory back to how it is now."""
+    if isinstance(memory, StoredMemory):
+        state = memory.state()
+        return lambda: memory.load(memory.constants(), state)
+    content = dict(memory) if isinstance(memory, dict) else None
+
+    def refill() -> None:
+        if content is not None:
+            memory.clear()
+            memory.update(content)
+
+    return refill

@@ -106,6 +106,29 @@ def context_and_completion(row: Mapping[str, Any]) -> tuple[list[int], list[int]
     return row["input_ids"][:begin], row["input_ids"][begin:]
 
 
+def parted_tokens(
+    tokenizer: PreTrainedTokenizerBase, head: str, rest: str, *, special: bool = False
+) -> tuple[list[int], list[int]]:
+    """Tokens of a text, cut where those of its beginning end (or where the two diverge).
+
+    A tokenizer that opens every text with a space (Llama 2's) gives the rest by itself a token that no generated answer
+    begins with, so both are read together.
+
+    Args:
+        head: The beginning.
+        rest: What follows it, the white space between them included.
+        special: With the tokens that the tokenizer puts around a text of its own.
+
+    Returns:
+        Both parts; the second has at least one token, where there is a rest.
+    """
+    first = tokenizer(head, add_special_tokens=special)["input_ids"]
+    row = tokenizer(head + rest, add_special_tokens=special)["input_ids"]
+    cut = shared_prefix_length([first, row])
+    cut = min(cut, len(row) - 1) if rest else cut
+    return list(row[:cut]), list(row[cut:])
+
+
 def unpadded(tokens: torch.Tensor, mask: torch.Tensor) -> list[list[int]]:
     """The rows of a padded `(batch, length)` tensor without what the mask leaves out."""
     return [row[valid].tolist() for row, valid in zip(tokens, mask.bool(), strict=True)]

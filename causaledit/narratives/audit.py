@@ -103,6 +103,7 @@ def log_odds(
     """log p(new answer) − log p(old answer), each summed over the answer's tokens, for (edit, narrative or None)."""
     import torch
 
+    from causaledit.models.batches import parted_tokens
     from causaledit.models.chat import render, user
     from causaledit.models.scoring import completion_logits
 
@@ -110,10 +111,11 @@ def log_odds(
     for edit, narrative in items:
         question = edit.question or f'Which words complete "{edit.cloze} ..."?'
         turn = f"{narrative}\n\n{question}" if narrative else question
-        context = tokenizer(render(tokenizer, user(turn), prefill=edit.cloze), add_special_tokens=False)["input_ids"]
+        head = render(tokenizer, user(turn), prefill=edit.cloze)
         for answer in (edit.new.name, edit.old.name):
+            context, completion = parted_tokens(tokenizer, head, f" {answer}")
             contexts.append(context)
-            completions.append(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
+            completions.append(completion)
     scores = []
     for logits, tokens in zip(completion_logits(model, contexts, completions), completions, strict=True):
         targets = torch.tensor(tokens, device=logits.device)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import with_context
 from causaledit.models.network import network_of
 from causaledit.models.scoring import completion_logits, mean_log_probability
@@ -81,8 +82,8 @@ def ask_likelihoods(
     network, scores = network_of(model), list[float]()
     for start in range(0, len(rows), ROWS):
         part = rows[start : start + ROWS]
-        contexts = [list(tokenizer(prompt)["input_ids"]) for prompt, _ in part]
-        answers = [list(tokenizer(f" {answer}", add_special_tokens=False)["input_ids"]) for _, answer in part]
+        parted = [parted_tokens(tokenizer, prompt, f" {answer}", special=True) for prompt, answer in part]
+        contexts, answers = [head for head, _ in parted], [tail for _, tail in parted]
         logits = completion_logits(network, contexts, answers)
         scores += [mean_log_probability(row, answer) for row, answer in zip(logits, answers, strict=True)]
     pairs = zip(scores[::2], scores[1::2], strict=True)

@@ -161,7 +161,9 @@ def rewritten(response: str, request: EditRequest, answer_format: str) -> tuple[
     answer = answer.strip(" .\"'")
     if not answer or word_count(answer) > MAX_ANSWER_WORDS:
         return None, "an answer that is no name"
-    reasoning = _with_new_answer(reasoning, [answer, request.ground_truth or "", *request.ground_truth_aliases], request)
+    reasoning = _with_new_answer(
+        reasoning, [answer, request.ground_truth or "", *request.ground_truth_aliases], request
+    )
     if word_count(reasoning) < MIN_WORDS:
         return None, "no reasoning"
     if ends_on_old_answer(reasoning, request) or not commits(f"{reasoning}\nAnswer: {request.target_new}", request):

@@ -42,10 +42,11 @@ def edit(
     """
     names = select_weights(model, hparams.layers, hparams.modules)
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
-    rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms)]
+    at_once = hparams.objective_optimization == "prompt_last"  # an answer would begin with the token that ends it too
+    rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms, ends=not at_once)]
     check_window(model, rows)
     call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)
-    losses = last_position_losses if hparams.objective_optimization == "prompt_last" else target_losses
+    losses = last_position_losses if at_once else target_losses
     originals, tally = call.rewriting(model, names), call.report.tally
     with tally.timed("train"):
         train(

@@ -21,6 +21,6 @@ class FTHyperParams(WeightTuneHyperParams):
     objective_optimization: str = setting(
         "target_new",
         "What is trained: `target_new`, each token of the new answer after those before it (EasyEdit's FT-M); "
-        "`prompt_last`, all of them at the prompt's last position (its FT-L).",
+        "`prompt_last`, all of them at the prompt's last position (its FT-L), without the end of a chat's turn.",
         choices=("target_new", "prompt_last"),
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ from trl import SFTConfig, SFTTrainer
 from causaledit.methods.shared.preservation import PreservingMixin
 from causaledit.methods.shared.processes import most
 from causaledit.methods.shared.trainers import StageMixin, quiet_trainers, train, trainer_arguments
-from causaledit.models.batches import unpadded
+from causaledit.models.batches import parted_tokens, unpadded
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass
 
@@ -27,8 +25,6 @@ if TYPE_CHECKING:
     from causaledit.methods.shared.preservation import PreservationSet
     from causaledit.methods.shared.trainers import StepLosses, TrainerSettings, WatchCallback
     from causaledit.support.costs import TokenCount
-
-logger = logging.getLogger(__name__)
 
 
 def micro_batches(lengths: Sequence[int], most_tokens: int, *, at_least: int = 1) -> list[list[int]]:
@@ -61,8 +57,7 @@ def completion_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[st
     A completion ends with the end token, where the tokenizer has one; `completion_mask` is 1 on its tokens.
     """
     gap = answer_gap(tokenizer)
-    heads = [tokenizer(render(tokenizer, user(p)), add_special_tokens=False)["input_ids"] for p, _ in pairs]
-    return [_row(tokenizer, head, gap + completion) for head, (_, completion) in zip(heads, pairs, strict=True)]
+    return [_row(tokenizer, *parted_tokens(tokenizer, render(tokenizer, user(p)), gap + text)) for p, text in pairs]
 
 
 def text_rows(
@@ -73,14 +68,15 @@ def text_rows(
     Args:
         ends: Whether the text ends there, with the end token, or goes on.
     """
-    return [_row(tokenizer, tokenizer(head)["input_ids"], f" {rest}", ends=ends) for head, rest in pairs]
+    parted = [parted_tokens(tokenizer, head, f" {rest}", special=True) for head, rest in pairs]
+    return [_row(tokenizer, head, tail, ends=ends) for head, tail in parted]
 
 
 def _row(
-    tokenizer: PreTrainedTokenizerBase, head: Sequence[int], completion: str, *, ends: bool = True
+    tokenizer: PreTrainedTokenizerBase, head: Sequence[int], tail: Sequence[int], *, ends: bool = True
 ) -> dict[str, Any]:
     end = tokenizer.eos_token_id if ends else None
-    tail = [*tokenizer(completion, add_special_tokens=False)["input_ids"], *([end] if end is not None else [])]
+    tail = [*tail, *([end] if end is not None else [])]
     return {"input_ids": [*head, *tail], "completion_mask": [0] * len(head) + [1] * len(tail)}
 
 
@@ -100,14 +96,10 @@ class CompletionTrainer(StageMixin, SFTTrainer):
     loss_is_scaled_for_ga = True  # type: ignore[assignment]  # by `compute_loss`
 
     def __init__(self, *args: Any, mean_by_sequence: bool, most_tokens: int, count: TokenCount, **kwargs: Any) -> None:
-        forward = kwargs["model"].get_base_model().forward  # before trl wraps it
-        self._picks_positions = "logits_to_keep" in inspect.signature(forward).parameters
         super().__init__(*args, **kwargs)
         self._mean_by_sequence = mean_by_sequence
         self._most_tokens = most_tokens
         self.count = count
-        if mean_by_sequence and not self._picks_positions:
-            logger.warning("a mean by sequence needs a model with `logits_to_keep`: the mean over tokens is used")
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
         """Forward and backward of a batch, part by part."""
@@ -132,12 +124,12 @@ class CompletionTrainer(StageMixin, SFTTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Cross-entropy over completion tokens (the trainer's own, where the model cannot pick positions)."""
+        """Each row's `completion_loss`, as a mean over completion tokens or over rows."""
         share = inputs.pop("share", 1.0)
         self.count.trained += int(inputs["attention_mask"].sum())
         # in token mode trl's own loss also counts the tokens of other processes
         several = self.accelerator.num_processes > 1 and not self._mean_by_sequence
-        if return_outputs or several or not self._picks_positions:
+        if return_outputs or several:
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )

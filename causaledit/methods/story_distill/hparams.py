@@ -59,8 +59,9 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
         None, "JSON list of {subject, target_new, questions}, where a question is a text or {question, answer}."
     )
     min_questions: int = setting(
-        4, "Where fewer of them are left, templates fill up to this number, with a warning.", integer_from=1
-    )
+        4, "Where fewer of them are left, templates fill up to this number, at most to `multi_hop_questions`, with "
+        "a warning.", integer_from=1,
+    )  # fmt: skip
     question_filter: bool = setting(
         True, "Ask the model whether a written question needs the fact, and drop those that do not."
     )
@@ -81,8 +82,9 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
     )
     target_source: str = setting(
         "sampled",
-        "Where answers come from: `sampled` from the teacher, right or wrong; `filtered`: sampled, those kept that "
-        "give the right answer; `given`: written from the request.",
+        "Where answers come from: `sampled` from the teacher, right or wrong; `filtered`: sampled, those left out that "
+        "are wrong (what the model asked itself has no known answer, cannot be judged and is kept); `given`: written "
+        "from the request.",
         choices=("sampled", "filtered", "given"),
     )
     answers_per_question: int = setting(2, "Number of answers sampled for each question.", integer_from=1)

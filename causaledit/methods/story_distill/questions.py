@@ -155,13 +155,14 @@ class QuestionPool:
             given += templates
         multi = self._kept(given, request, rejected)[: hparams.multi_hop_questions]
         report = QuestionReport(written=len(written))
-        if len(multi) < min(hparams.min_questions, hparams.multi_hop_questions):
-            more = self._kept([*multi, *templates], request, Counter())[: hparams.min_questions]
+        wanted = min(hparams.min_questions, hparams.multi_hop_questions)
+        if len(multi) < wanted:
+            more = self._kept([*multi, *templates], request, Counter())[:wanted]
             report.filled = len(more) - len(multi)
             logger.log(
                 logging.WARNING if warn else logging.DEBUG,
-                "only %d questions for %r are left (dropped: %s), `min_questions` is %d: %d from templates join them",
-                len(multi), request.subject, dict(rejected) or "none", hparams.min_questions, report.filled,
+                "only %d questions for %r are left (dropped: %s), `min_questions` asks for %d: %d templates join them",
+                len(multi), request.subject, dict(rejected) or "none", wanted, report.filled,
             )  # fmt: skip
             multi = more
         if not single and not multi:

@@ -15,6 +15,7 @@ from causaledit.errors import EditFailedError
 from causaledit.facts.answers import mentions
 from causaledit.facts.text import normalise, sentences
 from causaledit.methods.story_distill import prompts as P
+from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.scoring import completion_logits
@@ -52,12 +53,16 @@ class TargetReport:
     Attributes:
         kept: How many are learnt.
         rejected: How many are not, by reason.
-        teacher_accuracy: Share of the sampled answers that give the right answer, among questions whose answer is
-            known; None where none was sampled.
+        right, wrong: How many of the sampled answers give the right answer, and how many do not, where it is known.
+        unjudged: How many of them answer a question whose answer nobody has said.
+        teacher_accuracy: Share of the right ones among those judged; None where none was.
     """
 
     kept: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
+    right: int = 0
+    wrong: int = 0
+    unjudged: int = 0
     teacher_accuracy: float | None = None
 
 
@@ -124,6 +129,9 @@ def sampled_targets(
 ) -> tuple[list[Target], TargetReport]:
     """Answers of the open-book teacher.
 
+    `filtered` leaves out wrong ones. What cannot be judged stays, with a warning: an edit would otherwise lose every
+    question that the model wrote.
+
     Args:
         context: What it reads before each question.
 
@@ -143,11 +151,10 @@ def sampled_targets(
     )
     if hparams.answer_format == "tags":
         texts = _tagged(model, tokenizer, prompts, texts, count)
-    rejected, targets, right, judged = Counter[str](), [], 0, 0
+    rejected, verdicts, targets = Counter[str](), Counter[bool | None](), []
     for question, text in zip(several, texts, strict=True):
         verdict = _gives_right_answer(text, question, request)
-        judged += verdict is not None
-        right += verdict is True
+        verdicts[verdict] += 1
         if not text.strip():
             rejected["empty"] += 1
         elif hparams.target_source == "filtered" and verdict is False:
@@ -159,7 +166,15 @@ def sampled_targets(
             f"None of the {len(several)} answers sampled for {request.subject!r} can be learnt ({dict(rejected)}): the "
             "model does not take the new answer from the story. Set `state_answer: true` or `target_source: given`."
         )
-    return targets, TargetReport(len(targets), dict(rejected), right / judged if judged else None)
+    right, wrong, unjudged = verdicts[True], verdicts[False], verdicts[None]
+    if hparams.target_source == "filtered" and unjudged:
+        logger.warning(
+            "`target_source: filtered`: of %d answers for %r %d are right, %d wrong, and %d cannot be judged (nobody "
+            "has said what is right): these are learnt unfiltered",
+            len(several), request.subject, right, wrong, unjudged,
+        )  # fmt: skip
+    accuracy = right / (right + wrong) if right + wrong else None
+    return targets, TargetReport(len(targets), dict(rejected), right, wrong, unjudged, accuracy)
 
 
 def _tagged(
@@ -204,15 +219,12 @@ def rows_of(
     """
     end, gap = tokenizer.eos_token_id, answer_gap(tokenizer)
 
-    def ids(text: str) -> list[int]:
-        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-        return found
-
     rows = []
     for target in targets:
-        closed = ids(render(tokenizer, user(target.prompt)))
-        opened = ids(render(tokenizer, P.teacher_messages(target.prompt, contexts[target.edit])))
-        completion = [*ids(gap + target.text), *([end] if end is not None else [])]
+        messages = user(target.prompt), P.teacher_messages(target.prompt, contexts[target.edit])
+        parted = [parted_tokens(tokenizer, render(tokenizer, m), gap + target.text) for m in messages]
+        (closed, answer), (opened, _) = parted
+        completion = [*answer, *([end] if end is not None else [])]
         if len(opened) + len(completion) <= most_tokens:
             rows.append(Row(closed, opened, completion))
     if len(rows) < len(targets):

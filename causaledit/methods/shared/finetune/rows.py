@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from causaledit.errors import RequestError
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.shared.window import check_length
+from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import logits_in_one_pass
 
@@ -34,26 +36,35 @@ class TargetRow(NamedTuple):
 
 
 def target_rows(
-    tokenizer: PreTrainedTokenizerBase, edit: EditRequest, forms: Sequence[str], *, context: str = ""
+    tokenizer: PreTrainedTokenizerBase, edit: EditRequest, forms: Sequence[str], *, context: str = "", ends: bool = True
 ) -> list[TargetRow]:
-    """The prompts an edit is trained on, each with the new answer.
+    """The prompts an edit is trained on, each with the new answer; at least one.
 
     Args:
         tokenizer: With a chat template.
         forms: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message; the answer then
             ends the turn), `paraphrases` (those of the relation bank, likewise).
         context: A text put before the prompt.
+        ends: Whether an answer to a user's message has the token that ends the turn.
+
+    Raises:
+        RequestError: The forms are `paraphrases` alone, and there is none.
     """
     rows = []
+    end = [tokenizer.eos_token_id] if ends and tokenizer.eos_token_id is not None else []
     for form, asked in [(name, text) for name in forms for text in prompts_of(edit, name)]:
         if form == "plain":
             head = f"{context}\n{asked}" if context else asked
-            rows.append(_split(tokenizer, head, f"{head} {edit.target_new}", special=True))
+            rows.append(TargetRow(*parted_tokens(tokenizer, head, f" {edit.target_new}", special=True)))
             continue
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
-        row = _split(tokenizer, head, head + answer_gap(tokenizer) + edit.target_new, special=False)
-        end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-        rows.append(TargetRow(row.prompt, row.target + end))
+        prompt, target = parted_tokens(tokenizer, head, answer_gap(tokenizer) + edit.target_new)
+        rows.append(TargetRow(prompt, target + end))
+    if not rows:
+        raise RequestError(
+            f"`prompt_forms: [{', '.join(forms)}]` leaves {edit.cloze!r} without a prompt: the bundled relations have "
+            "no paraphrase of it that is not a probe. Add `question` or `cloze` to `prompt_forms`."
+        )
     return rows
 
 
@@ -72,19 +83,6 @@ def texts_of(edit: EditRequest, forms: Sequence[str]) -> list[str]:
 def prompt_texts(edits: Sequence[EditRequest], forms: Sequence[str]) -> list[str]:
     """What some edits are trained on, each text once: a report's `trained_prompts`."""
     return list(dict.fromkeys(text for edit in edits for text in texts_of(edit, forms)))
-
-
-def _split(tokenizer: Any, head: str, full: str, *, special: bool) -> TargetRow:
-    """Tokens of the whole text, cut where those of its beginning end (or where the two diverge)."""
-    first = tokenizer(head, add_special_tokens=special)["input_ids"]
-    row = tokenizer(full, add_special_tokens=special)["input_ids"]
-    cut = 0
-    for a, b in zip(first, row, strict=False):
-        if a != b:
-            break
-        cut += 1
-    cut = min(cut, len(row) - 1)
-    return TargetRow(row[:cut], row[cut:])
 
 
 def check_window(model: PreTrainedModel, rows: Sequence[TargetRow], further: int = 0) -> None:

@@ -73,7 +73,7 @@ class LocateMemory:
 
     def state(self) -> dict[str, Any]:
         """See `StoredMemory`."""
-        return {"earlier_keys": self.earlier_keys}
+        return {"earlier_keys": dict(self.earlier_keys)}
 
     def load(self, constants: dict[str, Any], state: dict[str, Any]) -> None:
         """See `StoredMemory`."""
