@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import MODELS, fast_hparams, make_gpt2, make_llama, weights_of
+from conftest import MODELS, fast_hparams, make_gpt2, make_llama, make_opt, weights_of
 from stages import PAIRS, Gradients, Listener, bootstrap, held, internalise, sft_by_hand, with_adapter
 
 from causaledit.errors import EditFailedError
@@ -185,3 +185,14 @@ def test_checkpointing_gives_the_same_losses_and_leaves_no_mark(run, already):
     for name in ("own", "preservation"):
         assert len(getattr(found[True], name)) == 4
         assert getattr(found[True], name) == pytest.approx(getattr(found[False], name), abs=1e-4, rel=1e-3)
+
+
+def test_a_models_own_dropout_does_not_enter_stage_2():
+    """OPT keeps its dropout as a number, which trl's switch does not reach."""
+    found = []
+    for rate in (0.0, 0.4):
+        hparams = fast_hparams(None, None, lora_target_modules=["all-linear"])
+        model = make_opt(dropout=rate, attention_dropout=rate)
+        found.append(internalise(hparams, with_adapter(model, hparams)).own)
+        assert all(layer.dropout == rate for layer in model.model.decoder.layers)
+    assert found[0] == pytest.approx(found[1])

@@ -46,6 +46,7 @@ from causaledit.methods.shared.trainers import (
     quiet_trainers,
     train,
     trainer_arguments,
+    without_dropout,
 )
 from causaledit.models.adapters import adapter_state, exact_merging
 from causaledit.models.batches import in_batches, positions_for, unpadded
@@ -312,7 +313,7 @@ def run_internalisation(
     watch = WatchCallback(progress, tokens=lambda: count.generated + count.trained)
     progress.start("stage 2: internalise", steps)
     settings = trainer_arguments(model, hparams, stage="internalise", subjects=subjects)
-    with exact_merging(model), settings as arguments, quiet_trainers():
+    with without_dropout(model), exact_merging(model), settings as arguments, quiet_trainers():
         trainer = InternalisationTrainer(
             hparams=hparams,
             teacher=teacher,

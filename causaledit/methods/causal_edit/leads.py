@@ -15,6 +15,7 @@ from trl.trainer.utils import use_adapter
 
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.shared.stopping import evaluating
+from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import mean_log_probabilities
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.bootstrap import WantedAnswer
+    from causaledit.models.chat import Messages
 
 logger = logging.getLogger(__name__)
 
@@ -107,16 +109,15 @@ def led_prompts(
     items = list(first.values())[::-1]
     gap = answer_gap(tokenizer)
 
-    def ids(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    answers = [ids(gap + answer.completion) for _, answer in items]
     contexts = [with_knowledge(request, answer.knowledge, causal=causal) for request, answer in items]
-    open_book = [
-        ids(render(tokenizer, P.teacher_messages(answer.prompt, context, role=context_role)))
-        for (_, answer), context in zip(items, contexts, strict=True)
-    ]
-    closed_book = [ids(render(tokenizer, user(answer.prompt))) for _, answer in items]
+
+    def parted(messages: Messages, answer: WantedAnswer) -> tuple[list[int], list[int]]:
+        return parted_tokens(tokenizer, render(tokenizer, messages), gap + answer.completion)
+
+    told = [P.teacher_messages(a.prompt, c, role=context_role) for (_, a), c in zip(items, contexts, strict=True)]
+    open_book = [parted(messages, answer)[0] for messages, (_, answer) in zip(told, items, strict=True)]
+    closed = [parted(user(answer.prompt), answer) for _, answer in items]
+    closed_book, answers = [head for head, _ in closed], [tail for _, tail in closed]
 
     def scores(prompts: list[list[int]]) -> list[float]:
         return mean_log_probabilities(model, prompts, answers)
