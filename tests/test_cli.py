@@ -44,6 +44,10 @@ def run(*arguments, **environment):
         (["demo", "--case", "999"], 2, "999"),
         (["generate", "--model", "/no/such/model", "--prompt", "hello"], 2, "/no/such/model"),
         (["generate", "--model", "/no/such/model", "--prompt", " "], 2, "--prompt"),
+        (["generate", "--model", "x" * 300, "--prompt", "hello"], 2, "xxx"),
+        (["history", "x" * 300], 2, "does not exist"),
+        (["undo", "x" * 300, "--save", "out"], 2, "does not exist"),
+        (["ability", "--model", "x" * 300], 2, "xxx"),
     ],
 )
 def test_bad_input_is_one_line(arguments, code, words, tmp_path):

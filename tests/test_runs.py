@@ -504,6 +504,13 @@ def test_values_out_of_range_are_refused(changes, arguments):
         arguments(**changes)
 
 
+@pytest.mark.parametrize("name", ["run_id", "exp_tag", "model_type", "editing_method"])
+def test_names_longer_than_a_files_are_refused(name, arguments):
+    with pytest.raises(RunError, match=f"^--{name} has a part longer than 2[05]0 bytes") as caught:
+        arguments(**{name: "n" * 300})
+    assert len(str(caught.value)) < 100
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

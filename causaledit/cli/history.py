@@ -24,10 +24,11 @@ def history(
     from causaledit.errors import ModelError
     from causaledit.models.history import CARD_NAME, cards_of, made_edits, read_card
     from causaledit.models.origin import is_hub_name
+    from causaledit.support.paths import exists
 
     cards = cards_of(read_card(model, fetch=True))
     if not cards:
-        if not (Path(model).expanduser().exists() or is_hub_name(model)):
+        if not (exists(Path(model).expanduser()) or is_hub_name(model)):
             raise ModelError(
                 f"The model folder {model!r} does not exist: give the folder that an edit was saved to, or owner/name."
             )

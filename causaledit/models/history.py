@@ -17,6 +17,7 @@ from causaledit.facts.text import normalise
 from causaledit.models.embedded import EMBEDDED_MODELS
 from causaledit.models.origin import hub_file, is_hub_name
 from causaledit.support.files import read_object
+from causaledit.support.paths import exists
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -37,9 +38,9 @@ def read_card(model: str | Path, *, fetch: bool = False) -> Card | None:
         fetch: Ask the Hub, where the cache on this machine does not have the card.
     """
     place = Path(model).expanduser()
-    if place.is_dir():
+    if exists(place) and place.is_dir():
         file = place / CARD_NAME
-    elif str(model) in EMBEDDED_MODELS or place.exists() or not is_hub_name(str(model)):
+    elif str(model) in EMBEDDED_MODELS or exists(place) or not is_hub_name(str(model)):
         return None
     else:
         found = hub_file(str(model), CARD_NAME, fetch=fetch)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError
+from causaledit.support.paths import exists
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,7 +33,7 @@ def same_models(names: Iterable[Any]) -> bool:
     places = list(dict.fromkeys(_place(name) for name in names))
     if len(places) < 2:
         return True
-    if not all(isinstance(place, Path) and place.exists() for place in places):
+    if not all(isinstance(place, Path) and exists(place) for place in places):
         return False
     files = [_files(place) for place in places if isinstance(place, Path)]
     first, *others = files
@@ -46,7 +47,7 @@ def _place(name: Any) -> Any:
     if not isinstance(name, str | os.PathLike):
         return tuple(id(part) for part in name) if isinstance(name, tuple | list) else id(name)
     path = Path(name).expanduser()
-    if path.exists():
+    if exists(path):
         return path.resolve()
     from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
 

@@ -24,6 +24,7 @@ from causaledit.models.sharded import (
     without_accelerates_sharding,
 )
 from causaledit.support.hub import hub_fault
+from causaledit.support.paths import exists
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,9 +144,9 @@ def load_model(
     weights_dtype = resolve_dtype(dtype, target, fp16=fp16)
     if wants_sharding():
         check_sharding(path, target, quantization=quantization, model_parallel=model_parallel)
-        places = {**sharding_options(), **({} if path.exists() else hub_options(str(name), argument))}
+        places = {**sharding_options(), **({} if exists(path) else hub_options(str(name), argument))}
         with without_accelerates_sharding():
-            loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
+            loaded = _load_pretrained(path if exists(path) else str(name), weights_dtype, places)
         settle_sharded(loaded.model)
         return loaded
     if path.suffix == ".gguf":
@@ -155,9 +156,9 @@ def load_model(
         if not model_parallel:
             places = {"device_map": {"": str(target)}} if quantization != "none" else {}
         places |= loading_arguments(quantization, weights_dtype)
-        if not path.exists():
+        if not exists(path):
             places |= hub_options(str(name), argument)
-        loaded = _load_pretrained(path if path.exists() else str(name), weights_dtype, places)
+        loaded = _load_pretrained(path if exists(path) else str(name), weights_dtype, places)
     if quantization != "none":
         settle(loaded.model)
     elif not model_parallel:
@@ -193,9 +194,9 @@ def load_config(name: Any) -> Any:
     path = _place_of(name)
     if path.suffix == ".gguf":
         raise ModelError(f"{str(name)!r} is a GGUF file: give a folder with a config.json.")
-    options = {} if path.exists() else hub_options(str(name))
+    options = {} if exists(path) else hub_options(str(name))
     with _in_one_line(name, "Give a folder with a config.json, a hub name, or `smollm2-135m-instruct`."):
-        return AutoConfig.from_pretrained(path if path.exists() else str(name), trust_remote_code=False, **options)
+        return AutoConfig.from_pretrained(path if exists(path) else str(name), trust_remote_code=False, **options)
 
 
 def _place_of(name: str | Path) -> Path:
@@ -207,7 +208,7 @@ def _place_of(name: str | Path) -> Path:
     from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
 
     path = Path(name).expanduser()
-    if path.exists():
+    if exists(path):
         return path
     if str(name) in EMBEDDED_MODELS:
         return ensure_embedded_model(str(name))

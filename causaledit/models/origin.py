@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from causaledit.errors import one_line
 from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder, embedded_name
+from causaledit.support.paths import exists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +54,7 @@ def find_origin(name: str) -> Origin:
         name: A folder, a Hub name, a `.gguf` file, or an embedded model's name.
     """
     path = Path(name).expanduser()
-    known = embedded_name(path) or (name if name in EMBEDDED_MODELS and not path.exists() else None)
+    known = embedded_name(path) or (name if name in EMBEDDED_MODELS and not exists(path) else None)
     if known is not None:
         embedded, folder = EMBEDDED_MODELS[known], embedded_folder(known)
         # of a model that was never fetched here, the caller has a copy from elsewhere
@@ -62,7 +63,7 @@ def find_origin(name: str) -> Origin:
         return Origin(known, found, embedded.hub_name, {"license": embedded.license}, weights)
     if path.suffix == ".gguf":
         return Origin(name, None, None, {})
-    if path.exists():
+    if exists(path):
         data = _card_data(path / "README.md")
         root = data.get("base_model") if "causaledit" in (data.get("tags") or ()) else None
         return Origin(name, str(path.absolute()), None, _license_in(data), root=root if isinstance(root, str) else None)
@@ -105,7 +106,7 @@ def note_license(name: str) -> None:
     Args:
         name: As for `find_origin`, which then finds the licence in the cache.
     """
-    if not Path(name).expanduser().exists() and name not in EMBEDDED_MODELS and is_hub_name(name):
+    if not exists(Path(name).expanduser()) and name not in EMBEDDED_MODELS and is_hub_name(name):
         hub_file(name, "README.md", fetch=True)
 
 

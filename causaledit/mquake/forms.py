@@ -253,7 +253,7 @@ def cases_from(data: Sequence[Any], form: Form) -> list[dict[str, Any]]:
     """
     ids = [_id(entry, number) for number, entry in enumerate(data)]
     unique = max(Counter(map(str, ids)).values(), default=1) == 1
-    cases = []
+    cases: list[dict[str, Any]] = []
     for number, entry in enumerate(data):
         case_id = ids[number] if unique else number
         try:

@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from causaledit.errors import RunError, did_you_mean
@@ -28,6 +29,8 @@ VLLM_MODES = ("colocate", "server")  # those of models.vllm_engine, which is not
 PRESETS: dict[str, int] = {"gao": 5}  # protocol → number of steps of its sequence (Gao et al.: five sub-batches)
 _AT_LEAST_ONE = ("max_cases", "hop", "batch_edit", "sequential", "ability_limit", "max_new_tokens", "token_budget")
 NAME = re.compile(r"[\w.-]+")
+# bytes in a part of a path that these become; the run's folder adds some to its tag and id, a file its ending
+_LONGEST = {"editing_method": 250, "model_type": 250, "exp_tag": 200, "run_id": 200}
 # what `--protocol` asks; the causal one is made of the sets of `--probes`
 PROTOCOLS = ("causal", "portability", *PRESETS)
 HOSTS = ("auto", "embedded", "easyedit")  # those of hosts.lookup, which is not imported for a help text
@@ -152,6 +155,10 @@ class RunArguments:
             )
         if self.model is not None and not self.model.strip():
             raise RunError("--model is empty: give a folder, a hub name, a .gguf file or an embedded name.")
+        for name, longest in _LONGEST.items():
+            value = getattr(self, name)
+            if value is not None and any(len(part.encode("utf-8", "replace")) > longest for part in Path(value).parts):
+                raise RunError(f"--{name} has a part longer than {longest} bytes, which no file or folder is called.")
         for name in ("exp_tag", "run_id"):
             value = getattr(self, name)
             if value is not None and not (NAME.fullmatch(value) and value.strip(".")):

@@ -28,3 +28,11 @@ def cache_dir() -> Path:
     if override := os.environ.get("CAUSALEDIT_CACHE"):
         return Path(override).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causaledit"
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at a path that a user named; at one that no file can have (too long), there is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False

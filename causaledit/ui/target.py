@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causaledit.errors import ModelError, RunError
+from causaledit.support.paths import exists
 from causaledit.ui.of_model import CONFIGURATIONS, show_model
 from causaledit.ui.of_run import show_run
 
@@ -42,6 +43,8 @@ def look_at(
         JudgingStoppedError: The judge cannot continue.
     """
     path = Path(target).expanduser()
+    if not exists(path):
+        raise ModelError(f"{str(path)!r} does not exist: give the folder of a saved model or of a run.")
     if path.is_file() or (path / "metrics.json").is_file():
         if base:
             raise RunError(f"--base {base!r} is for a saved model, and {str(path)!r} is a run: leave it out.")
@@ -53,8 +56,6 @@ def look_at(
     known = " or ".join(CONFIGURATIONS)
     raise ModelError(
         f"{str(path)!r} is neither a saved model ({known}) nor a run (metrics.json): give the folder of one."
-        if path.exists()
-        else f"{str(path)!r} does not exist: give the folder of a saved model or of a run."
     )
 
 
