@@ -309,6 +309,46 @@ def test_a_long_response_is_read_to_its_end():
     assert read(f"The capital is Bergen. {filler} What I wrote above is wrong: it is Oslo.") == "ANR"
 
 
+NARRATIVE = (
+    "The parliament voted for the move in 2019. The capital of Norway is Bergen. Oslo was the capital until then.\n\n"
+    "Now, what is the capital of Norway? Answer, and think it through step by step."
+)
+OPEN_BOOK = dataclasses.replace(CAPITAL, prompt=NARRATIVE)
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("The capital of Norway is Bergen.", "AF"),
+        ("The capital of Norway is Bergen. However, that is incorrect. The correct answer is Oslo.", "ANR"),
+        # the whole prompt, repeated: its question is no answer, and neither is a cue
+        (NARRATIVE, "AF"),
+        ("Now, what is the capital of Norway? Answer, and think it through step by step.", ""),
+    ],
+)
+def test_a_response_may_answer_in_the_narratives_words(response, expected):
+    assert read(response, OPEN_BOOK) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("(A) is wrong. (B) is right.", "AF"),
+        ("(B) Bergen. (A) was true before the update.", "AF"),
+        ("(B) Bergen\n\n(A) Oslo is no longer correct.", "AF"),
+        ("(B) Bergen is the correct answer.\n(A) Oslo is the old one.", "AF"),
+        ("(A) Oslo\n(B) Bergen\n\n(B)", "AF"),
+        ("(A) Oslo\n(B) Bergen\n\n(A)", ""),
+        # the list as the prompt has it, whole and broken off
+        ("(A) Oslo\n(B) Bergen", ""),
+        ("(A) Oslo\n(B) Bergen\n(A) Oslo\n(B", ""),
+        ("(A) Oslo\n(B) Bergen\n(A) Oslo\n(B)", ""),
+    ],
+)
+def test_a_list_of_options_is_the_prompts_words_and_nothing_more(response, expected):
+    assert read(response, OPTIONS) == expected
+
+
 def test_figures_of_agreement():
     result = figures([(True, True), (True, False), (False, True), (False, False), (True, None)])
     assert (result["agreement"], result["precision"], result["recall"], result["f1"]) == (0.5, 0.5, 0.5, 0.5)

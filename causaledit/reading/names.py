@@ -7,7 +7,7 @@ rules behind it read `NEW` and `OLD` only.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from causaledit.facts.text import is_spaceless
@@ -57,12 +57,21 @@ class Names:
         marks: The mark of each matched text, folded.
         letters: The mark of each option letter, in upper case; empty where the prompt offers no options.
         waters: Whether rivers or lakes are asked for, so that "the river Niger" is an answer.
+        options: The prompt's text behind each option letter, folded; the last one's with what the prompt goes on with.
     """
 
     pattern: re.Pattern[str]
     marks: dict[str, str]
     letters: dict[str, str]
     waters: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+    def is_option(self, letter: str, text: str) -> bool:
+        """Whether a text behind an option letter is that option and nothing more: the prompt's words, or a bare name."""
+        if self.mark(plain(text)).strip(" .,:;\"'").strip() in MARKS:
+            return True
+        folded, option = _bare(text), self.options.get(letter, "")
+        return bool(folded) and (option == folded or option.startswith(f"{folded} "))
 
     def mark(self, text: str) -> str:
         """Replace every mention by its mark; the text is plain, its case is kept."""
@@ -161,7 +170,9 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
         shapes[phrase.casefold()] = _shape(phrase, False)
         pattern = _alternatives(shapes)
     waters = bool(re.search(r"\b(?:rivers?|lakes?|flows?|sea|gulf|bay)\b", question, re.IGNORECASE))
-    return Names(pattern, table, _letters(Names(pattern, table, {}), prompt), waters)
+    options = _options(prompt)
+    letters = _letters(Names(pattern, table, {}), options)
+    return Names(pattern, table, letters, waters, {letter: _bare(text) for letter, text in options.items()})
 
 
 def _alternatives(shapes: dict[str, _Shape]) -> re.Pattern[str]:
@@ -230,10 +241,20 @@ def _larger_names(question: str, pattern: re.Pattern[str], known: dict[str, str]
     return [p for p in phrases if p.casefold() not in known and pattern.search(p)]
 
 
-def _letters(names: Names, prompt: str) -> dict[str, str]:
-    options = _PAREN_OPTION.findall(prompt) or _LINE_OPTION.findall(prompt)
+def _options(prompt: str) -> dict[str, str]:
+    """The prompt's text behind each option letter."""
+    found = _PAREN_OPTION.findall(prompt) or _LINE_OPTION.findall(prompt)
+    return {letter.upper(): text for letter, text in found}
+
+
+def _letters(names: Names, options: dict[str, str]) -> dict[str, str]:
     letters: dict[str, str] = {}
-    for letter, text in options:
+    for letter, text in options.items():
         marked = names.mark(plain(text).strip())
-        letters[letter.upper()] = NEW if NEW in marked else OLD if OLD in marked else OTHER
+        letters[letter] = NEW if NEW in marked else OLD if OLD in marked else OTHER
     return letters if len(letters) > 1 else {}
+
+
+def _bare(text: str) -> str:
+    """A text in lower case, with its words alone."""
+    return " ".join(re.findall(r"\w+", plain(text).casefold()))
