@@ -309,11 +309,11 @@ def test_a_long_response_is_read_to_its_end():
     assert read(f"The capital is Bergen. {filler} What I wrote above is wrong: it is Oslo.") == "ANR"
 
 
-NARRATIVE = (
+TOLD = (
     "The parliament voted for the move in 2019. The capital of Norway is Bergen. Oslo was the capital until then.\n\n"
     "Now, what is the capital of Norway? Answer, and think it through step by step."
 )
-OPEN_BOOK = dataclasses.replace(CAPITAL, prompt=NARRATIVE)
+OPEN_BOOK = dataclasses.replace(CAPITAL, prompt=TOLD)
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ OPEN_BOOK = dataclasses.replace(CAPITAL, prompt=NARRATIVE)
         ("The capital of Norway is Bergen.", "AF"),
         ("The capital of Norway is Bergen. However, that is incorrect. The correct answer is Oslo.", "ANR"),
         # the whole prompt, repeated: its question is no answer, and neither is a cue
-        (NARRATIVE, "AF"),
+        (TOLD, "AF"),
         ("Now, what is the capital of Norway? Answer, and think it through step by step.", ""),
     ],
 )

@@ -59,7 +59,7 @@ def lead_of(clause: list[Token], *, colon: bool, before: Lead) -> Lead:
         colon: Whether it ends in a colon.
         before: What the clause in front of it hands on.
     """
-    words = [t for t in clause if t.text.isalnum() or t.kinds]
+    words = [t for t in clause if any(c.isalnum() for c in t.text)]
     if not words or has(words, Kind.NAME):
         return Lead()
     if colon:
@@ -73,6 +73,9 @@ def lead_of(clause: list[Token], *, colon: bool, before: Lead) -> Lead:
 
 def _label(words: list[Token]) -> Lead:
     """ "Wrong:", "Previous answer:", "Common misconception:"."""
+    past = is_time_past(words)
+    if past:
+        return Lead(Act.HISTORY, is_label=True)
     words = [t for t in words if t.text not in _ARTICLES]
     if not words or has(words, Kind.SELF, Kind.IS, Kind.NO, Kind.AMEND, Kind.THIS):
         return Lead()
@@ -81,9 +84,9 @@ def _label(words: list[Token]) -> Lead:
     texts = [t.text for t in words]
     old = len(words) == 1 and (texts[0] in _OF_OLD or texts[0] in _EARLIER)
     earlier = texts[0] in _EARLIER and texts[-1].split()[-1] in _SAID and len(words) <= 3
-    if old or earlier or is_time_past(words) or texts == ["old answer"]:
-        return Lead(Act.HISTORY, bare=not is_time_past(words), is_label=True)
-    said = [t for t in words if not t.kinds & {Kind.FALSE, Kind.NEGATION}]
+    if old or earlier or texts in (["old answer"], ["old entry"], ["previously", "known"]):
+        return Lead(Act.HISTORY, bare=True, is_label=True)
+    said = [t for t in words if not t.kinds & {Kind.FALSE, Kind.NEGATION} and t.text not in ("common", "popular")]
     if len(said) < len(words) and only(said, Kind.CLAIM, Kind.ANSWER, Kind.AT_TIMES, Kind.QUALITY, Kind.IDEA):
         return Lead(Act.DENY, bare=True, is_label=True)
     return Lead()
