@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from causaledit.facts.text import is_question
 from causaledit.reading.acts import Act, Event
-from causaledit.reading.names import NEW, OLD, names_for
+from causaledit.reading.names import NEW, OLD, OTHER, names_for
 from causaledit.reading.question import question_for
 from causaledit.reading.stance import Sentence, read_sentence
 from causaledit.reading.text import plain, sentences, spell_out
@@ -224,7 +224,9 @@ class _Fold:
             elif event.act is Act.UNDECIDED:
                 self.held, self.final = "", sentence
             elif event.act is Act.ASSERT:
-                rivalled = event.aside and self.held not in ("", event.who) and not (doubted or self.hinted)
+                thinks_again = doubted or self.hinted
+                rivalled = event.aside and self.held not in ("", event.who) and not thinks_again
+                rivalled = rivalled or (event.aside and event.who == OTHER and self.held != NEW)
                 if not rivalled:
                     self._assert(event.who, sentence, event.strong, doubted, event.bare)
             elif event.act is Act.DENY:

@@ -50,9 +50,9 @@ def mode_of(clause: list[Token], before: Mode) -> Mode:
     return before
 
 
-# an "if" that supposes nothing: it only makes what follows less sure
+# an "if" that supposes nothing: it only makes what follows less sure; "not mistaken" is by then "no right"
 _COURTESY = re.compile(
-    r"(?:(?:and|but|so|well|now) )?if (?:i (?:recall|remember)\b|i am not (?:mistaken|wrong)|i am (?:right|correct)$"
+    r"(?:(?:and|but|so|well|now) )?if (?:i (?:recall|remember)\b|i am (?:not (?:mistaken|wrong)|no right)|i am (?:right|correct)$"
     r"|memory serves|you ask me|i (?:had|have) to (?:guess|choose|pick|answer|say|decide)|i must (?:guess|choose)|asked\b)"
 )
 

@@ -17,7 +17,7 @@ from causaledit.reading.clauses import clauses, settle
 from causaledit.reading.foreign import foreign_events
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode, mode_of
-from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies
+from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies, states_another
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
 from causaledit.reading.given import other_given
 from causaledit.reading.naming import Naming, in_apposition, stance_of
@@ -279,6 +279,8 @@ class _Reader:
             self._add(Act.GIVE_IT)
         elif other_answer(clause):
             self._add(Act.ASSERT, OTHER)
+        elif states_another(clause):
+            self.events.append(Event(Act.ASSERT, OTHER, aside=True))
         elif qualifies(clause):
             self._add(Act.QUALIFY)
 
