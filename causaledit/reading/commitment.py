@@ -25,8 +25,8 @@ _CLOZE_END = re.compile(
 )
 _UNFINISHED = re.compile(r"(?:…|\.\.\.)\W*$")
 _CUE = re.compile(
-    r"\W*(?:(?:now|please|then|first|and|after that),? )*(?:answer|begin|choose|complete|continue|decide|describe|explain"
-    r"|fill|finish|give|name|pick|reply|respond|say|select|tell|think|write)\b(?!:)",
+    r"\W*(?:(?:now|please|then|first|and|after that),? )*(?:answer|begin|choose|complete|continue|decide|describe"
+    r"|explain|fill|finish|give|name|pick|reply|respond|say|select|tell|think|write)\b(?!:)",
     re.I,
 )
 _OPTION_LINE = re.compile(r"^\W{0,3}(?:\(([A-Ha-h])\)|([A-H])[.):])\s+(\S.{0,120})$")

@@ -27,7 +27,8 @@ _LABELLED = re.compile(
 _BOXED = re.compile(r"\\boxed\{(?:\\text\{)?([^{}\n]{1,60})\}")
 _TAGGED = re.compile(r"\W*([^<>\n]{1,60})</answer>\s*$", re.I)
 _CORRECTED = re.compile(
-    r"\W*(?:(?:wait|no|oh|oops)\b\W*)?(?:actually|correction|sorry|or rather|i mean|i meant)\W+(?:it is |it's )?([^\n]{1,60})$",
+    r"\W*(?:(?:wait|no|oh|oops)\b\W*)?(?:actually|correction|sorry|or rather|i mean|i meant)\W+"
+    r"(?:it is |it's )?([^\n]{1,60})$",
     re.I,
 )
 _SMALL = word_set("of the de la del and da do van von du der")

@@ -117,6 +117,7 @@ def is_time_past(words: list[Token]) -> bool:
 
 
 _TIMES = frozenset((
-    "formerly", "previously", "once", "originally", "in the past", "back then", "before", "historically", "at that time",
-    "centuries ago", "years ago", "for decades", "for a long time", "for years", "at first", "initially",
+    "formerly", "previously", "once", "originally", "in the past", "back then", "before", "historically",
+    "at that time", "centuries ago", "years ago", "for decades", "for a long time", "for years", "at first",
+    "initially",
 ))  # fmt: skip

@@ -371,9 +371,9 @@ LEXICON: dict[Kind, str] = {
     Kind.LINK: """
         but | and | although | though | while | whereas | however | yet | because | so | then | that | since | as
         which | who | where | when | also | even | therefore | thus | hence | now | today | still | of course
-        indeed | clearly | in fact | instead | rather | i think | i believe | i recall | i would say |
-        i would go with | i will go with | i am going with | i would guess | i would lean towards | i lean towards | maybe | for
-        well | hmm | strictly speaking | oh | overall | obviously | sadly | plainly | the | a | an
+        indeed | clearly | in fact | instead | rather | i think | i believe | i recall | i would say
+        i would go with | i will go with | i am going with | i would guess | i would lean towards | i lean towards
+        maybe | for | well | hmm | strictly speaking | oh | overall | obviously | sadly | plainly | the | a | an
     """,
     Kind.SHOULD: "should | ought to",
 }  # fmt: skip

@@ -52,8 +52,9 @@ def mode_of(clause: list[Token], before: Mode) -> Mode:
 
 # an "if" that supposes nothing: it only makes what follows less sure; "not mistaken" is by then "no right"
 _COURTESY = re.compile(
-    r"(?:(?:and|but|so|well|now) )?if (?:i (?:recall|remember)\b|i am (?:not (?:mistaken|wrong)|no right)|i am (?:right|correct)$"
-    r"|memory serves|you ask me|i (?:had|have) to (?:guess|choose|pick|answer|say|decide)|i must (?:guess|choose)|asked\b)"
+    r"(?:(?:and|but|so|well|now) )?if (?:i (?:recall|remember)\b|i am (?:not (?:mistaken|wrong)|no right)"
+    r"|i am (?:right|correct)$|memory serves|you ask me|i (?:had|have) to (?:guess|choose|pick|answer|say|decide)"
+    r"|i must (?:guess|choose)|asked\b)"
 )
 
 

@@ -87,7 +87,7 @@ class Names:
     own: dict[str, frozenset[str]] = field(default_factory=dict)
 
     def is_option(self, letter: str, text: str) -> bool:
-        """Whether a text behind an option letter is that option and nothing more: the prompt's words, or a bare name."""
+        """Whether a text behind an option letter is that option and nothing more: the prompt's words or a name."""
         if self.mark(plain(text)).strip(" .,:;\"'").strip() in MARKS:
             return True
         folded, option = _bare(text), self.options.get(letter, "")

@@ -15,11 +15,11 @@ from causaledit.facts.text import is_question
 from causaledit.reading.acts import Act, Event
 from causaledit.reading.clauses import clauses, settle
 from causaledit.reading.foreign import foreign_events
+from causaledit.reading.given import other_given
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode, mode_of
 from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies, states_another
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
-from causaledit.reading.given import other_given
 from causaledit.reading.naming import Naming, in_apposition, stance_of
 from causaledit.reading.retraction import affirms, cancelled, denies_person, hedges, takes_back
 from causaledit.reading.text import plain, spell_out

@@ -44,7 +44,8 @@ _LETTERS = str.maketrans(
 )  # fmt: skip
 _MARKUP = (
     # a tag that calls its text old or wrong is left: it says so
-    (re.compile(r"<\|\w{1,20}\|>|</?(?!(?:old|prev|former|orig|wrong|incorrect))[A-Za-z]\w{0,15}(?: [^<>\n]{0,80})?/?>|\[/?INST\]", re.I), " "),
+    (re.compile(r"</?(?!(?:old|prev|former|orig|wrong|incorrect))[a-z]\w{0,15}(?: [^<>\n]{0,80})?/?>", re.I), " "),
+    (re.compile(r"<\|\w{1,20}\|>|\[/?INST\]"), " "),
     (re.compile(r"~~[^~\n]{1,80}~~"), " "),
     (re.compile(r"\[\^?\d{1,3}\]"), ""),
     (re.compile(r"(?<![\w_])_{1,3}(?=[^\W_])|(?<=[^\s_])_{1,3}(?![\w_])"), ""),
