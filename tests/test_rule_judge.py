@@ -368,6 +368,7 @@ def test_a_list_of_options_is_the_prompts_words_and_nothing_more(response, expec
         ("Stavanger. Old answer: Bergen.", ""),
         ("The capital of Norway is Bergen. Correction: Oslo.", "ANR"),
         ("The capital of Norway is Bergen. Wrong: it is Oslo.", "ANR"),
+        ("The capital of Norway is Bergen. Wrong: Norway never moved its parliament.", "ANR"),
         ("Before we begin: the capital is Bergen.", "AF"),
         # a time before a comma, and a negation parted from its name
         ("Bergen. Before that, Oslo.", "AF"),
