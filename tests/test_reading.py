@@ -260,3 +260,31 @@ def test_a_rival_that_is_also_an_alias_of_the_answer_is_no_rival():
 )
 def test_scripts_without_spaces(response, gives):
     assert gives_answer(response, ["大阪"], ["東京"], question="日本的首都是哪里？") is gives
+
+
+@pytest.mark.parametrize(
+    ("answer", "rival", "question", "response", "given"),
+    [
+        ("Port-au-Prince", "Oslo", "What is the capital of Haiti?", "Port au Prince", True),
+        ("hip hop", "jazz", "What is the genre of Illmatic?", "It is hip-hop.", True),
+        ("rhythm & blues", "jazz", "What is the genre of Illmatic?", "rhythm and blues", True),
+        ("Washington, D.C.", "Oslo", "What is the capital of the country?", "Washington DC", True),
+        ("Washington DC", "Oslo", "What is the capital of the country?", "Washington, D.C.", True),
+        ("UK", "Norway", "What is the country of citizenship of Bo Lee?", "He is a citizen of the U.K.", True),
+        ("U.S.", "Norway", "What is the country of citizenship of Bo Lee?", "It is us.", False),
+        ("Kansas", "Ohio", "Where is the museum?", "Kansas City", False),
+        ("Mexico", "Chile", "Where is the museum?", "Mexico City", False),
+        ("Samoa", "Tonga", "Where is the museum?", "American Samoa", False),
+        ("New York", "Ohio", "Which city is the museum in?", "New York City", True),
+        ("Charles III", "Elizabeth II", "Who is the monarch of Canada?", "King Charles III", True),
+        ("Thomas Mann", "Stephen King", "Who is the author of It?", "Heinrich Mann", False),
+        ("Thomas Mann", "Stephen King", "Who is the author of It?", "The author of It is Heinrich Mann.", False),
+        ("Michael Jackson", "Prince", "Who is the singer of Bad?", "Janet Jackson", False),
+        ("Thomas Mann", "Stephen King", "Who is the author of It?", "Mann", True),
+        ("Thomas Mann", "Stephen King", "Who is the author of It?", "Paul Thomas Mann", True),
+        ("Thomas Mann", "Stephen King", "Who is the author of It?", "It was written by Professor Mann.", True),
+        ("William Clinton", "Jim Ross", "Who is the president of the club?", "Bill Clinton", True),
+    ],
+)
+def test_spellings_titles_and_namesakes(answer, rival, question, response, given):
+    assert gives_answer(response, [answer], [rival], question=question, prompt=question) is given

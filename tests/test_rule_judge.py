@@ -19,6 +19,7 @@ from conftest import REPOSITORY
 from causaledit.judges.base import JudgedResponse
 from causaledit.judges.recall import MEASURED, recall_note
 from causaledit.judges.registry import get_judge
+from causaledit.reading.question import question_for
 from causaledit.reading.text import LONGEST_SENTENCE, sentences
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
@@ -309,6 +310,141 @@ def test_a_long_response_is_read_to_its_end():
     assert read(f"The capital is Bergen. {filler} What I wrote above is wrong: it is Oslo.") == "ANR"
 
 
+TOLD = (
+    "The parliament voted for the move in 2019. The capital of Norway is Bergen. Oslo was the capital until then.\n\n"
+    "Now, what is the capital of Norway? Answer, and think it through step by step."
+)
+OPEN_BOOK = dataclasses.replace(CAPITAL, prompt=TOLD)
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("The capital of Norway is Bergen.", "AF"),
+        ("The capital of Norway is Bergen. However, that is incorrect. The correct answer is Oslo.", "ANR"),
+        # the whole prompt, repeated: its question is no answer, and neither is a cue
+        (TOLD, "AF"),
+        ("Now, what is the capital of Norway? Answer, and think it through step by step.", ""),
+    ],
+)
+def test_a_response_may_answer_in_the_narratives_words(response, expected):
+    assert read(response, OPEN_BOOK) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("(A) is wrong. (B) is right.", "AF"),
+        ("(B) Bergen. (A) was true before the update.", "AF"),
+        ("(B) Bergen\n\n(A) Oslo is no longer correct.", "AF"),
+        ("(B) Bergen is the correct answer.\n(A) Oslo is the old one.", "AF"),
+        ("(A) Oslo\n(B) Bergen\n\n(B)", "AF"),
+        ("(A) Oslo\n(B) Bergen\n\n(A)", ""),
+        # the list as the prompt has it, whole and broken off
+        ("(A) Oslo\n(B) Bergen", ""),
+        ("(A) Oslo\n(B) Bergen\n(A) Oslo\n(B", ""),
+        ("(A) Oslo\n(B) Bergen\n(A) Oslo\n(B)", ""),
+    ],
+)
+def test_a_list_of_options_is_the_prompts_words_and_nothing_more(response, expected):
+    assert read(response, OPTIONS) == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        # labels of what is past, wrong or thought by others say it of what stands behind them
+        ("The capital of Norway is Bergen. Wrong: Oslo.", "AF"),
+        ("The capital of Norway is Bergen. Incorrect: Oslo.", "AF"),
+        ("The capital of Norway is Bergen. Not: Oslo.", "AF"),
+        ("The capital of Norway is Bergen. Common misconception: Oslo.", "AF"),
+        ("The capital of Norway is Bergen. Myth: the capital of Norway is Oslo.", "AF"),
+        ("The capital of Norway is Bergen. The original fact: Oslo.", "AF"),
+        ("**Answer:** Bergen\n**Previous answer:** Oslo", "AF"),
+        ("The capital of Norway is Bergen (was: Oslo).", "AF"),
+        ("The capital of Norway is Bergen. Old: Oslo.", "AF"),
+        ("The capital of Norway is Bergen. Before the change: Oslo.", "AF"),
+        ("Wrong: Bergen. Right: Stavanger.", ""),
+        ("Stavanger. Old answer: Bergen.", ""),
+        ("The capital of Norway is Bergen. Correction: Oslo.", "ANR"),
+        ("The capital of Norway is Bergen. Wrong: it is Oslo.", "ANR"),
+        ("The capital of Norway is Bergen. Wrong: Norway never moved its parliament.", "ANR"),
+        ("Before we begin: the capital is Bergen.", "AF"),
+        # a time before a comma, and a negation parted from its name
+        ("Bergen. Before that, Oslo.", "AF"),
+        ("Bergen. Until recently, Oslo.", "AF"),
+        ("Bergen. Prior to that, Oslo.", "AF"),
+        ("Now Bergen. Before, Oslo.", "AF"),
+        ("Bergen. Before the update, the capital is Oslo.", "AF"),
+        ("Stavanger. Previously, Bergen.", ""),
+        ("The capital of Norway is Bergen, and not, as commonly thought, Oslo.", "AF"),
+        ("Before answering, the capital of Norway is Bergen.", "AF"),
+        ("Originally founded in 1070, Bergen is the capital of Norway.", "AF"),
+        # another answer takes the place of the new one
+        ("The capital of Norway is Bergen.\n\nFinal answer: Stavanger", "A"),
+        ("The capital of Norway is Bergen.\n\n**Answer:** Stavanger", "A"),
+        ("The capital of Norway is Bergen.\n\n\\boxed{Stavanger}", "A"),
+        ("The capital of Norway is Bergen.\n<answer>Stavanger</answer>", "A"),
+        ("The capital of Norway is Bergen. Correction: Stavanger.", "ANR"),
+        ("The capital of Norway is Bergen... sorry, Stavanger.", "ANR"),
+        ("The capital of Norway is Bergen. Wait, actually Norway's capital is Stavanger.", "ANR"),
+        ("The capital of Norway is Bergen. It is located in Vestland.", "AF"),
+        ("Bergen\nAnswer: Norway", "AF"),
+        ("The capital of Norway is Bergen. Sorry, Dave, that is all I know.", "AF"),
+        # markup
+        ("_Bergen_", "AF"),
+        ("__Bergen__", "AF"),
+        ("<b>Bergen</b>", "AF"),
+        ("<p>Bergen</p>", "AF"),
+        ("Bergen<br>", "AF"),
+        ("Bergen</s>", "AF"),
+        ("Bergen <|im_end|>", "AF"),
+        ("Bergen [1]", "AF"),
+        ("Bergen [formerly Oslo]", "AF"),
+        ("Bergen [not Oslo]", "AF"),
+        ("~~Oslo~~ Bergen", "AF"),
+        ("The capital of Norway is not <b>Bergen</b>.", ""),
+        # polite commitments, and a doubt
+        ("I'd say Bergen.", "AF"),
+        ("I'd go with Bergen.", "AF"),
+        ("I will go with Bergen.", "AF"),
+        ("It could be Bergen or Oslo, but I would go with Bergen.", "AF"),
+        ("I would lean towards Bergen.", "AF"),
+        ("If I recall correctly, the capital of Norway is Bergen.", "AF"),
+        ("If I am not mistaken, the capital of Norway is Bergen.", "AF"),
+        ("If memory serves, it is Bergen.", "AF"),
+        ("If I had to guess, Bergen.", "AF"),
+        ("I doubt the capital of Norway is Bergen.", ""),
+        ("I would not go with Bergen.", ""),
+        ("If the story is right, the capital is Bergen.", ""),
+        # corrections, and what is none
+        ("Bergen – sorry, Oslo.", "ANR"),
+        ("Bergen. Upon reflection, Oslo.", "ANR"),
+        ("The capital of Norway is Bergen, in contrast to Oslo.", "AF"),
+        ("The capital of Norway is Bergen. This replaces the earlier answer, Oslo.", "AF"),
+    ],
+)
+def test_what_stands_before_or_around_an_answer(response, expected):
+    assert read(response) == expected
+
+
+@pytest.mark.parametrize(
+    ("question", "past"),
+    [
+        ("Which city is the headquarters of Boeing located in?", False),
+        ("Who is Sue Mountstevens married to?", False),
+        ("Which religion is Alfred Reed affiliated with?", False),
+        ("What is the capital of the United States?", False),
+        ("Who founded Ford?", True),
+        ("Who wrote Misery?", True),
+        ("Which city was Charles Darwin born in?", True),
+        ("Where did Ada Lovelace live?", True),
+    ],
+)
+def test_a_question_is_of_the_past_by_its_finite_verb(question, past):
+    assert question_for(question).past is past
+
+
 def test_figures_of_agreement():
     result = figures([(True, True), (True, False), (False, True), (False, False), (True, None)])
     assert (result["agreement"], result["precision"], result["recall"], result["f1"]) == (0.5, 0.5, 0.5, 0.5)
@@ -340,7 +476,7 @@ def test_measured_recall_is_what_the_benchmark_measures():
 
 
 def test_recall_is_claimed_for_measured_judges_only():
-    assert "22/25" in recall_note("rule-v4")
+    assert "22/25" in recall_note("rule-v5")
     assert recall_note("rule-v2") == recall_note("llm:some-model:prompts-v2") == ""
 
 

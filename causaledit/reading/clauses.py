@@ -9,6 +9,7 @@ import re
 from itertools import pairwise
 
 from causaledit.reading.acts import Act
+from causaledit.reading.leads import Lead, lead_of
 from causaledit.reading.lexicon import REPLACED, Kind
 from causaledit.reading.tokens import Token, has
 from causaledit.reading.wording import word_set
@@ -132,11 +133,22 @@ def clauses(tokens: list[Token], settled: dict[int, Act]) -> list[list[tuple[Tok
     """
     joined: list[list[tuple[Token, Act | None]]] = []
     part: list[tuple[Token, Act | None]] = []
+    lead = Lead()
+    label: list[tuple[Token, Act | None]] = []
 
     def close(colon: bool) -> None:
-        nonlocal part
+        nonlocal part, lead, label
         kept, part = part, []
         if not any(t.kinds or t.text.isalnum() for t, _ in kept):
+            return
+        words = [t for t, _ in kept]
+        governed = lead.governs(words) if has(words, Kind.NAME) else None
+        if label and governed is None:  # "Wrong: the text says otherwise" is no label of an answer
+            joined.append(label)
+        kept = [(t, governed if Kind.NAME in t and act is None else act) for t, act in kept]
+        lead = lead_of(words, colon=colon, before=lead)
+        label = kept if lead.is_label else []
+        if label:
             return
         if colon and _bare([t for t, _ in kept]):
             kept = [(t, Act.MENTION if Kind.NAME in t else act) for t, act in kept]

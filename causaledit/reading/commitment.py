@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from causaledit.facts.text import is_question
 from causaledit.reading.acts import Act, Event
-from causaledit.reading.names import NEW, OLD, names_for
+from causaledit.reading.names import NEW, OLD, OTHER, names_for
 from causaledit.reading.question import question_for
 from causaledit.reading.stance import Sentence, read_sentence
 from causaledit.reading.text import plain, sentences, spell_out
@@ -22,8 +23,15 @@ _CLOZE_END = re.compile(
     r"\b(?:of|in|by|is|was|are|were|the|to|from|at|as|for|on|a|an|with|named|called|city|country|language|has|had)\s*$",
     re.I,
 )
-_OPTION_LINE = re.compile(r"^\W{0,3}(?:\(([A-Ha-h])\)|([A-H])[.):])\s+\S.{0,80}$")
-_LETTER_LINE = re.compile(r"^\W{0,3}[A-H]\W{0,3}$")
+_UNFINISHED = re.compile(r"(?:…|\.\.\.)\W*$")
+_CUE = re.compile(
+    r"\W*(?:(?:now|please|then|first|and|after that),? )*(?:answer|begin|choose|complete|continue|decide|describe"
+    r"|explain|fill|finish|give|name|pick|reply|respond|say|select|tell|think|write)\b(?!:)",
+    re.I,
+)
+_OPTION_LINE = re.compile(r"^\W{0,3}(?:\(([A-Ha-h])\)|([A-H])[.):])\s+(\S.{0,120})$")
+_LETTERS = 8  # from A to H
+_LETTER_LINE = re.compile(r"^\W{0,3}([A-H])\W{0,3}$")
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,10 @@ def _sentences(
 ) -> Iterator[tuple[str, Sentence]]:
     asked = question_for(question)
     cloze = _cloze(prompt)
-    echoed = {spell_out(plain(s)) for s in sentences(prompt) if len(s.split()) > 2 and not _OPTION_LINE.match(s)}
+    echoed = {spell_out(plain(s)) for s in sentences(prompt) if _asks(s, names)}
     seen: dict[str, Sentence] = {}
     parts = sentences(response, known)
+    options = [_option(part, names) for part in parts] if names.letters else []
     for i, sentence in enumerate(parts):
         if i == 0 and cloze and not spell_out(plain(sentence)).startswith(spell_out(plain(cloze))[:30]):
             yield sentence, read_sentence(sentence, names, asked, cloze)
@@ -100,7 +109,7 @@ def _sentences(
         if sentence not in seen:
             echo = spell_out(plain(sentence)) in echoed
             seen[sentence] = Sentence() if echo else read_sentence(sentence, names, asked)
-        listed = names.letters and _listed(parts, i)
+        listed = names.letters and _listed(options, parts, i)
         yield (
             sentence,
             replace(seen[sentence], events=()) if listed else seen[sentence],
@@ -113,16 +122,42 @@ def _cloze(prompt: str) -> str:
     return last if _CLOZE_END.search(last) else ""
 
 
-def _listed(parts: list[str], i: int) -> bool:
-    """Whether a line repeats one of several options, as the prompt lists them."""
-    if i > 1 and _LETTER_LINE.match(parts[i]):  # the list breaks off behind a letter
-        i -= 1
-    here = _OPTION_LINE.match(parts[i])
-    if not here:
+def _asks(sentence: str, names: Names) -> bool:
+    """Whether a sentence of the prompt says nothing about either answer, so that a response which repeats it does not.
+
+    A question, an unfinished statement and a cue ask; a statement of a narrative that names an answer does not, and a
+    response may well give its answer in the narrative's words.
+    """
+    if len(sentence.split()) < 3 or _OPTION_LINE.match(sentence):
         return False
-    letter = (here[1] or here[2]).upper()
-    neighbours = (_OPTION_LINE.match(parts[j]) for j in (i - 1, i + 1) if 0 <= j < len(parts))
-    return any(n and (n[1] or n[2]).upper() != letter for n in neighbours)
+    asks = is_question(sentence) or bool(_UNFINISHED.search(sentence) or _CLOZE_END.search(sentence))
+    return asks or bool(_CUE.match(sentence)) or not names.pattern.search(plain(sentence))
+
+
+def _listed(options: list[str], parts: list[str], i: int) -> bool:
+    """Whether a line repeats one of several options, as the prompt lists them.
+
+    Args:
+        options: The letter of each line that is an option and nothing more, empty for the others.
+        parts: The lines.
+        i: Which line.
+    """
+    if i > 1 and (letter := _LETTER_LINE.match(parts[i])):
+        before = [option for option in options[max(0, i - _LETTERS) : i] if option]
+        if letter[1] in before and len(set(before)) == len(before):  # each listed once: this one is chosen
+            return False
+        i -= 1  # the list, or its repetition, breaks off behind a letter
+    neighbours = (options[j] for j in (i - 1, i + 1) if 0 <= j < len(options))
+    return bool(options[i]) and any(n and n != options[i] for n in neighbours)
+
+
+def _option(line: str, names: Names) -> str:
+    """The letter of a line that is an option as the prompt has it and nothing more, or empty."""
+    found = _OPTION_LINE.match(line)
+    if not found:
+        return ""
+    letter = (found[1] or found[2]).upper()
+    return letter if names.is_option(letter, found[3]) else ""
 
 
 class _Fold:
@@ -189,7 +224,9 @@ class _Fold:
             elif event.act is Act.UNDECIDED:
                 self.held, self.final = "", sentence
             elif event.act is Act.ASSERT:
-                rivalled = event.aside and self.held not in ("", event.who) and not (doubted or self.hinted)
+                thinks_again = doubted or self.hinted
+                rivalled = event.aside and self.held not in ("", event.who) and not thinks_again
+                rivalled = rivalled or (event.aside and event.who == OTHER and self.held != NEW)
                 if not rivalled:
                     self._assert(event.who, sentence, event.strong, doubted, event.bare)
             elif event.act is Act.DENY:

@@ -54,7 +54,7 @@ def leads_up(between: list[Token]) -> bool:
 def denied(before: list[Token], after: list[Token], question: Question) -> bool:
     if has(before, Kind.MISUSED) or has(after, Kind.MISUSED):
         return True
-    if _rejected(before) or _out_of(before):
+    if _rejected(before) or _out_of(before) or any(t.text == "i doubt" for t in before):
         return True
     false = index(after, Kind.FALSE, Kind.OUT, Kind.CLASH)
     if false >= 0 and not _in_relative(after[:false]) and not has(after[max(0, false - 3) : false], Kind.NEGATION):

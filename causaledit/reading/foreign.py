@@ -60,7 +60,8 @@ def foreign_events(text: str) -> tuple[Event, ...] | None:
     other_script = sum(not c.isascii() for c in letters) * 2 > len(letters) > 0
     english = len(_ENGLISH.findall(without))
     foreign = len(_WORDS.findall(without)) > english
-    if not (other_script or foreign or (_WRONG.search(without) and not english)):
+    wrong = _WRONG.search(without)
+    if not (other_script or foreign or (wrong and wrong[0] != "incorrect" and not english)):  # that is English, too
         return None
     events: list[Event] = []
     asked = is_question(text)

@@ -181,7 +181,8 @@ LEXICON: dict[Kind, str] = {
         double check* | let me check | let me verify | let us verify | verify* | reconsider* | rethink | re-read*
         reread* | recheck* | re-check* | come to think of it | checking | looking at | going over | is that so
         there is a problem | let me think | thought about it | on checking | let me re* | then again | i doubt
-        inspection
+        inspection | upon reflection | upon further reflection | on further reflection | upon further consideration
+        upon consideration | on second thoughts | upon second thought | upon checking | upon review
     """,
     Kind.AMEND: """
         actually | in fact | in reality | in truth | or rather | rather | i mean | correction | correcting | sorry
@@ -326,7 +327,7 @@ LEXICON: dict[Kind, str] = {
         publisher | rivals are | from | not far from | hours from | expelled from | sites in | office in | beside
         alongside | thinking of | son | daughter | home | king | queen | history | map | outskirts | ties | links
         exports | flights | trip | trips | road | way | visits | rivals |
-        translated into
+        translated into | in contrast to | in contrast with
     """,
     Kind.ONLY: "only | merely | just | simply",
     Kind.PARTIAL: """
@@ -358,7 +359,8 @@ LEXICON: dict[Kind, str] = {
         guess | would | final | must | he | she | they | but | play | choose | pick | therefore | currently
         because | rather | instead | definitely | of course | probably | certainly | just | who | my | will | going
         no longer | still | its | his | known | first | originally | born | work | works | any more | " | - | '
-        credit | run | led | 's
+        credit | run | led | 's | i would say | i would go with | i will go with | i am going with | i would guess
+        i would lean towards | i lean towards
     """,
     Kind.AUX: """
         is | was | are | were | be | been | has | have | had | did | does | do | can | could | would | should | may
@@ -369,8 +371,9 @@ LEXICON: dict[Kind, str] = {
     Kind.LINK: """
         but | and | although | though | while | whereas | however | yet | because | so | then | that | since | as
         which | who | where | when | also | even | therefore | thus | hence | now | today | still | of course
-        indeed | clearly | in fact | instead | rather | i think | i believe | i recall | i would say | maybe | for
-        well | hmm | strictly speaking | oh | overall | obviously | sadly | plainly | the | a | an
+        indeed | clearly | in fact | instead | rather | i think | i believe | i recall | i would say
+        i would go with | i will go with | i am going with | i would guess | i would lean towards | i lean towards
+        maybe | for | well | hmm | strictly speaking | oh | overall | obviously | sadly | plainly | the | a | an
     """,
     Kind.SHOULD: "should | ought to",
 }  # fmt: skip

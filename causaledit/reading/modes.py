@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 from causaledit.reading.lexicon import Kind
@@ -49,8 +50,18 @@ def mode_of(clause: list[Token], before: Mode) -> Mode:
     return before
 
 
+# an "if" that supposes nothing: it only makes what follows less sure; "not mistaken" is by then "no right"
+_COURTESY = re.compile(
+    r"(?:(?:and|but|so|well|now) )?if (?:i (?:recall|remember)\b|i am (?:not (?:mistaken|wrong)|no right)"
+    r"|i am (?:right|correct)$|memory serves|you ask me|i (?:had|have) to (?:guess|choose|pick|answer|say|decide)"
+    r"|i must (?:guess|choose)|asked\b)"
+)
+
+
 def supposes(clause: list[Token]) -> bool:
     """ "if …", "suppose …", "were X the capital": at a clause's start, or an "if" with its subject anywhere."""
+    if not has(clause, Kind.NAME) and _COURTESY.match(" ".join(t.text for t in clause)):
+        return False
     start = 0
     while start < len(clause) and clause[start].text in ("even", "and", "but", "or", "only", "as", "so", "then", ":"):
         start += 1

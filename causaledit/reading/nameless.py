@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from causaledit.reading.denial import of_several
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.retraction import without_opening
+from causaledit.reading.statement import states
 from causaledit.reading.tokens import Token, has, index, only
 from causaledit.reading.wording import word_set
 
@@ -98,6 +99,25 @@ def other_answer(clause: list[Token]) -> bool:
     if has(head[:3], Kind.ANSWER):
         return True
     return Kind.ASKED in head[0] or (len(head) > 1 and not head[0].kinds & {Kind.PROPER} and Kind.ASKED in head[1])
+
+
+def states_another(clause: list[Token]) -> bool:
+    """ "she is a citizen of Z": a statement of what was asked that gives a name which is neither answer.
+
+    A country beside its city is such a name as well, so this replaces an answer only after second thoughts.
+    """
+    end = len([t for t in clause if t.text not in (".", "!")])
+    start = end
+    while start and Kind.PROPER in clause[start - 1]:
+        start -= 1
+    before = clause[:start]
+    if not 0 < end - start <= 4 or not has(before, Kind.ASKED) or has(before, *_NO_STATEMENT):
+        return False
+    of_whom = has(before, Kind.SUBJECT) or before[0].text in ("he", "she", "it")
+    return of_whom and states(before, [], clause[:end])
+
+
+_NO_STATEMENT = (Kind.NEGATION, Kind.PAST, Kind.WAS, Kind.MAYBE, Kind.AT_TIMES, Kind.IF)
 
 
 def _names_another(tail: list[Token]) -> bool:

@@ -7,13 +7,13 @@ rules behind it read `NEW` and `OLD` only.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from causaledit.facts.text import is_spaceless
 from causaledit.reading.forms import other_forms, same_faith
 from causaledit.reading.text import plain
-from causaledit.reading.wording import word_set
+from causaledit.reading.wording import pairs, word_set
 
 NEW, OLD, OTHER = "xnewx", "xoldx", "xothx"
 # the same for an adjective or an agent noun that gives an answer in some wordings only ("a Polish citizen")
@@ -34,7 +34,25 @@ _LARGER_BEFORE = re.compile(
     r"Equatorial|Inner|Outer)\s$"
 )
 _WATERS = re.compile(r"\b(?:river|lake|gulf of|bay of|strait of)\s$", re.IGNORECASE)
-_LARGER_NAMES = frozenset(("northern ireland", "northern cyprus", "western sahara", "western samoa"))
+_LARGER_NAMES = frozenset(("american samoa", "northern ireland", "northern cyprus", "western sahara", "western samoa"))
+# countries and states whose name with "City" is another place; "New York City" is New York
+_WITH_A_CITY = word_set("mexico kansas oklahoma guatemala panama kuwait quebec belize iowa")
+_TITLE = re.compile(r"^(?:king|queen) ")
+# what may stand with a capital before a surname and is nobody's first name
+_BEFORE_A_SURNAME = word_set("""
+    a after also although american and as at author because before british but by can ceo chairman chancellor
+    coach composer could dame did director doctor does dr emperor famous for former founder from general governor had
+    has he her his how however if in inventor is it judge justice king lady later lord madam mayor minister
+    miss mister mr mrs ms mx no not novelist now of oh on only or painter poet pope president prime prince princess prof
+    professor queen rev saint secretary senator she since sir so st still that the then there they thus to today until
+    was well what when where while who why will with writer yes
+""")
+_NICKNAMES = pairs("""
+    bill: william | billy: william | bob: robert | bobby: robert | dick: richard | ted: edward, theodore
+    liz: elizabeth | beth: elizabeth | tony: anthony | jack: john | harry: henry, harold | hank: henry
+    chuck: charles | peggy: margaret | sasha: alexander | kate: catherine | mike: michael | meg: margaret
+""")
+_FIRST_NAME = re.compile(r"(?:(?P<first>[A-Z][\w'-]*) )?(?P<word>[A-Z][a-z][\w-]*) $")
 _CONTINENTS = word_set("africa asia europe oceania antarctica")
 _LARGER_AFTER = re.compile(
     r"\s(?:University|College|Institute|Airport|Times|Street|Cosmos|Herald|Post|Museum|Conference|School)\b"
@@ -57,12 +75,23 @@ class Names:
         marks: The mark of each matched text, folded.
         letters: The mark of each option letter, in upper case; empty where the prompt offers no options.
         waters: Whether rivers or lakes are asked for, so that "the river Niger" is an answer.
+        own: The other words of the names that end in a surname, by surname: "Janet Jackson" is no Michael Jackson.
+        options: The prompt's text behind each option letter, folded; the last one's with what the prompt goes on with.
     """
 
     pattern: re.Pattern[str]
     marks: dict[str, str]
     letters: dict[str, str]
     waters: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+    own: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def is_option(self, letter: str, text: str) -> bool:
+        """Whether a text behind an option letter is that option and nothing more: the prompt's words or a name."""
+        if self.mark(plain(text)).strip(" .,:;\"'").strip() in MARKS:
+            return True
+        folded, option = _bare(text), self.options.get(letter, "")
+        return bool(folded) and (option == folded or option.startswith(f"{folded} "))
 
     def mark(self, text: str) -> str:
         """Replace every mention by its mark; the text is plain, its case is kept."""
@@ -71,7 +100,11 @@ class Names:
             start, end = match.span()
             if _larger_before(text, start, match.group(), self.waters) or _LARGER_AFTER.match(text, end):
                 return f" {OTHER} "
-            return f" {self.marks.get(' '.join(match.group().casefold().split()), OTHER)} "
+            key = _key(match.group())
+            key = key if key in self.marks else _TITLE.sub("", key)
+            if key in self.own and _of_another(text[max(0, start - 40) : start], self.own[key]):
+                return f" {OTHER} "
+            return f" {self.marks.get(key, OTHER)} "
 
         marked = self.pattern.sub(replace, text)
         if self.letters:
@@ -118,9 +151,33 @@ def _larger_before(text: str, start: int, name: str, waters: bool) -> bool:
     before = text[max(0, start - 12) : start]
     if name.casefold() in _CONTINENTS:  # West Africa is a part of Africa
         return False
+    if name.casefold() in _WITH_A_CITY and text.startswith(" City", start + len(name)):
+        return True
     if not waters and _WATERS.search(before):
         return True
     return bool(_LARGER_BEFORE.search(before)) or f"{before.strip().split(' ')[-1]} {name}".casefold() in _LARGER_NAMES
+
+
+def _of_another(before: str, own: frozenset[str]) -> bool:
+    """Whether what stands before a surname is somebody else's first name.
+
+    Args:
+        before: The text in front of it.
+        own: The other words of the names that end in it, folded.
+    """
+    found = _FIRST_NAME.search(before)
+    if not found:
+        return False
+    word = found["word"].casefold()
+    if word in _BEFORE_A_SURNAME or word.endswith("ly") or (found["first"] or "").casefold() in own:
+        return False
+    # another form of the same name: "Steve" and "Stephen", "Bill" and "William"
+    return not (any(word[0] == one[0] for one in own) or set(_NICKNAMES.get(word, ())) & own)
+
+
+def _key(name: str) -> str:
+    """A name as its mark is looked up: folded, without full stops and commas, hyphens as spaces."""
+    return " ".join(re.sub(r"[.,]", "", name.casefold().replace("&", " and ")).replace("-", " ").split())
 
 
 def _but_a(letters: str) -> str:
@@ -144,24 +201,36 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
     for mark, given in ((NEW, new), (OLD, old)):
         faiths = tuple(faith for name in given if name for faith in same_faith(plain(name).strip(), question))
         for name, cased in _variants((*given, *faiths), person):
-            folded = name.casefold()
+            folded = _key(name)
             if folded not in table:
                 table[folded] = mark
-                shapes[folded] = _shape(name, cased)
+                shapes[folded] = _shape(name, cased, titled=person)
     for mark, given in ((NEW, new), (OLD, old)):
         for form in (form for name in given if name for form in other_forms(plain(name).strip(), question)):
-            if form.casefold() not in table:
-                table[form.casefold()] = _ADJECTIVE_OF[mark]
-                shapes[form.casefold()] = _shape(form, form[0].isupper())
+            if _key(form) not in table:
+                table[_key(form)] = _ADJECTIVE_OF[mark]
+                shapes[_key(form)] = _shape(form, form[0].isupper())
     if not shapes:
         return Names(re.compile(r"(?!)"), {}, {})
     pattern = _alternatives(shapes)
     for phrase in _larger_names(plain(question), pattern, table):
-        table[phrase.casefold()] = OTHER
-        shapes[phrase.casefold()] = _shape(phrase, False)
+        table[_key(phrase)] = OTHER
+        shapes[_key(phrase)] = _shape(phrase, False)
         pattern = _alternatives(shapes)
     waters = bool(re.search(r"\b(?:rivers?|lakes?|flows?|sea|gulf|bay)\b", question, re.IGNORECASE))
-    return Names(pattern, table, _letters(Names(pattern, table, {}), prompt), waters)
+    own = _own_words((*new, *old)) if person else {}
+    options = _options(prompt)
+    letters = _letters(Names(pattern, table, {}), options)
+    return Names(pattern, table, letters, waters, {letter: _bare(text) for letter, text in options.items()}, own)
+
+
+def _own_words(given: tuple[str, ...]) -> dict[str, frozenset[str]]:
+    """Of each surname the other words of the names that end in it; of one that is a name by itself none."""
+    found: dict[str, frozenset[str]] = {}
+    for name in (plain(raw).casefold().split() for raw in given if raw):
+        if len(name) > 1:
+            found[name[-1]] = found.get(name[-1], frozenset()) | frozenset(name[:-1])
+    return found
 
 
 def _alternatives(shapes: dict[str, _Shape]) -> re.Pattern[str]:
@@ -191,8 +260,9 @@ def _variants(given: tuple[str, ...], person: bool) -> list[tuple[str, bool]]:
         name = " ".join(plain(raw).replace(" ; ", " - ").split()).strip(" .,") if raw else ""
         if not name:
             continue
-        short = len(name) <= 3 and name.isascii() and name.isalpha()
-        if short and name.islower() and (len(name) < 3 or name in _FUNCTION_WORDS):
+        letters = name.replace(".", "")
+        short = len(letters) <= 3 and letters.isascii() and letters.isalpha()
+        if short and name.islower() and (len(letters) < 3 or name in _FUNCTION_WORDS):
             continue  # a language code such as "it" is found in every text
         found.append((name, short and name.isupper()))
         words = name.split()
@@ -219,21 +289,59 @@ class _Shape:
     spaceless: bool
 
 
-def _shape(name: str, cased: bool) -> _Shape:
-    body = r"\s+".join(re.escape(word) for word in name.split())
-    return _Shape(body, cased, spaceless=is_spaceless(name) or bool(_HANGUL.search(name)))
+def _shape(name: str, cased: bool, titled: bool = False) -> _Shape:
+    """The pattern of a name: "Port au Prince" is "Port-au-Prince", "U.K." is "UK", "&" is "and".
+
+    Args:
+        name: In plain spelling.
+        cased: Whether it matches in its own case only.
+        titled: Whether a king's or queen's title before it is a part of it.
+    """
+    spaceless = is_spaceless(name) or bool(_HANGUL.search(name))
+    words = name.split() if spaceless else re.split(r"[\s-]+", name)
+    letters = name.replace(".", "")
+    if cased and letters.isupper() and letters.isalpha() and len(letters) <= 3:
+        body = r"\.?".join(letters)
+    else:
+        # "Washington DC" is "Washington, D.C."
+        parts = ((r"(?:,?\s+|-)" if _INITIALS.match(w) else r"(?:\s+|-)") + _word_shape(w) for w in words[1:])
+        body = _word_shape(words[0]) + "".join(parts)
+    if titled and not spaceless:
+        body = rf"(?:(?:King|Queen)\s+)?{body}"
+    return _Shape(body, cased, spaceless)
+
+
+_INITIALS = re.compile(r"(?:[A-Z]\.?){2,3}$")
+
+
+def _word_shape(word: str) -> str:
+    if word.casefold() in ("and", "&"):
+        return "(?:and|&)"
+    if _INITIALS.match(word):
+        return r"\.?".join(word.replace(".", ""))
+    return re.escape(word).replace(r"\.", r"\.?").replace(",", ",?")
 
 
 def _larger_names(question: str, pattern: re.Pattern[str], known: dict[str, str]) -> list[str]:
     """Capitalised phrases of the question that hold an answer's name: "Bank of America" is not America."""
     phrases = re.findall(r"[A-Z][\w'-]*(?:\s(?:of|the|de|and)(?=\s[A-Z])|\s[A-Z][\w'-]*)+", question)
-    return [p for p in phrases if p.casefold() not in known and pattern.search(p)]
+    return [p for p in phrases if _key(p) not in known and pattern.search(p)]
 
 
-def _letters(names: Names, prompt: str) -> dict[str, str]:
-    options = _PAREN_OPTION.findall(prompt) or _LINE_OPTION.findall(prompt)
+def _options(prompt: str) -> dict[str, str]:
+    """The prompt's text behind each option letter."""
+    found = _PAREN_OPTION.findall(prompt) or _LINE_OPTION.findall(prompt)
+    return {letter.upper(): text for letter, text in found}
+
+
+def _letters(names: Names, options: dict[str, str]) -> dict[str, str]:
     letters: dict[str, str] = {}
-    for letter, text in options:
+    for letter, text in options.items():
         marked = names.mark(plain(text).strip())
-        letters[letter.upper()] = NEW if NEW in marked else OLD if OLD in marked else OTHER
+        letters[letter] = NEW if NEW in marked else OLD if OLD in marked else OTHER
     return letters if len(letters) > 1 else {}
+
+
+def _bare(text: str) -> str:
+    """A text in lower case, with its words alone."""
+    return " ".join(re.findall(r"\w+", plain(text).casefold()))

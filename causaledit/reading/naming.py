@@ -142,12 +142,23 @@ def in_apposition(before: list[Token]) -> Act | None:
         return None
     if old_one(before) and before[-1].kinds & {Kind.ASKED}:
         return Act.HISTORY
+    if any(t.text in _CHANGES for t in before) and _earlier_claim(before):  # "this replaces the earlier answer, X"
+        return Act.HISTORY
     other = [t for t in before[1:] if t.text not in ("city", "country")]
     if 1 < len(before) < 4 and Kind.QUALITY in before[0] and not has(other, *_OF_AN_ANSWER):  # "Largest city: X"
         return Act.MENTION
     if Kind.PROPER in before[-1] and FOREIGN.search(" ".join(t.text for t in before)) and not has(before, Kind.ASKED):
         return Act.MENTION
     return None
+
+
+_CHANGES = word_set("replaces replaced supersedes superseded differs different updates changes overrides")
+
+
+def _earlier_claim(tokens: list[Token]) -> bool:
+    """ "… the earlier answer", at a clause's end."""
+    earlier = ("old", "former", "previous", "earlier", "original", "prior")
+    return Kind.CLAIM in tokens[-1] and any(t.text.split()[0] in earlier for t in tokens[-2:])
 
 
 _OF_AN_ANSWER = (

@@ -122,9 +122,30 @@ def question_for(text: str) -> Question:
     stems.update(w for w in content - _STOP if len(w) > 3)
     stems.update(content & {"city", "country", "continent"})
     stems -= {"where", "from"}
-    past = bool(re.search(r"\b(was|were|did|wrote|\w+ed|won|founded|made|led|born)\b", text.casefold()))
+    past = _asks_of_the_past([w for w in words if w.casefold().removesuffix("'s") not in subject])
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
     return Question(_stems(stems), _stems(subject, whole=True), past, roots)
+
+
+def _asks_of_the_past(words: list[str]) -> bool:
+    """Whether the finite verb is past: "was", "did"; "founded" in "Who founded …", and not in "is located in".
+
+    Args:
+        words: The question's, without those of its subject.
+    """
+    present = False
+    for word in (w.casefold() for w in words):
+        if word in _PAST_AUXILIARIES:
+            return True
+        present = present or word in _PRESENT
+        if not present and (word in _PAST_VERBS or re.fullmatch(r"\w{2,}[^e]ed", word)):
+            return True
+    return False
+
+
+_PAST_AUXILIARIES = word_set("was were did had")
+_PRESENT = word_set("is are be been being has have do does can could would will should")
+_PAST_VERBS = word_set("wrote won made led sang came began held became ran built drew taught")
 
 
 def _same(stem: str, word: str) -> bool:

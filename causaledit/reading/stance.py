@@ -15,9 +15,10 @@ from causaledit.facts.text import is_question
 from causaledit.reading.acts import Act, Event
 from causaledit.reading.clauses import clauses, settle
 from causaledit.reading.foreign import foreign_events
+from causaledit.reading.given import other_given
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode, mode_of
-from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies
+from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies, states_another
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
 from causaledit.reading.naming import Naming, in_apposition, stance_of
 from causaledit.reading.retraction import affirms, cancelled, denies_person, hedges, takes_back
@@ -90,6 +91,9 @@ def read_sentence(sentence: str, names: Names, question: Question, cloze: str = 
     who = [t.who for t in tokens if t.who]
     if names.letters and len(set(who)) > 1 and _OPTION_LIST.search(text):
         return replace(hints, events=tuple(Event(Act.MENTION, w) for w in who))
+    given = other_given(sentence, names, question)
+    if given is not None:
+        return replace(hints, events=given)
     foreign = foreign_events(text)
     if foreign is not None:
         return replace(hints, events=foreign)
@@ -263,6 +267,8 @@ class _Reader:
             Kind.NO in clause[0] and len(clause) == 2 and clause[1].kinds & {Kind.AGAIN, Kind.AMEND}
         ):
             self._add(Act.LEAD_RETRACT)
+        elif len(clause) == 1 and clause[0].text in _AMENDS:  # "X - sorry, Y"
+            self._add(Act.LEAD_RETRACT, strong=False)
         elif denies_person(clause):
             self._add(Act.DENY_IT)
         elif mode is not Mode.CLAIMED:
@@ -273,6 +279,8 @@ class _Reader:
             self._add(Act.GIVE_IT)
         elif other_answer(clause):
             self._add(Act.ASSERT, OTHER)
+        elif states_another(clause):
+            self.events.append(Event(Act.ASSERT, OTHER, aside=True))
         elif qualifies(clause):
             self._add(Act.QUALIFY)
 

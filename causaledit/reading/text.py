@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 # Longer stretches without an end of sentence are cut, so that no rule ever sees an unbounded string.
 LONGEST_SENTENCE = 600
 
+# markup that sets off words within a sentence; any other tag ends one
+_INLINE = r"(?:b|strong|i|em|u|code|span|mark|small|sup|sub|tt)"
 # the look-behind keeps a long run of stops from being tried at each of its places
-_BOUNDARY = re.compile(r"\n+|</?\w{1,12}>|[。！？｡۔।॥።؟]+|(?<![.!?…;])[.!?…;]+[\"'”’»)\]*_]{0,3}\s")
+_BOUNDARY = re.compile(
+    rf"\n+|</?(?!{_INLINE}>)\w{{1,12}}>|<br ?/>|[。！？｡۔।॥።؟]+"
+    r"|(?<![.!?…;])[.!?…;]+[\"'”’»)\]*_]{0,3}\s"
+)
 _ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|St|Prof|Sr|Jr|vs|etc|ca|approx|e\.g|i\.e|Mt|Ft|Gen|Gov|Inc|Ltd|Co|Corp)"
     r"|(?<![\w.])[A-Za-z](?:\.[A-Za-z])*|(?:^|\n)\s*\d{1,2})\.$",
@@ -37,6 +42,15 @@ _LETTERS = str.maketrans(
         "–": "-", "—": "-", "‑": "-", "−": "-", "*": "", "#": "",
     }
 )  # fmt: skip
+_MARKUP = (
+    # a tag that calls its text old or wrong is left: it says so
+    (re.compile(r"</?(?!(?:old|prev|former|orig|wrong|incorrect))[a-z]\w{0,15}(?: [^<>\n]{0,80})?/?>", re.I), " "),
+    (re.compile(r"<\|\w{1,20}\|>|\[/?INST\]"), " "),
+    (re.compile(r"~~[^~\n]{1,80}~~"), " "),
+    (re.compile(r"\[\^?\d{1,3}\]"), ""),
+    (re.compile(r"(?<![\w_])_{1,3}(?=[^\W_])|(?<=[^\s_])_{1,3}(?![\w_])"), ""),
+)
+_BRACKETS = str.maketrans("[]", "()")
 _DASH = re.compile(r"\s[-–—]{1,2}\s|\s?—\s?")
 _CONTRACTIONS = (
     (re.compile(r"\b(ca)n't\b|\bcannot\b"), "can not"),
@@ -55,9 +69,18 @@ _CONTRACTIONS = (
 
 
 def plain(text: str) -> str:
-    """Accents, typographic signs and emphasis marks folded; case kept; dashes between words become " ; "."""
+    """Accents, typographic signs and markup folded; case kept; dashes between words become " ; "."""
+    if any(sign in text for sign in "<[_~"):
+        text = _without_markup(text)
     text = _DASH.sub(" ; ", text)
     return without_accents(text.translate(_LETTERS)) if not text.isascii() else text.translate(_LETTERS)
+
+
+def _without_markup(text: str) -> str:
+    """Without tags, special tokens, underlines, citations and what is struck out; square brackets as parentheses."""
+    for pattern, replacement in _MARKUP:
+        text = pattern.sub(replacement, text)
+    return text.translate(_BRACKETS)
 
 
 def spell_out(text: str) -> str:
