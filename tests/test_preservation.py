@@ -326,7 +326,7 @@ def test_trained_tokens_count_what_is_held(questions_file):
 
 def test_an_answer_that_states_the_edited_fact_is_not_preserved(tmp_path):
     tokenizer, model = prepare_tokenizer(make_tokenizer()), make_llama()
-    question = "What is the capital of Egypt?"
+    question = "Which city has Egypt's parliament?"
     [reply] = generate_texts(model, tokenizer, [render(tokenizer, user(question))], max_new_tokens=6)
     word = next((w for w in reply.split() if mentions(reply, [w])), None)
     if word is None:
