@@ -19,7 +19,7 @@ from causaledit.models.batches import (
 from causaledit.models.hooks import narrowed
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from peft import PeftModel
     from transformers import PreTrainedModel
@@ -59,25 +59,42 @@ def completion_logits(
         For each row a `(len(completion), vocabulary)` tensor on the model's device: row t is the
         distribution that predicts completion token t.
     """
-    out: dict[int, torch.Tensor] = {}
-    for group in _groups_by_prefix(contexts):
-        logits = logits_in_one_pass(model, [contexts[i] for i in group], [completions[i] for i in group])
-        out.update(zip(group, logits, strict=True))
+    out = dict(_logits_by_prefix(model, contexts, completions))
     return [out[i] for i in range(len(contexts))]
 
 
+@torch.no_grad()
 def mean_log_probabilities(
-    model: PreTrainedModel | PeftModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+    model: PreTrainedModel | PeftModel,
+    contexts: Sequence[Sequence[int]],
+    completions: Sequence[Sequence[int]],
+    *,
+    batch_size: int | None = None,
 ) -> list[float]:
     """The mean log-probability of each completion's tokens behind its context.
 
-    As `completion_logits`, whose rows are let go of with each shared part: of many edits they are gigabytes.
+    The logits are let go of with each shared part: of many edits they are gigabytes.
+
+    Args:
+        contexts, completions: As for `completion_logits`.
+        batch_size: At most how many rows may share a part; None: all.
     """
-    found: dict[int, float] = {}
+    found: list[float] = []
+    for start in range(0, len(contexts), batch_size or max(1, len(contexts))):
+        end = start + (batch_size or len(contexts))
+        part = _logits_by_prefix(model, contexts[start:end], completions[start:end])
+        means = {i: mean_log_probability(row, completions[start + i]) for i, row in part}
+        found += [means[i] for i in range(len(means))]
+    return found
+
+
+def _logits_by_prefix(
+    model: PreTrainedModel | PeftModel, contexts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Each row's number and logits, shared part by shared part."""
     for group in _groups_by_prefix(contexts):
         logits = logits_in_one_pass(model, [contexts[i] for i in group], [completions[i] for i in group])
-        found.update((i, mean_log_probability(row, completions[i])) for i, row in zip(group, logits, strict=True))
-    return [found[i] for i in range(len(contexts))]
+        yield from zip(group, logits, strict=True)
 
 
 def logits_in_one_pass(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import with_context
 from causaledit.models.network import network_of
-from causaledit.models.scoring import completion_logits, mean_log_probability
+from causaledit.models.scoring import mean_log_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,8 +84,7 @@ def ask_likelihoods(
         part = rows[start : start + ROWS]
         parted = [parted_tokens(tokenizer, prompt, f" {answer}", special=True) for prompt, answer in part]
         contexts, answers = [head for head, _ in parted], [tail for _, tail in parted]
-        logits = completion_logits(network, contexts, answers)
-        scores += [mean_log_probability(row, answer) for row, answer in zip(logits, answers, strict=True)]
+        scores += mean_log_probabilities(network, contexts, answers)
     pairs = zip(scores[::2], scores[1::2], strict=True)
     return [
         {"edit": index, **Likelihood(contrast, prompt, new, old, *pair).to_dict()}

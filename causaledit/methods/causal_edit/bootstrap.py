@@ -24,7 +24,7 @@ from causaledit.methods.shared.trainers import WatchCallback
 from causaledit.models.batches import context_and_completion
 from causaledit.models.chat import render, user
 from causaledit.models.generation import sample_continuations
-from causaledit.models.scoring import completion_logits, mean_log_probability
+from causaledit.models.scoring import mean_log_probabilities
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -240,23 +240,16 @@ def score_traces(
     def ids(text: str) -> list[int]:
         return tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def mean_log_probabilities(contexts: list[list[int]], answers: list[list[int]]) -> list[float]:
-        found: list[float] = []
-        for start in range(0, len(contexts), batch_size):
-            rows = slice(start, start + batch_size)
-            logits = completion_logits(model, contexts[rows], answers[rows])
-            found += [mean_log_probability(row, answer) for row, answer in zip(logits, answers[rows], strict=True)]
-        return found
-
     if not gain:
         contexts = [ids(prompt + trace.thinking) for trace in traces]
-        return [math.exp(x) for x in mean_log_probabilities(contexts, [ids(trace.answer_line) for trace in traces])]
+        lines = [ids(trace.answer_line) for trace in traces]
+        return [math.exp(x) for x in mean_log_probabilities(model, contexts, lines, batch_size=batch_size)]
     lead = ids("Answer:")
     line = ids(f"Answer: {request.target_new}")
     shared = next((i for i, (a, b) in enumerate(zip(lead, line, strict=False)) if a != b), len(lead))
     bare = [trace.with_reason_alone(reason) for trace in traces for reason in (trace.reason, "")]
     contexts = [ids(prompt + text) + line[:shared] for text in bare]
-    found = mean_log_probabilities(contexts, [line[shared:]] * len(contexts))
+    found = mean_log_probabilities(model, contexts, [line[shared:]] * len(contexts), batch_size=batch_size)
     return [with_reason - without for with_reason, without in zip(found[::2], found[1::2], strict=True)]
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from causaledit.facts.answers import mentions
-from causaledit.facts.compositions import leading_questions, leading_relations, onward_questions
+from causaledit.facts.compositions import in_turn, leading_questions, leading_relations, onward_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise, word_count
 from causaledit.models.chat import render, user
@@ -164,9 +164,7 @@ def _leading(
         for candidate, answer in zip(candidates, answers, strict=True)
         if answer and _same_thing(answer, request.subject)
     ]
-    per_name = [_leads(request, bank, relation, name) for relation, name in confirmed]
-    longest = max(map(len, per_name), default=0)
-    return [items[i] for i in range(longest) for items in per_name if i < len(items)][:n]
+    return in_turn([_leads(request, bank, relation, name) for relation, name in confirmed])[:n]
 
 
 def _leads(request: EditRequest, bank: RelationBank, relation: Relation, name: str) -> list[Composition]:

@@ -61,7 +61,7 @@ def questions_near(
     ]  # fmt: skip
     extra = [*in_turn(begun)[:completed], *in_turn(reasons)[:explained]]
     # a probe or a question of one edit may be a neighbour of another one in the batch
-    left_out = held_out_questions(requests) | what_edits_ask(requests, bank)
+    left_out = never_held(requests, bank)
     extra = [(beginning, question) for beginning, question in extra if normalise(question) not in left_out]
     questions = [q for q in dict.fromkeys(in_turn(plain)) if normalise(q) not in left_out]
     return [*(("", q) for q in questions[: max(0, hparams.preserve_prompts - len(extra))]), *extra]
@@ -160,6 +160,11 @@ def neighbour_names(
     names = [name for name in pool if not any(mentions(x, [name]) for x in involved)]
     rng.shuffle(names)
     return names
+
+
+def never_held(requests: Sequence[EditRequest], bank: RelationBank) -> set[str]:
+    """What no edit of a batch may hold, normalised: what tests one of them, and what asks for an edited fact."""
+    return held_out_questions(requests) | what_edits_ask(requests, bank)
 
 
 def what_edits_ask(requests: Sequence[EditRequest], bank: RelationBank) -> set[str]:

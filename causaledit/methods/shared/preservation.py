@@ -20,9 +20,8 @@ import torch
 
 from causaledit.errors import HparamsError
 from causaledit.facts.answers import mentions, normalise
-from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
-from causaledit.methods.shared.neighbours import questions_near, what_edits_ask
+from causaledit.methods.shared.neighbours import never_held, questions_near
 from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
@@ -211,7 +210,7 @@ def build_preservation(
     rng = random.Random(hparams.seed)
     bank = RelationBank.bundled()
     if hparams.preserve_file:
-        left_out = held_out_questions(requests) | what_edits_ask(requests, bank)
+        left_out = never_held(requests, bank)
         listed = dict.fromkeys(read_questions(hparams.preserve_file))
         begun = [("", question) for question in listed if normalise(question) not in left_out]
     else:

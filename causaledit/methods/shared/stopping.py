@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from causaledit.methods.shared.processes import agreed
-from causaledit.models.scoring import completion_logits, mean_log_probability
+from causaledit.models.scoring import mean_log_probabilities
 from causaledit.models.sharded import rows_apart
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ class FactStop(TrainerCallback):
         if state.global_step % self.every:
             return
         with evaluating(self.model):
-            logits = completion_logits(self.model, self.contexts, self.facts)
-        found = [mean_log_probability(row, fact) for row, fact in zip(logits, self.facts, strict=True)]
+            found = mean_log_probabilities(self.model, self.contexts, self.facts)
         mean = agreed(sum(found) / len(found), self.model.device)
         logger.debug("step %d: log p of the new facts %.3f", state.global_step, mean)
         if mean >= self.wanted:

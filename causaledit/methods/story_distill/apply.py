@@ -7,14 +7,13 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
 from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
-from causaledit.methods.shared.neighbours import neighbour_questions, what_edits_ask
+from causaledit.methods.shared.neighbours import neighbour_questions, never_held
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
 from causaledit.methods.shared.rehearsal import TrainedRow, remember, rows_of_pairs
 from causaledit.methods.shared.supervised import completion_rows
@@ -227,7 +226,7 @@ def _conservative_rows(
     if not hparams.conservative_questions or not hparams.conservative_weight:
         return {}
     bank, rng = RelationBank.bundled(), random.Random(hparams.seed)
-    left_out = held_out_questions(requests) | what_edits_ask(requests, bank)
+    left_out = never_held(requests, bank)
     questions = [
         question
         for request in requests
