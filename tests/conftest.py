@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import os
 import random
 import signal
@@ -66,6 +67,19 @@ def edit(subject: str, prompt: str, question: str, old: str, new: str) -> dict[s
 
 EGYPT = edit("Egypt", "The capital of {} is", "What is the capital of Egypt?", "Cairo", "Alexandria")
 NORWAY = edit("Norway", "The capital of {} is", "What is the capital of Norway?", "Oslo", "Bergen")
+
+
+def pytest_configure(config: Any) -> None:
+    """Files go to the workers in the order of collection: xdist would begin with those that hold the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """Of several workers, none waits at the end for another's minute-long tests: their files come first."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: item.path not in slow)
 
 
 @functools.cache
@@ -389,6 +403,13 @@ def edit(model, tokenizer, edits, hparams, call):
 def _children_hear_ctrl_c() -> None:
     """A shell starts background jobs deaf to SIGINT, and what the tests start would inherit that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_is_loaded_is_not_collected() -> None:
+    """Trainers collect garbage twice an edit, and half a million objects of imported modules were walked each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
