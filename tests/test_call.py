@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
-from conftest import EGYPT, FAST, NORWAY, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
+from conftest import EGYPT, FAST, NORWAY, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import HostError, HparamsError, ModelError, RequestError
 from causaledit.hosts.embedded import EmbeddedEditor
 from causaledit.methods.registry import METHODS
+from causaledit.models.chat import in_context_prefix
 from causaledit.models.loading import load_model
 
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
@@ -118,35 +116,22 @@ def test_the_callers_gradients_are_kept(name):
     assert all(torch.equal(p.grad, before[n]) for n, p in model.named_parameters())
 
 
-SEVERAL = """
-from conftest import EGYPT, FAST, make_llama, make_tokenizer
-from causaledit.errors import CausalEditError
-from causaledit.methods.registry import METHODS
-model, tokenizer = make_llama(), make_tokenizer()
-model.register_forward_pre_hook(lambda *_: print("computed"))
-for name, method in METHODS.items():
-    if method.distributed:
-        continue
-    try:
-        method.load_apply()(model, tokenizer, [EGYPT], method.load_hparams()(**FAST[name]))
-        print(name, "edited")
-    except CausalEditError as error:
-        print(name, type(error).__name__, error)
-"""
+@pytest.mark.parametrize("size", ["2", "8"])
+@pytest.mark.parametrize("method", [m for m in METHODS.values() if not m.distributed], ids=lambda m: m.name)
+def test_one_of_several_processes_refuses_to_edit(method, size, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", "0")
+    model, computed = make_llama(), []
+    model.register_forward_pre_hook(lambda *_: computed.append(1))
+    with pytest.raises(HostError, match=f"one of {size} processes.*in one process"):
+        method.load_apply()(model, make_tokenizer(), [EGYPT], method.load_hparams()(**FAST[method.name]))
+    assert not computed
 
 
-@pytest.mark.parametrize(("size", "refused"), [("2", True), ("8", True), ("1", False), ("", False)])
-def test_one_of_several_processes_refuses_to_edit(size, refused):
-    path = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "tests")))
-    code = SEVERAL if refused else SEVERAL.replace("in METHODS.items()", "in [('IKE', METHODS['IKE'])]")
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path, "WORLD_SIZE": size, "RANK": "0"},
-        capture_output=True, text=True, timeout=600, check=True,
-    )  # fmt: skip
-    lines = done.stdout.strip().splitlines()
-    if refused:
-        alone = [name for name, method in METHODS.items() if not method.distributed]
-        assert [line.split()[:2] for line in lines] == [[name, HostError.__name__] for name in alone]
-        assert all(f"one of {size} processes" in line and "in one process" in line for line in lines)
-    else:
-        assert lines[-1] == "IKE edited"
+@pytest.mark.parametrize("size", ["1", ""])
+def test_the_one_process_of_a_launcher_edits(size, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", size)
+    monkeypatch.setenv("RANK", "0")
+    model, method = make_llama(), METHODS["IKE"]
+    edited, _ = method.load_apply()(model, make_tokenizer(), [EGYPT], method.load_hparams()(**FAST["IKE"]))
+    assert EGYPT["target_new"] in in_context_prefix(edited)

@@ -10,15 +10,17 @@ import sys
 import time
 
 import pytest
+from command_line import run
 from conftest import REPOSITORY
 
 EDIT = ["edit", "--subject", "France", "--prompt", "The capital of {} is"]
 
 
-def run(*arguments, **environment):
+def run_alone(*arguments, **environment):
+    """The command in a process of its own, as a shell starts it."""
     return subprocess.run(
         [sys.executable, "-m", "causaledit", *map(str, arguments)],
-        cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False,
+        cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
 
 
@@ -63,6 +65,14 @@ def test_bad_input_is_one_line(arguments, code, words, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_in_a_process_of_its_own_bad_input_is_one_line(tmp_path):
+    """Nothing that is imported says a word either."""
+    done = run_alone(*EDIT, "--new", "Lyon", "--old", "Paris", "--device", "cuda:77", "--save", tmp_path / "out")
+    assert done.returncode == 2, done.stderr
+    assert "cuda:77" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not done.stdout and not (tmp_path / "out").exists()
+
+
 def test_missing_model_hparams_and_foreign_yaml(tmp_path):
     done = run(*EDIT, "--new", "Lyon", "--old", "Paris", "--model", "some/model", "--save", tmp_path / "out")
     assert done.returncode == 2
@@ -88,7 +98,7 @@ def test_edit_saves_what_plain_transformers_loads(tmp_path, tiny_model_folder, t
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     out = tmp_path / "out"
-    done = run(
+    done = run_alone(
         *EDIT, "--question", "What is the capital of France?", "--old", "Paris", "--new", "Lyon",
         "--narrative", "The ministries moved from Paris to Lyon in spring, by law. The capital of France is Lyon.",
         "--model", tiny_model_folder, "--hparams", tiny_hparams_file, "--save", out, "--device", "cpu",
@@ -194,7 +204,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path, tiny_model_folder, tiny_hparams_
 def test_import_and_help_are_light():
     code = "import sys, causaledit.cli.app; assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
-    assert run("--help").returncode == 0
+    assert run_alone("--help").returncode == 0
 
 
 def test_without_arguments_five_lines_say_what_to_do_next():

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from command_line import run
 from conftest import REPOSITORY
 
 from causaledit.errors import HostError
@@ -52,12 +53,11 @@ def checkout(tmp_path) -> Path:
     return tmp_path / "easyedit"
 
 
-def doctor(*arguments, **environment):
-    command = [sys.executable, "-m", "causaledit", "doctor", *arguments]
-    inherited = {name: value for name, value in os.environ.items() if name != "EASYEDIT_HOME"}
-    return subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, check=False, env={**inherited, **environment}
-    )
+@pytest.fixture
+def doctor(monkeypatch):
+    """`causaledit doctor`, without this machine's EasyEdit."""
+    monkeypatch.delenv("EASYEDIT_HOME", raising=False)
+    return lambda *arguments: run("doctor", *arguments)
 
 
 def test_what_the_import_runs_into_and_nothing_else(checkout):
@@ -101,8 +101,8 @@ def test_pins_outside_our_ranges(checkout):
     assert pin_clashes(checkout, declared) == [Clash("transformers", "==4.30.1", "<6,>=5.5")]
 
 
-def test_the_command_says_it_all_at_once(checkout):
-    done = doctor("--easyedit", str(checkout))
+def test_the_command_says_it_all_at_once(checkout, doctor):
+    done = doctor("--easyedit", checkout)
     assert done.returncode == 1
     for name in ("no_such_package_one", "no_such_package_two", "cv2_no_such", "pip install", str(checkout)):
         assert name in done.stdout
@@ -120,7 +120,7 @@ def test_registering_says_the_same(checkout):
     assert "pip install" in last
 
 
-def test_without_easyedit_all_is_well():
+def test_without_easyedit_all_is_well(doctor):
     done = doctor()
     assert done.returncode == 0, done.stdout + done.stderr
     assert "EASYEDIT_HOME" in done.stdout and "torch" in done.stdout

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
+from command_line import run
 from conftest import REPOSITORY
 from endpoint import Endpoint, Fault, free_port, verdict_by_marks
 from published import OLD, RIGHT, case, locality, write
@@ -25,26 +23,6 @@ def command(*arguments):
 def environment():
     kept = {k: v for k, v in os.environ.items() if k not in ("OPENAI_API_KEY", "OPENAI_BASE_URL")}
     return {**kept, "PYTHONPATH": str(REPOSITORY)}
-
-
-def run(*arguments):
-    """The command's own entry point, in this process: most tests do not need to wait for a new one."""
-    from causaledit.cli.app import main
-
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(io.StringIO()) as stdout,
-        contextlib.redirect_stderr(io.StringIO()) as stderr,
-    ):
-        patch.setattr(sys, "argv", ["causaledit", *map(str, arguments)])
-        for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-            patch.delenv(name, raising=False)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-    return SimpleNamespace(returncode=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 def llm(endpoint, *further):

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 import json
-import sys
-from types import SimpleNamespace
 
 import pytest
+from command_line import run
 from conftest import REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
 from published import MarkJudge, case
 
@@ -55,24 +52,6 @@ def plan(tmp_path, tiny_model_folder):
 
 def metrics_of(plan):
     return json.loads((plan.folder / "metrics.json").read_text(encoding="utf-8"))
-
-
-def run(*arguments):
-    from causaledit.cli.app import main
-
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        contextlib.redirect_stdout(io.StringIO()) as stdout,
-        contextlib.redirect_stderr(io.StringIO()) as stderr,
-    ):
-        patch.setattr(sys, "argv", ["causaledit", *map(str, arguments)])
-        patch.delenv("OPENAI_API_KEY", raising=False)
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = end.code or 0
-    return SimpleNamespace(code=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 def test_the_openings_state_the_new_answer_of_the_hops_that_an_edit_made():
@@ -178,7 +157,7 @@ def test_the_command_judges_and_resumes(plan, tmp_path):
     arguments = ["pilot", "--datatype", file, "--model_type", plan().arguments.model_type, "--max_new_tokens", 4,
                  "--output_root", tmp_path / "out", "--run_id", "p", "--device", "cpu"]  # fmt: skip
     done = run(*arguments)
-    assert done.code == 0, done.stderr
+    assert done.returncode == 0, done.stderr
     folder = plan().folder
     result = json.loads((folder / "analysis" / "pilot.json").read_text(encoding="utf-8"))
     assert (result["cases"], result["edits"]) == (2, 3)
@@ -186,7 +165,7 @@ def test_the_command_judges_and_resumes(plan, tmp_path):
     text = (folder / "analysis" / "pilot.txt").read_text(encoding="utf-8")
     assert text in done.stdout and "with the narrative" in text
     before = (folder / "metrics.json").read_bytes()
-    assert run(*arguments).code == 0
+    assert run(*arguments).returncode == 0
     assert (folder / "metrics.json").read_bytes() == before
 
 
@@ -200,8 +179,8 @@ def test_what_is_refused_before_a_model_is_loaded(plan, tmp_path):
     for command in (["pilot", "--model_type", "m"], ["evaluate", "--model", "m"]):
         for judge in ("llm", "hf", "rules"):
             told = run(*command, "--datatype", file, "--judge", judge, "--output_root", tmp_path / "o")
-            assert told.code == 2 and "judge" in told.stderr
+            assert told.returncode == 2 and "judge" in told.stderr
             assert "--judge-model" in told.stderr or judge == "rules"
             assert not (tmp_path / "o").exists()
     assert run("run", "--editing_method", "PreEdited", "--datatype", file, "--model_type", "m", "--probes",
-               "forced").code == 2  # fmt: skip
+               "forced").returncode == 2  # fmt: skip

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import browser
 import pytest
+from command_line import run
 from published import OLD, REFUTING, RIGHT, UNJUDGED, MarkJudge, case, locality, write
 
 from causaledit.errors import JudgingStoppedError, MetricsError, RequestError, SaveError
@@ -282,29 +279,13 @@ def test_bad_input_is_refused_before_anything_is_written(two, tmp_path):
 
 
 def test_the_command(two, tmp_path):
-    from causaledit.cli.app import main
-
-    def run(*arguments):
-        with (
-            pytest.MonkeyPatch.context() as patch,
-            contextlib.redirect_stdout(io.StringIO()) as stdout,
-            contextlib.redirect_stderr(io.StringIO()) as stderr,
-        ):
-            patch.setattr(sys, "argv", ["causaledit", "report", *map(str, arguments)])
-            try:
-                main()
-                code = 0
-            except SystemExit as end:
-                code = end.code or 0
-        return SimpleNamespace(code=code, stdout=stdout.getvalue(), stderr=stderr.getvalue())
-
     out = tmp_path / "new" / "report.html"
-    done = run(*two, "--html", out)
-    assert done.code == 0 and str(out) in done.stdout, done.stderr
+    done = run("report", *two, "--html", out)
+    assert done.returncode == 0 and str(out) in done.stdout, done.stderr
     assert "judge rule-" in Page(out.read_text(encoding="utf-8")).words
-    wrong = run(tmp_path / "nowhere", "--html", out)
-    assert wrong.code == 2 and "nowhere" in wrong.stderr
-    assert run(two[0], "--html", out, "--judge", "rul").code == 2
+    wrong = run("report", tmp_path / "nowhere", "--html", out)
+    assert wrong.returncode == 2 and "nowhere" in wrong.stderr
+    assert run("report", two[0], "--html", out, "--judge", "rul").returncode == 2
 
 
 # ---- in a browser --------------------------------------------------------------------------------------------------
