@@ -13,6 +13,7 @@ import time
 
 import pytest
 import torch
+from command_line import run as cli
 from conftest import CARELESS, FAST, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
 
 from causaledit.errors import DatasetError, EditFailedError, HparamsError, ModelError, RunError
@@ -85,6 +86,28 @@ def arguments(data, hparams, tmp_path):
         }  # fmt: skip
         return RunArguments(**{**values, **changes})
 
+    return make
+
+
+@pytest.fixture(scope="module")
+def unedited(tmp_path_factory, hparams):
+    """A finished run of the unedited model that its tests only read: its arguments (keywords replace some)."""
+    folder = tmp_path_factory.mktemp("unedited")
+    (folder / "four.json").write_text(json.dumps(some_cases()))
+
+    def make(**changes):
+        values = {
+            "editing_method": PRE_EDITED, "datatype": str(folder / "four.json"), "model_type": "tiny",
+            "hparams_path": str(hparams), "output_root": str(folder / "out"), "run_id": "r", "device": "cpu",
+            "max_new_tokens": 5,
+        }  # fmt: skip
+        return RunArguments(**{**values, **changes})
+
+    torch.set_num_threads(1)
+    model = make_llama()
+    before = weights_of(model)
+    run(make(), model=model)
+    assert same_weights(before, weights_of(model))
     return make
 
 
@@ -169,11 +192,8 @@ def test_alias_hits_follow_the_predictions(arguments):
     assert not alias_match("it told us no", ["IT", "US", "NO", "no", ""])
 
 
-def test_the_unedited_model(arguments):
-    model = make_llama()
-    before = weights_of(model)
-    summary = run(arguments(editing_method=PRE_EDITED), model=model)
-    assert same_weights(before, weights_of(model))
+def test_the_unedited_model(unedited):
+    summary = execute(make_plan(unedited()))  # the fixture compares the weights
     for item in read(summary, "metrics.json"):
         assert item["time"] == 0
         assert all(p["pred"] == p["pred_before"] for p in item["post"]["locality_probe"])
@@ -372,11 +392,10 @@ def test_memory_that_runs_out_in_an_edit_fails_its_case(arguments):
         ({"batch_edit": 2}, "--batch_edit unset, and now it is 2"),
     ],
 )
-def test_other_arguments_are_no_resume(change, words, arguments):
-    execute(make_plan(arguments(editing_method=PRE_EDITED)))
+def test_other_arguments_are_no_resume(change, words, unedited):
     with pytest.raises(RunError, match=re.escape(words)):
-        make_plan(arguments(editing_method=PRE_EDITED, **change))
-    make_plan(arguments(editing_method=PRE_EDITED, run_id="another", **change))
+        make_plan(unedited(**change))
+    make_plan(unedited(run_id="another", **change))
 
 
 def test_other_hparams_or_data_are_no_resume(arguments, hparams, data, tmp_path):
@@ -397,11 +416,13 @@ def test_other_hparams_or_data_are_no_resume(arguments, hparams, data, tmp_path)
         make_plan(arguments(max_cases=1))
 
 
-def test_a_finished_run_is_not_run_again(arguments):
-    summary = run(arguments(editing_method=PRE_EDITED))
-    files = files_of(summary.folder)
-    again = execute(make_plan(arguments(editing_method=PRE_EDITED)), model=None)  # no model is needed
-    assert again.results["cases"] == 4 and files_of(summary.folder) == files
+def test_a_finished_run_is_not_run_again(unedited):
+    plan = make_plan(unedited())
+    files = files_of(plan.folder)
+    written = {file: file.stat().st_mtime_ns for file in plan.folder.glob("cases/*")}
+    again = execute(plan, model=None)  # no model is needed
+    assert again.results["cases"] == 4 and files_of(plan.folder) == files
+    assert len(written) == 4 and all(file.stat().st_mtime_ns == at for file, at in written.items())
 
 
 def test_a_torn_case_file_is_run_again(arguments):
@@ -577,25 +598,11 @@ def test_other_scripts_are_probed(arguments, data):
 
 
 # ---- the commands ----------------------------------------------------------------------------------
-def cli(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "causaledit", *map(str, arguments)], cwd=REPOSITORY, env={**os.environ, **environment},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-
-
 def test_the_run_command_ends_with_1_where_a_case_failed(data, hparams, tmp_path):
     cases = some_cases()[:2]
     cases[0]["requested_rewrite"][0]["article"] += " And so it went on." * 900
     data.write_text(json.dumps(cases))
-    done = subprocess.run(
-        command(data, hparams, tmp_path / "out"),
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+    done = cli(*command(data, hparams, tmp_path / "out")[3:])
     assert done.returncode == 1
     assert "1 of 2 cases failed" in done.stderr and "--run_id r" in done.stderr and "Traceback" not in done.stderr
     assert "1 cases, 1 edits" in done.stdout
@@ -633,7 +640,7 @@ def test_the_data_commands(data, tmp_path):
     assert f"case {cases[2]['case_id']}: new_single_hops[0].answer: is empty" in done.stdout
     data.write_text(data.read_text()[:500])
     assert cli("data", "check", data).returncode == 2
-    done = cli("data", "fetch", "MQuAKE-TT", CAUSALEDIT_CACHE=tmp_path)
+    done = cli("data", "fetch", "MQuAKE-TT", CAUSALEDIT_CACHE=str(tmp_path))
     assert done.returncode == 2 and "MQuAKE-T" in done.stderr
-    done = cli("data", "fetch", "MQuAKE-T", "--base-url", "http://127.0.0.1:1", CAUSALEDIT_CACHE=tmp_path)
+    done = cli("data", "fetch", "MQuAKE-T", "--base-url", "http://127.0.0.1:1", CAUSALEDIT_CACHE=str(tmp_path))
     assert done.returncode == 1 and "127.0.0.1" in done.stderr and "Traceback" not in done.stderr
