@@ -45,7 +45,7 @@ ray = pytest.importorskip("ray", reason="Ray (the extra `ray`) is not installed"
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster():
     """Two nodes with a CPU each; workers find the package and this folder's modules."""
     from ray.cluster_utils import Cluster
@@ -67,9 +67,9 @@ def cluster():
     made.shutdown()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def pool(cluster):
-    """Two workers, which keep the tiny model from test to test."""
+    """Two workers, which keep the tiny model from test to test; none is left running beside other files."""
     with RayPool(WorkerOptions(workers=2, ray_address=cluster.address, worker_retries=1)) as made:
         yield made
 
