@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 from typing import Any
 
 import pytest
 import torch
-from conftest import FAST, make_llama, make_tokenizer, weights_of
+from conftest import EGYPT, FAST, NORWAY, make_llama, make_tokenizer, weights_of
 from easyedit_files import FIGURES, file_for, needs_easyedit
 
 from causaledit.methods.registry import METHODS
@@ -47,16 +48,23 @@ SEED_MATTERS = [
 ]  # these draw: another seed, another edit
 causal_edit = methods(lambda method: method.name == "CausalEdit")
 
+# What a test looks at that is not about what a model learns is there after few steps: weights that changed, an
+# optimiser with a state, the third step for `Fault` to stop at.
+STEPS = ("bootstrap_max_steps", "proximal_steps", "max_steps", "steps", "v_num_grad_steps")
+FEW_STEPS = 5
 
-def hparams_for(method, model, tokenizer, **changes) -> Any:
+
+def hparams_for(method, model, tokenizer, *, learns: bool = False, **changes) -> Any:
+    """A method's figures on a tiny model: few steps, or those at which it `learns` an answer."""
     if method.host == "easyedit":
         changes.pop("lora_target_modules", None)
         return method.load_hparams().from_dict(file_for(method.name, **changes))
     if changes.get("lora_target_modules") and not has("lora_target_modules")(method):
         del changes["lora_target_modules"]  # asked for so that an architecture's own names do not matter
-    return method.load_hparams()(
-        model_name=(model, tokenizer), alg_name=method.name, **{**FAST[method.name], **changes}
-    )
+    figures = dict(FAST[method.name])
+    if not learns:
+        figures |= {name: FEW_STEPS for name in STEPS if name in figures}
+    return method.load_hparams()(model_name=(model, tokenizer), alg_name=method.name, **{**figures, **changes})
 
 
 def state_of(model) -> dict[str, Any]:
@@ -101,6 +109,13 @@ def edited_weights(host, method, *requests, model=None, **changes) -> dict[str, 
     editor = editor_for(host, hparams_for(method, model or make_llama(), make_tokenizer(), **changes))
     run(editor, *requests, sequential_edit=True)
     return state_of(editor.model)
+
+
+@functools.cache
+def edited_once(host, name, *subjects) -> dict[str, Any]:
+    """`edited_weights` of a method and of edits by their subjects: made once for all tests that compare with it."""
+    requests = {request["subject"]: request for request in (EGYPT, NORWAY)}
+    return edited_weights(host, METHODS[name], *(requests[subject] for subject in subjects))
 
 
 def surroundings(model) -> dict[str, Any]:

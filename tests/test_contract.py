@@ -29,6 +29,7 @@ from contract import (
     Fault,
     adapter_methods,
     columns,
+    edited_once,
     edited_weights,
     editor_for,
     every_host,
@@ -61,7 +62,8 @@ def _own_folder(tmp_path, monkeypatch):
 def test_the_new_answers_probability_rises(method, host, architecture):
     model, tokenizer = MODELS[architecture](), make_tokenizer()
     before = answer_log_probability(model, tokenizer, EGYPT)
-    editor = editor_for(host, hparams_for(method, model, tokenizer, lora_target_modules=["all-linear"]))
+    hparams = hparams_for(method, model, tokenizer, learns=True, lora_target_modules=["all-linear"])
+    editor = editor_for(host, hparams)
     _, edited, _ = run(editor, EGYPT, sequential_edit=True)
     assert answer_log_probability(edited, tokenizer, EGYPT) > before + 0.5  # nats per token
     assert type(edited) is type(model)  # a plain model again, no adapter around it
@@ -96,14 +98,14 @@ def test_the_hosts_own_arguments(method, host):
 @every_method
 @every_host
 def test_sequential_edits_accumulate(method, host):
-    both = edited_weights(host, method, EGYPT, NORWAY)
+    both = edited_once(host, method.name, "Egypt", "Norway")
     editor = editor_for(host, hparams_for(method, make_llama(), make_tokenizer()))
     run(editor, EGYPT, sequential_edit=True)
     first = state_of(editor.model)
     run(editor, NORWAY, sequential_edit=True)
     assert same_weights(state_of(editor.model), both)  # one call of two edits is two calls of one
     assert not same_weights(first, both)
-    assert not same_weights(both, edited_weights(host, method, NORWAY))  # the first edit is still in there
+    assert not same_weights(both, edited_once(host, method.name, "Norway"))  # the first edit is still in there
 
 
 @every_method
@@ -129,7 +131,7 @@ def test_a_batch_holds_all_its_edits(method, host):
     model, tokenizer = make_llama(), make_tokenizer()
     before = [answer_log_probability(model, tokenizer, r) for r in (EGYPT, NORWAY)]
     weights = weights_of(model)
-    editor = editor_for(host, hparams_for(method, model, tokenizer, batch_size=2))
+    editor = editor_for(host, hparams_for(method, model, tokenizer, learns=True, batch_size=2))
     metrics, _, _ = editor.batch_edit(**columns(EGYPT, NORWAY))
     assert len(metrics) == 2
     assert same_weights(weights_of(editor.model), weights)
@@ -186,7 +188,7 @@ def test_independent_edits_are_independent(method, host):
     editor = editor_for(host, hparams_for(method, make_llama(), make_tokenizer()))
     run(editor, EGYPT)
     run(editor, NORWAY, sequential_edit=True)
-    assert same_weights(state_of(editor.model), edited_weights(host, method, NORWAY))
+    assert same_weights(state_of(editor.model), edited_once(host, method.name, "Norway"))
 
 
 @every_method
@@ -214,7 +216,7 @@ def test_an_adapter_instead_of_merged_weights(method, host):
 
     tokenizer = make_tokenizer()
     before = answer_log_probability(make_llama(), tokenizer, NORWAY)
-    editor = editor_for(host, hparams_for(method, make_llama(), tokenizer, merge_adapter=False))
+    editor = editor_for(host, hparams_for(method, make_llama(), tokenizer, learns=True, merge_adapter=False))
     weights = weights_of(editor.model)
     run(editor, EGYPT)
     assert same_weights(weights_of(editor.model), weights)  # the host goes on with a plain model
@@ -223,7 +225,7 @@ def test_an_adapter_instead_of_merged_weights(method, host):
     assert not copied
     assert same_weights(weights_of(editor.model), weights)
     assert answer_log_probability(edited, tokenizer, NORWAY) > before + 0.5
-    alone = editor_for(host, hparams_for(method, make_llama(), tokenizer, merge_adapter=False))
+    alone = editor_for(host, hparams_for(method, make_llama(), tokenizer, learns=True, merge_adapter=False))
     _, expected, _ = run(alone, NORWAY)
     assert same_weights(weights_of(edited), weights_of(expected))  # nothing of the first edit is in it
 
@@ -231,7 +233,7 @@ def test_an_adapter_instead_of_merged_weights(method, host):
 @adapter_methods
 @every_host
 def test_sequential_adapters_accumulate(method, host):
-    merged = edited_weights(host, method, EGYPT, NORWAY)
+    merged = edited_once(host, method.name, "Egypt", "Norway")
     editor = editor_for(host, hparams_for(method, make_llama(), make_tokenizer(), merge_adapter=False))
     _, edited, _ = run(editor, EGYPT, NORWAY, sequential_edit=True)
     found = edited.merge_and_unload() if hasattr(edited, "peft_config") else edited
@@ -263,7 +265,7 @@ def test_an_edit_in_context_is_heard_by_every_prompt(method, host):
 def test_on_a_gpu(method):
     model, tokenizer = make_llama().cuda(), make_tokenizer()
     weights, before = weights_of(model), answer_log_probability(model, tokenizer, EGYPT)
-    editor = editor_for("embedded", hparams_for(method, model, tokenizer, device="cuda"))
+    editor = editor_for("embedded", hparams_for(method, model, tokenizer, learns=True, device="cuda"))
     run(editor, EGYPT)
     assert same_weights(weights_of(editor.model), weights)
     _, edited, _ = run(editor, EGYPT, sequential_edit=True)
@@ -323,7 +325,7 @@ def test_easyedits_own_methods_stay_as_they_were():
 @every_method
 @needs_easyedit
 def test_both_hosts_make_the_same_edit(method):
-    found = [edited_weights(host, method, EGYPT, NORWAY) for host in ("embedded", "easyedit")]
+    found = [edited_once(host, method.name, "Egypt", "Norway") for host in ("embedded", "easyedit")]
     assert same_weights(*found)
 
 
