@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 import torch
 from architectures import ARCHITECTURES, VOCABULARY, WINDOW
@@ -42,12 +44,25 @@ def alone(model, row, new_tokens):
     return tokens[len(row) :], torch.stack(logits)
 
 
-@pytest.fixture
-def endless(architecture):
+def without_end(architecture):
     """The model and a tokenizer; no token ends a turn, so that every row has as many tokens."""
     model, tokenizer = ARCHITECTURES[architecture](), make_tokenizer()
     model.generation_config.eos_token_id = tokenizer.eos_token = None
     return model, tokenizer
+
+
+@pytest.fixture
+def endless(architecture):
+    return without_end(architecture)
+
+
+@functools.cache
+def texts_alone(architecture):
+    """Prompts, and what the model says to each alone: made once for every way to generate a batch of them."""
+    model, tokenizer = without_end(architecture)
+    prompts = tokenizer.batch_decode(PROMPTS)
+    rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
+    return prompts, [tokenizer.decode(alone(model, row, 10)[0], skip_special_tokens=True) for row in rows]
 
 
 def test_greedy_answers_are_those_of_each_prompt_alone(endless):
@@ -61,12 +76,9 @@ def test_greedy_answers_are_those_of_each_prompt_alone(endless):
 
 
 @pytest.mark.parametrize("compact", [True, False])
-def test_texts_are_those_of_each_prompt_alone(endless, compact):
-    model, tokenizer = endless
-    prompts = tokenizer.batch_decode(PROMPTS)
-    rows = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
-    texts = generate_texts(model, tokenizer, prompts, max_new_tokens=10, compact=compact)
-    assert texts == [tokenizer.decode(alone(model, row, 10)[0], skip_special_tokens=True) for row in rows]
+def test_texts_are_those_of_each_prompt_alone(architecture, endless, compact):
+    prompts, expected = texts_alone(architecture)
+    assert generate_texts(*endless, prompts, max_new_tokens=10, compact=compact) == expected
 
 
 def test_samples_are_those_of_a_plain_batch(endless):
