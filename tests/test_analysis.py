@@ -7,10 +7,11 @@ import subprocess
 import sys
 
 import pytest
+from command_line import run
 from conftest import REPOSITORY
 from endpoint import Endpoint
 from published import OLD, REFUTING, RIGHT, case, write
-from test_judge_cli import llm, run
+from test_judge_cli import llm
 
 from causaledit.judges.recall import recall_note
 
