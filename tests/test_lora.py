@@ -102,8 +102,10 @@ def test_unusable_layers_are_refused_before_anything_is_put_on():
         LoRAHyperParams(lora_type="adalora", steps=1)
     with pytest.raises(HparamsError, match="keep one"):
         LoRAHyperParams(layers=[1], lora_layers=[0, 1])
-    with pytest.raises(HparamsError, match=r"layer numbers.*\[-1\]"):
-        LoRAHyperParams(layers=[-1])
+    for layers in ([-1], 0, "", [1, 1], [True]):
+        with pytest.raises(HparamsError, match=r"layer numbers.*got"):
+            LoRAHyperParams(layers=layers)
+    assert LoRAHyperParams(layers=[]).layers is None
     assert [type(module) for module in model.modules()] == [type(module) for module in make_llama().modules()]
 
 
