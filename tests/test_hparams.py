@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -252,6 +253,14 @@ def test_refused_with_name_value_and_fix(change, words):
 def test_the_constructor_checks_too(name, value):
     with pytest.raises(HparamsError, match=f"`{name}` must be .*got"):
         CausalEditHyperParams(**{name: value})
+
+
+def test_help_lists_every_setting_with_its_default_and_meaning():
+    shown = inspect.getdoc(CausalEditHyperParams)
+    assert shown.startswith("Configuration of one CausalEdit run.")
+    for spec in dataclasses.fields(CausalEditHyperParams):
+        assert f"{spec.name} (default " in shown and spec.metadata["help"] in shown
+    assert "stages (default [1, 2]): Which stages run" in shown
 
 
 def test_a_path_stands_for_a_text(tmp_path):

@@ -73,6 +73,25 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+class _Documentation:
+    """A class's docstring with its settings, their defaults and what they do: what `help` shows of hyper-parameters."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __get__(self, instance: object, owner: Any) -> str:
+        lines = [
+            f"    {spec.name} (default {_default(spec)!r}): {spec.metadata['help']}"
+            for spec in dataclasses.fields(owner)
+            if "help" in spec.metadata
+        ]
+        return "\n".join([self._text.rstrip(), "", "Settings:", *lines])
+
+
+def _default(spec: dataclasses.Field[Any]) -> Any:
+    return spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+
+
 class HostHyperParams:
     """Stands where a host puts its own class of hyper-parameters beside, so that it knows ours as its own."""
 
@@ -117,6 +136,10 @@ class BaseHyperParams(HostHyperParams):
         choices=("generate-text", "LLM-judge"),
     )
     seed: int = setting(42, "The same seed gives the same edit (on the CPU).", integer_from=0)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__doc__ = _Documentation(cls.__doc__ or "")  # type: ignore[assignment]  # read as a text
 
     def __post_init__(self) -> None:
         accepted = accepted_types(type(self))
