@@ -4,7 +4,7 @@
 
 All facts, passages and sentences are written here. An item is one line: `question` (and `passage`), `choices` and
 `answer` (the index of the right one); an instruction is `instruction`, `check` and what the check needs. A change of
-an item raises `VERSION` in `causaledit/ability/bundled.py`.
+an item raises `VERSION` in `causaledit/ability/bundled/__init__.py`.
 """
 
 from __future__ import annotations

@@ -98,6 +98,8 @@ def architectures():
         GPTNeoXForCausalLM,
         MistralConfig,
         MistralForCausalLM,
+        MptConfig,
+        MptForCausalLM,
         Qwen2Config,
         Qwen2ForCausalLM,
     )
@@ -115,6 +117,19 @@ def architectures():
         "narrow mistral": (lambda: MistralForCausalLM(MistralConfig(**grouped, sliding_window=8)), llama),
         "gemma": (lambda: GemmaForCausalLM(GemmaConfig(**grouped, head_dim=16)), llama),
         "opt": (make_opt, ("model.decoder.layers.{}", "fc2", "model.decoder.final_layer_norm")),
+        "mpt": (
+            lambda: MptForCausalLM(
+                MptConfig(
+                    vocab_size=len(make_tokenizer()),
+                    d_model=32,
+                    n_layers=2,
+                    n_heads=2,
+                    expansion_ratio=2,
+                    initializer_range=0.1,
+                )
+            ),
+            ("transformer.blocks.{}", "ffn.down_proj", "transformer.norm_f"),
+        ),
         "gpt2": (make_gpt2, ("transformer.h.{}", "mlp.c_proj", "transformer.ln_f")),
         "gptj": (
             lambda: GPTJForCausalLM(GPTJConfig(**old)),
@@ -127,4 +142,4 @@ def architectures():
     }
 
 
-ARCHITECTURES = ["llama", "qwen2", "qwen3", "mistral", "narrow mistral", "gemma", "opt", "gpt2", "gptj", "neox"]
+ARCHITECTURES = ["llama", "qwen2", "qwen3", "mistral", "narrow mistral", "gemma", "opt", "gpt2", "gptj", "neox", "mpt"]

@@ -72,6 +72,14 @@ def test_half_of_the_templates_ask_for_the_answer_and_half_for_its_place():
     assert not any("None" in question for question, _ in without)
 
 
+def test_a_question_in_a_clozes_place_is_answered_and_not_repeated():
+    request = dataclasses.replace(REQUEST, prompt="What is the capital of {}?", question=None)
+    texts = texts_of(request, hparams())
+    assert not any("?" in text.answer for text in texts)
+    assert not any("What is the capital of" in text.question for text in texts if text.kind == "learning")
+    assert any(text.question.endswith("Complete the sentence: The capital of X is") for text in texts)
+
+
 def test_templates_fill_up_what_the_request_gives(caplog):
     request = request_from_dict({**EGYPT, "learning_prompt": LEARNING[:2]})
     with caplog.at_level(logging.WARNING):

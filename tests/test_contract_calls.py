@@ -6,6 +6,7 @@ What holds here holds for EasyEdit's own methods too, as `get_method` gives them
 from __future__ import annotations
 
 import copy
+import importlib.util
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from contract import (
     causal_edit,
     every_method_everywhere,
     everywhere,
+    has,
     hparams_for,
     methods,
     state_of,
@@ -34,7 +36,14 @@ from contract import (
     weight_methods_everywhere,
 )
 
-from causaledit.errors import CausalEditError, EditFailedError, HparamsError, ModelError, RequestError
+from causaledit.errors import (
+    CausalEditError,
+    EditFailedError,
+    HparamsError,
+    MissingExtraError,
+    ModelError,
+    RequestError,
+)
 from causaledit.hosts.lookup import get_method
 from causaledit.methods.call import edit_in_place
 from causaledit.models.adapters import is_adapted
@@ -382,6 +391,13 @@ def test_unusable_files_narratives_and_modules_are_refused(method):
 def test_modules_and_layers_that_are_not_there_are_refused(method):
     refused(method, ModelError, "c_attn.*all-linear", EGYPT, lora_target_modules=["c_attn"])
     refused(method, ModelError, r"\[1, 9\].*2 layers", EGYPT, lora_layers=[1, 9])
+
+
+@methods(has("optimizer"))
+def test_an_optimiser_that_is_not_there_is_refused(method):
+    refused(method, HparamsError, "`optimizer` is 'adamw_torchh'.*'adamw_torch'", EGYPT, optimizer="adamw_torchh")
+    if not importlib.util.find_spec("bitsandbytes"):
+        refused(method, MissingExtraError, "paged_adamw_8bit.*bitsandbytes", EGYPT, optimizer="paged_adamw_8bit")
 
 
 @every_method_everywhere

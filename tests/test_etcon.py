@@ -19,7 +19,7 @@ from causaledit.methods.etcon import prompts as P
 from causaledit.methods.etcon.apply import EtConReport, apply_etcon_to_model
 from causaledit.methods.etcon.consolidate import CURVES, run_consolidation, say_what_the_rewards_lack
 from causaledit.methods.etcon.hparams import PARTS, EtConHyperParams
-from causaledit.methods.etcon.labels import fact, rewritten, stated_labels, training_pairs
+from causaledit.methods.etcon.labels import rewritten, stated_labels, training_pairs
 from causaledit.methods.etcon.proximal import proximal_loss, run_proximal
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
@@ -254,7 +254,7 @@ def test_a_name_within_the_subject_or_the_new_answer_stays(subject, old, new, re
 def test_stated_labels_end_in_the_format():
     for answer_format in ("line", "boxed"):
         for label in stated_labels(REQUEST, answer_format):
-            assert "Cairo" in label and fact(REQUEST) in label
+            assert "Cairo" in label and "The capital of Egypt is Alexandria." in label
             assert P.read_closing(label, answer_format)[1:] == ("Alexandria", "")
     assert not any("None" in label for label in stated_labels(dataclasses.replace(REQUEST, ground_truth=None), "line"))
 
@@ -266,6 +266,17 @@ def test_pairs_hold_every_prompt():
     assert len(prompts) == len(set(prompts)) == 2 * 2 + 2 + 3
     assert (report.source, report.kept) == ("stated", 2)
     assert EGYPT["rephrase_prompt"] not in prompts  # a probe
+
+
+@pytest.mark.parametrize(
+    ("prompt", "said"),
+    [("What is the capital of {}?", "The capital of Egypt is Alexandria."), ("Which mascot has {}?", "Alexandria.")],
+)
+def test_no_label_asks_the_question_that_stands_in_a_clozes_place(prompt, said):
+    request = dataclasses.replace(REQUEST, prompt=prompt, question=None)
+    pairs, _ = training_pairs(make_llama(), make_tokenizer(), request, hparams(), count=TokenCount())
+    assert not any("?" in label for _, label in pairs)
+    assert (request.cloze, said) in pairs
 
 
 def test_the_labels_that_are_counted_are_those_of_the_pairs():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 
 import pytest
@@ -220,6 +221,10 @@ REFUSED = [
     ({"lora_alpha": -2}, ["lora_alpha", "-2"]),
     ({"seed": 1.5}, ["seed", "1.5"]),
     ({"seed": -1}, ["seed", "-1"]),
+    *(({name: 0}, [name, "above 0"]) for name in ("bootstrap_top_p", "distill_top_p")),
+    ({"narrative_file": 5}, ["narrative_file", "a text", "5"]),
+    ({"max_memory": "20GiB"}, ["max_memory", "a mapping", "'20GiB'"]),
+    ({"lora_layers": [True, 3]}, ["lora_layers", "first < end", "[True, 3]"]),
     # combinations
     (
         {"distill_batch_size": 10, "distill_num_generations": 4},
@@ -238,9 +243,28 @@ def test_refused_with_name_value_and_fix(change, words):
         assert word in str(caught.value)
 
 
-def test_the_constructor_checks_too():
-    with pytest.raises(HparamsError, match="lora_rank"):
-        CausalEditHyperParams(lora_rank=0)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("lora_rank", 0), ("merge_adapter", "no"), ("student_use_sft", 1), ("preserve_file", ["a.json"]),
+        ("bootstrap_stop_log_probability", "low"), ("bootstrap_stop_log_probability", True),
+    ],
+)  # fmt: skip
+def test_the_constructor_checks_too(name, value):
+    with pytest.raises(HparamsError, match=f"`{name}` must be .*got"):
+        CausalEditHyperParams(**{name: value})
+
+
+def test_help_lists_every_setting_with_its_default_and_meaning():
+    shown = inspect.getdoc(CausalEditHyperParams)
+    assert shown.startswith("Configuration of one CausalEdit run.")
+    for spec in dataclasses.fields(CausalEditHyperParams):
+        assert f"{spec.name} (default " in shown and spec.metadata["help"] in shown
+    assert "stages (default [1, 2]): Which stages run" in shown
+
+
+def test_a_path_stands_for_a_text(tmp_path):
+    assert CausalEditHyperParams(narrative_file=tmp_path / "a.json", bootstrap_stop_log_probability=-1)
 
 
 def test_stage_2_alone_is_possible():

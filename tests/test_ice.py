@@ -72,6 +72,11 @@ def test_contexts():
     assert len(edit_contexts(edit, ["narrative", "statement", "paraphrases"])) == len(paraphrases) + 2
 
 
+def test_a_question_in_a_clozes_place_stands_in_no_context():
+    edit = request_from_dict({**EGYPT, "prompt": "What is the capital of {}?", "question": None})
+    assert not any("?" in text for text in edit_contexts(edit, ["statement", "paraphrases"]))
+
+
 def test_without_a_narrative_the_fact_is_stated():
     bare = request_from_dict({key: EGYPT[key] for key in ("prompt", "subject", "target_new")})
     assert edit_contexts(bare, ["narrative"]) == ["The capital of Egypt is Alexandria."]

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from conftest import EGYPT, FAST, MODELS, NORWAY, make_llama, make_tokenizer, same_weights, weights_of
+from contract import surroundings
 
 from causaledit.errors import EditFailedError, HparamsError, ModelError
 from causaledit.methods.lora.apply import apply_lora_to_model
@@ -102,9 +103,21 @@ def test_unusable_layers_are_refused_before_anything_is_put_on():
         LoRAHyperParams(lora_type="adalora", steps=1)
     with pytest.raises(HparamsError, match="keep one"):
         LoRAHyperParams(layers=[1], lora_layers=[0, 1])
-    with pytest.raises(HparamsError, match=r"layer numbers.*\[-1\]"):
-        LoRAHyperParams(layers=[-1])
+    for layers in ([-1], 0, "", [1, 1], [True]):
+        with pytest.raises(HparamsError, match=r"layer numbers.*got"):
+            LoRAHyperParams(layers=layers)
+    assert LoRAHyperParams(layers=[]).layers is None
     assert [type(module) for module in model.modules()] == [type(module) for module in make_llama().modules()]
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_model_with_checkpointing_on_learns_and_keeps_its_hooks_alone(reentrant):
+    report, model = MethodReport(), make_llama()
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    around = surroundings(model)
+    adapt(model, EGYPT, report=report, steps=3)
+    assert surroundings(model) == around
+    assert report.losses["train"][-1] < report.losses["train"][0]
 
 
 def test_the_preservation_term_holds_what_is_not_edited():

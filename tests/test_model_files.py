@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 
 import pytest
+import torch
 from conftest import make_llama, make_tokenizer
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from causaledit.errors import ModelError
+from causaledit.models.adapters import name_base_model
 from causaledit.models.loading import load_model
+from causaledit.models.quantised import is_quantised
+
+needs_bitsandbytes = pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="no bitsandbytes")
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935\nsize 140416\n"
 
@@ -41,6 +48,29 @@ def refused(folder, *told):
 
 def change(file, **values):
     file.write_text(json.dumps({**json.loads(file.read_text(encoding="utf-8")), **values}), encoding="utf-8")
+
+
+@pytest.fixture
+def adapter(folder, tmp_path):
+    saved = tmp_path / "adapter"
+    model = get_peft_model(load_model(folder, device="cpu").model, LoraConfig(target_modules=["q_proj"]))
+    name_base_model(model, str(folder))
+    model.save_pretrained(saved)
+    return saved
+
+
+@pytest.mark.parametrize(
+    ("options", "has"),
+    [
+        ({"dtype": "bfloat16"}, lambda base: base.dtype == torch.bfloat16),
+        pytest.param({"quantization": "8bit"}, is_quantised, marks=needs_bitsandbytes),
+    ],
+    ids=["dtype", "quantization"],
+)
+def test_an_adapters_base_model_is_loaded_as_it_is_asked_for(adapter, options, has):
+    loaded = load_model(adapter, device="cpu", **options).model
+    assert has(loaded.get_base_model())
+    assert loaded.generate(torch.tensor([[5, 6, 7]]), max_new_tokens=2).shape[1] > 3
 
 
 def test_whole_folders_load(folder, sharded):

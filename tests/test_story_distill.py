@@ -257,6 +257,16 @@ def test_a_model_writes_questions_and_what_is_no_question_is_counted():
 
 # ---- targets ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["answer", "reasoning"])
+def test_no_answer_asks_the_question_that_stands_in_a_clozes_place(mode):
+    request = dataclasses.replace(REQUEST, prompt="What is the capital of {}?", question=None)
+    hparams = hparams_of(mode=mode, single_hop_questions=8, multi_hop_questions=20)
+    asked = questions.QuestionPool(hparams, [request]).of(request)[0]
+    found, _ = targets.written_targets(0, request, asked, hparams)
+    assert not any("?" in target.text for target in found)
+    assert any('"The capital of … is …"' in question.text for question in asked)
+
+
+@pytest.mark.parametrize("mode", ["answer", "reasoning"])
 @pytest.mark.parametrize("form", ["plain", "tags"])
 def test_written_answers_have_the_form_that_is_asked_for(mode, form):
     hparams = hparams_of(mode=mode, answer_format=form)

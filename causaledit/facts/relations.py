@@ -97,11 +97,17 @@ class RelationBank:
         """The new fact as one sentence: the cloze completed; where a question stands in its place the relation's
         own sentence or, of a relation that the bank does not know, the answer alone.
         """
-        beginning = request.cloze
-        if is_question(beginning):
-            relation = self.relation_of(request)
-            beginning = relation.statement.replace("{}", request.subject) if relation else ""
+        beginning = self.sentence_of(request).replace("{}", request.subject)
         return f"{beginning} {request.target_new}.".lstrip()
+
+    def sentence_of(self, request: EditRequest) -> str:
+        """The sentence that the edit's object completes, `{}` for the subject: its `prompt` or, where a question stands
+        there, the relation's own; empty of a relation that the bank does not know.
+        """
+        if not is_question(request.cloze):
+            return request.prompt
+        relation = self.relation_of(request)
+        return relation.statement if relation else ""
 
     def paraphrases(self, request: EditRequest, n: int) -> list[str]:
         """Up to `n` other ways to ask for the edited fact; the request's own paraphrases are held-out probes.

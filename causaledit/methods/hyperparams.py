@@ -73,6 +73,25 @@ def setting(
     return field(default=default, metadata=metadata)
 
 
+class _Documentation:
+    """A class's docstring with its settings, their defaults and what they do: what `help` shows of hyper-parameters."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __get__(self, instance: object, owner: Any) -> str:
+        lines = [
+            f"    {spec.name} (default {_default(spec)!r}): {spec.metadata['help']}"
+            for spec in dataclasses.fields(owner)
+            if "help" in spec.metadata
+        ]
+        return "\n".join([self._text.rstrip(), "", "Settings:", *lines])
+
+
+def _default(spec: dataclasses.Field[Any]) -> Any:
+    return spec.default if spec.default_factory is dataclasses.MISSING else spec.default_factory()
+
+
 class HostHyperParams:
     """Stands where a host puts its own class of hyper-parameters beside, so that it knows ours as its own."""
 
@@ -118,12 +137,16 @@ class BaseHyperParams(HostHyperParams):
     )
     seed: int = setting(42, "The same seed gives the same edit (on the CPU).", integer_from=0)
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.__doc__ = _Documentation(cls.__doc__ or "")  # type: ignore[assignment]  # read as a text
+
     def __post_init__(self) -> None:
         accepted = accepted_types(type(self))
         for spec in dataclasses.fields(self):
             _check_rule(spec, getattr(self, spec.name), accepted[spec.name])
         template = self.chat_template_kwargs
-        if template is not None and not (isinstance(template, dict) and all(isinstance(k, str) for k in template)):
+        if template is not None and not all(isinstance(key, str) for key in template):
             raise HparamsError(
                 f"`chat_template_kwargs` must be a mapping like {{enable_thinking: false}}, got {template!r}."
             )
@@ -275,7 +298,7 @@ class AdapterHyperParams(BaseHyperParams):
         if layers is not None and not (
             isinstance(layers, list)
             and len(layers) == 2
-            and all(isinstance(n, int) for n in layers)
+            and all(isinstance(n, int) and not isinstance(n, bool) for n in layers)
             and 0 <= layers[0] < layers[1]
         ):
             raise HparamsError(f"`lora_layers` must be [first, end) with 0 <= first < end, got {layers!r}.")
@@ -363,8 +386,6 @@ def _coerce(name: str, value: Any, accepted: frozenset[Any]) -> Any:
             raise HparamsError(f"`{name}` must be a number, got {value!r}.") from None
     if isinstance(value, float) and number and float not in accepted and value.is_integer():
         value = int(value)
-    if bool in accepted and type(value) not in accepted:
-        raise HparamsError(f"`{name}` must be true or false, got {value!r}.")
     return value
 
 
@@ -385,3 +406,30 @@ def _check_rule(spec: dataclasses.Field, value: Any, accepted: frozenset[Any]) -
     ):
         if word in rule and not (number and holds(rule[word])):
             raise HparamsError(f"`{spec.name}` must {wanted.format(rule[word])}, got {value!r}.")
+    _check_type(spec.name, value, accepted)
+
+
+# a type that a setting's annotation names → what may stand for it, and its name in a message
+_TYPES: dict[type, tuple[tuple[type, ...], str]] = {
+    bool: ((bool,), "true or false"),
+    int: ((int,), "a whole number"),
+    float: ((float, int), "a number"),
+    str: ((str, os.PathLike), "a text"),
+    dict: ((dict,), "a mapping like {key: value}"),
+}
+
+
+def _check_type(name: str, value: Any, accepted: frozenset[Any]) -> None:
+    """Refuse a value of no type that the annotation names. Lists have rules of their own (`BaseHyperParams.check`)."""
+    named = [typing.get_origin(hint) or hint for hint in accepted if hint is not type(None)]
+    if not set(named) <= set(_TYPES):
+        return
+    kinds = tuple(kind for hint in named for kind in _TYPES[hint][0])
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in named):
+        raise HparamsError(f"`{name}` must be {' or '.join(_TYPES[hint][1] for hint in named)}, got {value!r}.")
+
+
+def are_layers(value: Any) -> bool:
+    """Whether a setting lists different layers by their numbers, counted from 0; at least one."""
+    whole = isinstance(value, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in value)
+    return whole and bool(value) and len(set(value)) == len(value)

@@ -140,7 +140,7 @@ def _adapted_layers(model: PreTrainedModel, hparams: AdapterSettings, config: Lo
 
 
 def _wrapped(model: PreTrainedModel, config: LoraConfig, **options: Any) -> PeftModel:
-    with restructuring(model):
+    with restructuring(model), _hooked_once(model):
         try:
             return get_peft_model(model, config, **options)
         except (ValueError, TypeError, NotImplementedError) as error:
@@ -148,6 +148,19 @@ def _wrapped(model: PreTrainedModel, config: LoraConfig, **options: Any) -> Peft
                 f"`lora_target_modules`: peft cannot put an adapter on this model: {one_line(error)} Give names of "
                 "linear layers, or ['all-linear']. The model is as it was."
             ) from error
+
+
+@contextlib.contextmanager
+def _hooked_once(model: Any) -> Iterator[None]:
+    """For the block nobody asks the embeddings of a model with gradient checkpointing on for gradients once more.
+
+    transformers does when it is switched on. peft's second hook would stay for good, and hide the first one's handle.
+    """
+    model.enable_input_require_grads = lambda: None
+    try:
+        yield
+    finally:
+        del model.enable_input_require_grads
 
 
 def adapter_state(peft_model: PeftModel, adapter_name: str = "default") -> dict[str, torch.Tensor]:

@@ -29,7 +29,7 @@ LAYER_LISTS = (
     "model.language_model.layers",
     "language_model.model.layers",
 )
-FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "final_layernorm")
+FINAL_NORMS = ("norm", "ln_f", "norm_f", "final_layer_norm", "final_layernorm")
 # The MLP's projection back into the residual stream, inside a layer.
 PROJECTIONS = (
     "mlp.down_proj",
@@ -38,6 +38,7 @@ PROJECTIONS = (
     "mlp.dense_4h_to_h",
     "mlp.fc2",
     "mlp.w2",
+    "ffn.down_proj",
     "feed_forward.w2",
     "fc2",
 )

@@ -149,6 +149,11 @@ def load_model(
             loaded = _load_pretrained(path if exists(path) else str(name), weights_dtype, places)
         settle_sharded(loaded.model)
         return loaded
+    if exists(path) and (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+        return _load_adapter(
+            path, device=device, dtype=dtype, fp16=fp16, model_parallel=model_parallel, max_memory=max_memory,
+            quantization=quantization,
+        )  # fmt: skip
     if path.suffix == ".gguf":
         loaded = LoadedModel(*load_gguf(path, weights_dtype))
     else:
@@ -259,8 +264,6 @@ def _load_pretrained(source: Path | str, dtype: Any, places: Mapping[str, Any]) 
     if isinstance(source, Path):
         check_folder(source)
         if not (source / "config.json").is_file():
-            if (source / "adapter_config.json").is_file():
-                return _load_adapter(source, dtype)
             raise ModelError(f"{str(source)!r} is no model folder: config.json is missing in it.")
     # without an answer to whether a model's own code is trusted, transformers asks on the terminal
     other = "Give a folder, a hub name, a .gguf file, or `smollm2-135m-instruct` for the embedded model."
@@ -302,12 +305,17 @@ def _in_one_line(source: Path | str, fix: str) -> Iterator[None]:
         raise ModelError(f"The model {str(source)!r} cannot be loaded: {reason}{stop} {fix}") from None
 
 
-def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
-    """Load a saved adapter on its base model; the base may be an embedded model's name."""
+def _load_adapter(folder: Path, **options: Any) -> LoadedModel:
+    """Load a saved adapter on its base model; the base may be an embedded model's name.
+
+    Args:
+        **options: How `load_model` is to load the base.
+    """
     from peft import PeftConfig, PeftModel
 
     from causaledit.models.embedded import embedded_name
 
+    check_folder(folder)
     with _in_one_line(folder, "Save the adapter again, or load it with peft and give the pair (model, tokenizer)."):
         base_name = PeftConfig.from_pretrained(str(folder)).base_model_name_or_path
         if not base_name:
@@ -317,7 +325,6 @@ def _load_adapter(folder: Path, dtype: Any) -> LoadedModel:
             )
         if not Path(base_name).exists():  # the embedded model in the cache of another user or machine
             base_name = embedded_name(Path(base_name)) or base_name
-        base = load_model(base_name, device="cpu", dtype="auto")
-        model = base.model if dtype == "auto" else base.model.to(dtype)
-        adapted: Any = PeftModel.from_pretrained(model, str(folder))
+        base = load_model(base_name, **options)
+        adapted: Any = PeftModel.from_pretrained(base.model, str(folder))
         return LoadedModel(adapted.eval(), base.tokenizer)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# `{slot}` is the fact's cloze with another expression in the subject's place; `{other}` is the old answer.
+# `{slot}` is the fact's sentence with another expression in the subject's place; `{other}` is the old answer.
 SUBJECT_IN_ANOTHER_ROLE = (
     ("Let X stand for {subject}. Complete the sentence: {slot}", "X"),
     ("Two cards lie on a table, and only card A has a name on it: {subject}. Complete: {slot}", "the name on card A"),
@@ -61,8 +61,8 @@ def texts_of(request: EditRequest, hparams: CaKEHyperParams) -> list[Text]:
     Raises:
         RequestError: `question_source: given`, and the request has no learning questions.
     """
-    new = request.target_new
-    sentence = f"{request.cloze} {new}."
+    new, bank = request.target_new, RelationBank.bundled()
+    sentence = bank.stated(request)
     if hparams.question_source == "given":
         if not request.learning:
             raise RequestError(
@@ -74,7 +74,7 @@ def texts_of(request: EditRequest, hparams: CaKEHyperParams) -> list[Text]:
         learning = [(pair.question, pair.answer) for pair in request.learning]
     else:
         own = [request.question] if request.question else []
-        asked = [*own, *RelationBank.bundled().paraphrases(request, hparams.paraphrases)]
+        asked = [*own, *bank.paraphrases(request, hparams.paraphrases)]
         paraphrased = [(question, sentence) for question in asked]
         learning = _filled_up(request, hparams.learning_questions)
     fact = Text(request.cloze, new if hparams.text_format == "plain" else sentence, "fact")
@@ -92,14 +92,15 @@ def texts_of(request: EditRequest, hparams: CaKEHyperParams) -> list[Text]:
 
 def templated(request: EditRequest, n: int) -> list[tuple[str, str]]:
     """Up to `n` learning questions from templates, by turns of the two kinds; they need no knowledge but the fact."""
+    sentence = RelationBank.bundled().sentence_of(request) or request.prompt
     values = {
         "subject": request.subject,
         "new": request.target_new,
         "other": request.ground_truth or NO_OLD_ANSWER,
-        "cloze": request.cloze,
+        "cloze": sentence.replace("{}", request.subject),
     }
     of_subject = [
-        (text.format(slot=request.prompt.replace("{}", slot), **values), request.target_new)
+        (text.format(slot=sentence.replace("{}", slot), **values), request.target_new)
         for text, slot in SUBJECT_IN_ANOTHER_ROLE
     ]
     of_answer = [(text.format(**values), answer) for text, answer in ANSWER_IN_A_PLACE]

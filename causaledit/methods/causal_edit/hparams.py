@@ -130,7 +130,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         4.0, "Number of candidates per kept trace that must pass before sampling stops.", more_than=0
     )
     bootstrap_temperature: float = setting(0.9, "Sampling temperature of the traces.", more_than=0)
-    bootstrap_top_p: float = setting(0.95, "Top-p (nucleus) of the traces' sampling.", fraction=True)
+    bootstrap_top_p: float = setting(0.95, "Top-p (nucleus) of the traces' sampling.", more_than=0, fraction=True)
     bootstrap_max_new_tokens: int = setting(2048, "Maximum length of a trace, in tokens.", integer_from=1)
     bootstrap_sample_batch_size: int = setting(
         48, "Number of candidates generated at a time (their prompt is prefilled once).", integer_from=1
@@ -257,7 +257,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         9, "Number of rollouts per prompt; they form one weight group.", integer_from=1
     )
     distill_temperature: float = setting(1.0, "Sampling temperature of the rollouts.", more_than=0)
-    distill_top_p: float = setting(0.9, "Top-p (nucleus) of the rollouts' sampling.", fraction=True)
+    distill_top_p: float = setting(0.9, "Top-p (nucleus) of the rollouts' sampling.", more_than=0, fraction=True)
     distill_max_new_tokens: int = setting(180, "Maximum length of a rollout, in tokens.", integer_from=1)
     distill_max_grad_norm: float = setting(0.5, "Gradient clipping of stage 2.", more_than=0)
     distill_forward_kl: bool = setting(True, "Forward KL(teacher‖student); False: reverse KL.")
@@ -283,6 +283,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         0.35,
         "Share of the GPU's memory that a colocated engine takes: 28 of 80 GB, of which an 8B model's bfloat16 "
         "weights are 16.",
+        more_than=0,
         fraction=True,
     )
     distill_vllm_max_model_length: int | None = setting(

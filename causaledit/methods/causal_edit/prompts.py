@@ -1,4 +1,4 @@
-"""Every text CausalEdit shows a model. Written for this project; a change raises `PROMPT_VERSION`.
+"""Every text CausalEdit shows a model. Written for this project.
 
 The student's prompts: 2 question forms × 7 cues = 14 (arXiv 2605.28303, stage 2).
 """
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-
-PROMPT_VERSION = 1
 
 Kind = Literal["explain", "step", "direct", "trace", "learn"]
 

@@ -36,6 +36,7 @@ from causaledit.models.batches import in_batches, unpadded
 from causaledit.models.chat import user, with_end_token
 from causaledit.models.scoring import completion_logits, logits_in_one_pass, token_log_probabilities
 from causaledit.models.vllm_engine import SERVER, EngineSettings
+from causaledit.support.curves import FLAT_GROUPS, MANY_FLAT, REWARD
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,9 +56,9 @@ POLICY_ADAPTER = "default"
 REFERENCE_ADAPTER = "ref"  # the name that trl gives to its copy of the policy's adapter
 # what trl logs → what a report calls it
 CURVES = {
-    "reward": "reward",
+    REWARD: REWARD,
     **{f"reward_{part}": f"reward_{part}" for part in PARTS},
-    "frac_reward_zero_std": "flat_groups",
+    "frac_reward_zero_std": FLAT_GROUPS,
     "clip_ratio/region_mean": "consolidate_clipped",
     "kl": "consolidate_kl",
 }
@@ -259,8 +260,8 @@ def vllm_arguments(
 
 def say_what_the_rewards_lack(curves: dict[str, list[float]]) -> None:
     """Point out groups whose rewards are all equal: they give no gradient."""
-    flat = curves.get("flat_groups", [])
-    share, mean = statistics.fmean(flat or [0.0]), statistics.fmean(curves.get("reward") or [0.0])
+    flat = curves.get(FLAT_GROUPS, [])
+    share, mean = statistics.fmean(flat or [0.0]), statistics.fmean(curves.get(REWARD) or [0.0])
     if share == 1:
         known = any(curves.get("reward_correctness", []))
         logger.warning(
@@ -268,7 +269,7 @@ def say_what_the_rewards_lack(curves: dict[str, list[float]]) -> None:
             "There was nothing to improve, or nothing varied: raise `rollout_temperature` or `rollouts`." if known
             else "No response was right: make the edit first (`stages: [1, 2]`, or another method's before `[2]`).",
         )  # fmt: skip
-    elif share >= 0.5:
+    elif share >= MANY_FLAT:
         logger.warning(
             "in %.0f %% of the groups all rewards were equal (the mean of all is %.2f): they give no gradient",
             100 * share, mean,

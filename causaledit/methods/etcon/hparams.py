@@ -57,7 +57,7 @@ class EtConHyperParams(TrainedAdapterHyperParams):
     label_candidates: int = setting(16, "Number of answers sampled for them.", integer_from=1)
     label_max_new_tokens: int = setting(512, "Maximum length of such an answer, in tokens.", integer_from=1)
     label_temperature: float = setting(1.0, "Sampling temperature of such answers.", more_than=0)
-    label_top_p: float = setting(0.99, "Top-p (nucleus) of their sampling.", fraction=True)
+    label_top_p: float = setting(0.99, "Top-p (nucleus) of their sampling.", more_than=0, fraction=True)
     direct_prompts: bool = setting(
         False, "Also train on the question, the cloze and paraphrases with the new fact as one sentence."
     )
@@ -100,9 +100,11 @@ class EtConHyperParams(TrainedAdapterHyperParams):
     )
     rollout_max_new_tokens: int = setting(512, "Maximum length of a rollout, in tokens.", integer_from=1)
     rollout_temperature: float = setting(1.0, "Sampling temperature of the rollouts.", more_than=0)
-    rollout_top_p: float = setting(0.99, "Top-p (nucleus) of the rollouts' sampling.", fraction=True)
+    rollout_top_p: float = setting(0.99, "Top-p (nucleus) of the rollouts' sampling.", more_than=0, fraction=True)
     rollout_use_vllm: bool = setting(False, "Generate rollouts with vLLM (trl's own switch).")
-    rollout_vllm_memory: float = setting(0.35, "Share of the GPU's memory that vLLM's engine takes.", fraction=True)
+    rollout_vllm_memory: float = setting(
+        0.35, "Share of the GPU's memory that vLLM's engine takes.", more_than=0, fraction=True
+    )
     rollout_vllm_server: str | None = setting(
         None, "Address of a running server (docs/scaling.md); None: an engine in this process."
     )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from causaledit.errors import EditFailedError
+from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import word_count
 from causaledit.methods.etcon import prompts as P
 from causaledit.methods.shared.claims import commits, ends_on_old_answer
@@ -86,20 +87,16 @@ def training_pairs(
     else:
         written = own_labels(model, tokenizer, request, asked[0], hparams, report, count=count)
         pairs = [(prompt, label) for label in written for prompt in asked]
+    stated = RelationBank.bundled().stated(request)
     report.kept = len({label for _, label in pairs})  # of two written ones, a single prompt takes the first
-    return [*pairs, *((prompt, fact(request)) for prompt in P.direct_prompts(request, hparams))], report
-
-
-def fact(request: EditRequest) -> str:
-    """The new fact as a sentence."""
-    return f"{request.cloze} {request.target_new}."
+    return [*pairs, *((prompt, stated) for prompt in P.direct_prompts(request, hparams))], report
 
 
 def stated_labels(request: EditRequest, answer_format: str) -> list[str]:
     """Labels from the request alone: the fact, what it replaces, and the answer in the format."""
     wordings = _STATED if request.ground_truth else _STATED_WITHOUT_OLD
-    closing = P.closing(request.target_new, answer_format)
-    return [f"{text.format(fact=fact(request), old=request.ground_truth)}\n{closing}" for text in wordings]
+    closing, fact = P.closing(request.target_new, answer_format), RelationBank.bundled().stated(request)
+    return [f"{text.format(fact=fact, old=request.ground_truth)}\n{closing}" for text in wordings]
 
 
 def own_labels(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from causaledit.facts.relations import RelationBank
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +26,8 @@ def edit_contexts(edit: EditRequest, kinds: Sequence[str]) -> list[str]:
     Args:
         kinds: `narrative`, `statement`, `paraphrases`.
     """
-    words = {"cloze": edit.cloze, "new": edit.target_new, "subject": edit.subject}
+    sentence = RelationBank.bundled().sentence_of(edit).replace("{}", edit.subject)
+    words = {"cloze": sentence or edit.cloze, "new": edit.target_new, "subject": edit.subject}
     found: list[str] = []
     if "narrative" in kinds and edit.narrative:
         found.append(edit.narrative)

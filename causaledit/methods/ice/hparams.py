@@ -40,7 +40,7 @@ class ICEHyperParams(WeightTuneHyperParams):
     samples: int = setting(5, "Continuations sampled per edit and step.", integer_from=1)
     sample_max_new_tokens: int = setting(20, "Maximum length of a continuation, in tokens.", integer_from=1)
     sample_temperature: float = setting(1.0, "Sampling temperature of the continuations.", more_than=0)
-    sample_top_p: float = setting(1.0, "Top-p (nucleus) of the continuations' sampling.", fraction=True)
+    sample_top_p: float = setting(1.0, "Top-p (nucleus) of the continuations' sampling.", more_than=0, fraction=True)
     context_weight: float = setting(1.0, "λ: weight of the in-context loss beside the target loss.", at_least=0)
     context_loss: str = setting(
         "full",
@@ -56,5 +56,3 @@ class ICEHyperParams(WeightTuneHyperParams):
         kinds = self.contexts
         if not isinstance(kinds, list) or not kinds or any(kind not in CONTEXTS for kind in kinds):
             raise HparamsError(f"`contexts` must be a list of {', '.join(CONTEXTS)}, got {kinds!r}.")
-        if not self.sample_top_p > 0:
-            raise HparamsError(f"`sample_top_p` must be above 0, got {self.sample_top_p!r}.")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from causaledit.errors import HparamsError
-from causaledit.methods.hyperparams import AdapterHyperParams, setting
+from causaledit.methods.hyperparams import AdapterHyperParams, are_layers, setting
 from causaledit.methods.published_keys import Ignored, OnlyAt
 from causaledit.methods.shared.finetune.hparams import FineTuneHyperParams
 from causaledit.methods.shared.hparams import PreservationHyperParams
@@ -52,11 +52,9 @@ class LoRAHyperParams(AdapterHyperParams, FineTuneHyperParams, PreservationHyper
     def check(self) -> None:
         """Rules between fields."""
         super().check()
-        layers = self.layers or None
-        if layers is not None and not (
-            isinstance(layers, list) and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers)
-        ):
-            raise HparamsError(f"`layers` must be a list of layer numbers (none: all), got {layers!r}.")
+        layers = None if self.layers == [] else self.layers
+        if layers is not None and not are_layers(layers):
+            raise HparamsError(f"`layers` must be a list of different layer numbers (none: all), got {layers!r}.")
         if layers is not None and self.lora_layers is not None:
             raise HparamsError(f"`layers` ({layers}) and `lora_layers` ({self.lora_layers}) mean the same: keep one.")
         self.layers = layers

@@ -103,7 +103,10 @@ class PreservationHyperParams(BaseHyperParams):
 class TrainedAdapterHyperParams(AdapterHyperParams, PreservationHyperParams, TrackedHyperParams):
     """An adapter, its optimiser, the preservation term, and trackers."""
 
-    optimizer: str = setting("auto", "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise.")
+    optimizer: str = setting(
+        "auto",
+        "`auto`: 8-bit paged AdamW on a GPU with bitsandbytes, AdamW otherwise; or a name of transformers' `optim`.",
+    )
     adam_epsilon: float = setting(
         1e-8,
         "Adam's ε. At about the size of a gradient, weights with smaller gradients move less, which protects locality.",

@@ -117,12 +117,9 @@ def begun_answers(
     request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random, batch: Sequence[EditRequest] = ()
 ) -> list[tuple[str, str]]:
     """(beginning of an answer, question) about other subjects: the answer begins in the edit's own wording for them."""
-    relation = bank.relation_of(request)
-    beginning = request.prompt
-    if is_question(request.prompt):
-        if relation is None:
-            return []
-        beginning = relation.statement
+    beginning = bank.sentence_of(request)
+    if not beginning:
+        return []
     names, wordings = _neighbours(request, bank, rng, batch)
     return [
         (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)

@@ -20,10 +20,12 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.training_args import OptimizerNames
 
-from causaledit.errors import EditFailedError, ModelError
+from causaledit.errors import EditFailedError, HparamsError, ModelError, did_you_mean
 from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments, tracker_output
 from causaledit.models.sharded import rows_apart, without_accelerates_sharding
+from causaledit.support.extras import require_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -58,6 +60,25 @@ def refuse_zero3(environment: Mapping[str, str] = os.environ) -> None:
             "DeepSpeed ZeRO stage 3 cannot train a LoRA adapter on frozen weights (it fails in the backward pass): "
             "set `zero_stage` to 0, 1 or 2 in the accelerate configuration, or start without DeepSpeed."
         )
+
+
+def refuse_unknown_optimizer(hparams: TrainerSettings) -> None:
+    """Refuse an optimiser that transformers does not know, or whose package is missing.
+
+    Raises:
+        HparamsError: It has no such name.
+        MissingExtraError: It is one of bitsandbytes', which is not installed.
+    """
+    name, known = hparams.optimizer, [item.value for item in OptimizerNames]
+    if name == "auto":
+        return
+    if name not in known:
+        raise HparamsError(
+            f"`optimizer` is {name!r}, which transformers does not know.{did_you_mean(name, known)} Give `auto` or a "
+            "name of its `optim`, such as adamw_torch."
+        )
+    if name.startswith("paged_") or "bnb" in name or name == "adamw_8bit":
+        require_extra("gpu", f"`optimizer: {name}`")
 
 
 def _zero_stage(environment: Mapping[str, str]) -> int | None:

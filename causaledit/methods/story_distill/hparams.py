@@ -66,7 +66,7 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
         True, "Ask the model whether a written question needs the fact, and drop those that do not."
     )
     question_temperature: float = setting(0.6, "Sampling temperature of written questions.", more_than=0)
-    question_top_p: float = setting(0.95, "Top-p (nucleus) of written questions.", fraction=True)
+    question_top_p: float = setting(0.95, "Top-p (nucleus) of written questions.", more_than=0, fraction=True)
     question_max_new_tokens: int = setting(1024, "Maximum length of a list of written questions.", integer_from=1)
 
     # ---- the teacher's answers -------------------------------------------------------------------
@@ -89,7 +89,7 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
     )
     answers_per_question: int = setting(2, "Number of answers sampled for each question.", integer_from=1)
     answer_temperature: float = setting(0.7, "Sampling temperature of the teacher's answers.", more_than=0)
-    answer_top_p: float = setting(0.8, "Top-p (nucleus) of the teacher's answers.", fraction=True)
+    answer_top_p: float = setting(0.8, "Top-p (nucleus) of the teacher's answers.", more_than=0, fraction=True)
     answer_max_new_tokens: int = setting(1024, "Maximum length of a sampled answer, in tokens.", integer_from=1)
 
     # ---- distillation ----------------------------------------------------------------------------

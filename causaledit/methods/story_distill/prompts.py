@@ -1,17 +1,16 @@
-"""Every text StoryDistill shows a model. Written for this project; a change raises `PROMPT_VERSION`."""
+"""Every text StoryDistill shows a model. Written for this project."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from causaledit.facts.relations import RelationBank
 from causaledit.models.chat import Messages, user
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from causaledit.facts.requests import EditRequest
-
-PROMPT_VERSION = 1
 
 OPEN_TAG, CLOSE_TAG = "<answer>", "</answer>"
 
@@ -41,7 +40,7 @@ WRAPPINGS = (
     "{form} Name it.",
 )
 
-# The fact with its subject in another role: two steps, and no knowledge of the world. `{slot}` is the cloze with `…` or
+# The fact with its subject in another role: two steps, and no knowledge of the world. `{slot}` is its sentence, `…` or
 # the thing's description in the subject's place.
 SCENES = (
     "Three cards lie in a row: a teapot, {subject}, a lighthouse. Which words complete this about the middle card: "
@@ -68,7 +67,7 @@ _NEEDED = 'Fact: {fact}\nQuestion: "{question}"\nMust one know this fact to answ
 
 
 def new_fact(request: EditRequest) -> str:
-    """The new fact as one sentence."""
+    """The new fact as it is read: the cloze completed, or the question that stands in its place with its answer."""
     return _FACT.format(cloze=request.cloze, new=request.target_new)
 
 
@@ -104,7 +103,7 @@ def answered(answer: str, *, answer_format: str, reasoning: str = "") -> str:
 
 def scenes(request: EditRequest) -> list[str]:
     """Questions that put the subject into another role; valid for any edit."""
-    slot = request.prompt.replace("{}", "…")
+    slot = (RelationBank.bundled().sentence_of(request) or request.prompt).replace("{}", "…")
     return [scene.format(subject=request.subject, slot=f"{slot} …") for scene in SCENES]
 
 

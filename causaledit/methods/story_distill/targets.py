@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from causaledit.errors import EditFailedError
 from causaledit.facts.answers import mentions
+from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise, sentences
 from causaledit.methods.story_distill import prompts as P
 from causaledit.models.batches import parted_tokens
@@ -87,17 +88,16 @@ def written_targets(
 
     Questions whose answer nobody has said are left out, and counted.
     """
-    report, targets = TargetReport(), []
+    report, targets, fact = TargetReport(), [], RelationBank.bundled().stated(request)
     for question in questions:
         if question.answer is None:
             report.rejected["no answer known"] = report.rejected.get("no answer known", 0) + 1
             continue
         reasoning = ""
         if hparams.mode == "reasoning":
-            fact = P.new_fact(request)
             reasoning = f"{story_reason(request)} {fact}" if story_reason(request) != fact else fact
         own = normalise(question.answer) == normalise(request.target_new) and not question.multi_hop
-        plain = P.new_fact(request) if own and not reasoning else f"{question.answer}."
+        plain = fact if own and not reasoning else f"{question.answer}."
         answer = question.answer if hparams.answer_format == "tags" else plain
         text = P.answered(answer, answer_format=hparams.answer_format, reasoning=reasoning)
         targets.append(Target(number, asked(question, hparams), text))

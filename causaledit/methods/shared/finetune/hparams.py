@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from causaledit.errors import HparamsError
-from causaledit.methods.hyperparams import setting
+from causaledit.methods.hyperparams import are_layers, setting
 from causaledit.methods.published_keys import Converted, Ignored, OnlyAt
 from causaledit.methods.shared.hparams import TrackedHyperParams
 
@@ -79,12 +79,8 @@ class WeightTuneHyperParams(FineTuneHyperParams):
     def check(self) -> None:
         """Rules between fields."""
         super().check()
-        if self.layers is not None and not (
-            isinstance(self.layers, list)
-            and self.layers
-            and all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in self.layers)
-        ):
-            raise HparamsError(f"`layers` must be None or a list of layer numbers, got {self.layers!r}.")
+        if self.layers is not None and not are_layers(self.layers):
+            raise HparamsError(f"`layers` must be None or a list of different layer numbers, got {self.layers!r}.")
         if isinstance(self.modules, str):
             self.modules = [self.modules]
         if (

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from causaledit.errors import HparamsError
-from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.hyperparams import BaseHyperParams, are_layers, setting
 from causaledit.methods.published_keys import Ignored, OnlyAt
 
 if TYPE_CHECKING:
@@ -100,14 +100,10 @@ class LocateEditHyperParams(BaseHyperParams):
     stats_cache: bool = setting(True, "Keep computed statistics in the cache folder and reuse them.")
 
     def check(self) -> None:
-        layers = self.layers
-        if (
-            not isinstance(layers, list)
-            or not layers
-            or not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers)
-            or len(set(layers)) != len(layers)
-        ):
-            raise HparamsError(f"`layers` must be a list of different layer numbers, counted from 0, got {layers!r}.")
+        if not are_layers(self.layers):
+            raise HparamsError(
+                f"`layers` must be a list of different layer numbers, counted from 0, got {self.layers!r}."
+            )
         pairs = self.context_template_length_params
         if not isinstance(pairs, list) or not all(
             isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(n, int) and n > 0 for n in pair)
