@@ -75,7 +75,8 @@ def test_nothing_is_pushed_without_the_flag(hub, edit, tmp_path):
 
 
 def test_the_history_and_licence_of_a_model_on_the_hub(hub, tmp_path):
-    card = {"method": "FT", "created": "2026-01-02T03:04:05", "requests": [EGYPT], "hparams": {}}
+    card = {"method": "FT", "created": "2026-01-02T03:04:05", "requests": [EGYPT]}
+    card["hparams"] = {"chat_template_kwargs": {"enable_thinking": False}}  # in which `generate` then asks it
     readme = "---\nlicense: mit\n---\n# Edited\n"
     files = {"causaledit.json": json.dumps(card).encode(), "README.md": readme.encode()}
     hub.repos["me/edited"] = {"private": False, "files": files}
@@ -83,14 +84,16 @@ def test_the_history_and_licence_of_a_model_on_the_hub(hub, tmp_path):
         "from causaledit.models.history import read_card; from causaledit.models.origin import *; "
         "print(find_origin('me/edited').license); note_license('me/edited'); print(find_origin('me/edited').license); "
         "print(read_card('me/edited')); print(read_card('me/edited', fetch=True)['requests'][0]['subject']); "
-        "print(read_card('me/other', fetch=True))"
+        "print(read_card('me/other', fetch=True)); "
+        "from causaledit.models.saving import template_kwargs_of; print(template_kwargs_of('me/edited'))"
     )
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf"),
                    "HF_HUB_DISABLE_XET": "1", "PYTHONPATH": str(REPOSITORY)}  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=False
     )
-    assert done.stdout.splitlines() == ["{}", "{'license': 'mit'}", "None", "Egypt", "None"], done.stderr
+    said = ["{}", "{'license': 'mit'}", "None", "Egypt", "None", "{'enable_thinking': False}"]
+    assert done.stdout.splitlines() == said, done.stderr
 
 
 # ---- refused before anything is computed -----------------------------------------------------------
@@ -160,6 +163,18 @@ def test_a_push_that_fails_leaves_the_model(hub, edit, refused, saved, tmp_path,
     folder = tmp_path / "out" if saved else next((tmp_path / "tmp").glob("causaledit-*/model"))
     assert str(folder) in text
     assert {"model.safetensors", "README.md", "causaledit.json"} <= {file.name for file in folder.iterdir()}
+
+
+def test_ctrl_c_during_a_push_says_where_the_model_is(hub, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", stopped)
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    with pytest.raises(SaveError, match="interrupted") as caught:
+        find_target("me/edited").push(folder)
+    assert f"hf upload me/edited '{folder}'" in str(caught.value)
 
 
 def test_a_hub_that_goes_away_leaves_the_model(hub, tmp_path, monkeypatch):
