@@ -8,10 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from command_line import run
 from conftest import REPOSITORY
+from typer.testing import CliRunner
+
+from causaledit.cli.app import app
+from causaledit.cli.edit_requests import request_from_options
+from causaledit.errors import RequestError, SaveError
+from causaledit.models.saving import check_new_folder, saved_whole
 
 EDIT = ["edit", "--subject", "France", "--prompt", "The capital of {} is"]
 
@@ -92,6 +99,140 @@ def test_save_refuses_what_it_would_overwrite(tmp_path):
     done = run(*EDIT, "--new", "Lyon", "--old", "Paris", "--save", tmp_path / "precious.txt")
     assert done.returncode == 1
     assert (tmp_path / "precious.txt").read_text() == "keep me"
+
+
+# ---- where a result is put -------------------------------------------------------------------------
+def place(kind, folder):
+    """A place to save to, as a user may give it."""
+    if kind == "the working folder":
+        os.chdir(folder)
+        return Path()
+    if kind == "a link":
+        (folder / "target").mkdir()
+        (folder / "link").symlink_to("target")
+        return folder / "link"
+    if kind == "an empty folder":
+        (folder / "empty").mkdir()
+        return folder / "empty"
+    return folder / ("é" * 120 if kind == "a long name" else "new/one")
+
+
+PLACES = ["a new folder", "an empty folder", "a link", "the working folder", "a long name"]
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_result_lands_where_it_was_asked_for(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = place(kind, tmp_path)
+    number = out.stat().st_ino if out.exists() else None
+    around = {entry.name for entry in tmp_path.iterdir()}
+    check_new_folder(out, "--save")
+    with saved_whole(out) as scratch:
+        (scratch / "originals").mkdir()
+        (scratch / "originals" / "a").write_text("a")
+        (scratch / "b").write_text("b")
+    inside = {entry.relative_to(out).as_posix() for entry in out.rglob("*")}
+    assert inside == {"originals", "originals/a", "b"}
+    # a folder that was there stays the same one: it may be a mount, and nothing may be writable beside it
+    assert number is None or out.stat().st_ino == number
+    assert {entry.name for entry in tmp_path.iterdir()} >= around
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ValueError("broken"), KeyboardInterrupt()])
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_result_that_cannot_be_saved_leaves_nothing(kind, error, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = place(kind, tmp_path)
+    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else SaveError), saved_whole(out) as s:
+        (s / "b").write_text("b")
+        raise error
+    assert not out.exists() or not list(out.iterdir())
+    assert not list(tmp_path.rglob(".*"))
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_a_place_that_somebody_took_in_the_meantime_loses_nothing(kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = place(kind, tmp_path)
+    with pytest.raises(SaveError, match="It is whole in") as caught, saved_whole(out) as scratch:
+        (scratch / "b").write_text("b")
+        out.mkdir(exist_ok=True)
+        (out / "other").write_text("other")
+    assert (out / "other").read_text() == "other"
+    assert not (out / "b").exists()
+    kept = str(caught.value).split("whole in '")[1].split("'")[0]
+    assert (Path(kept) / "b").read_text() == "b"
+
+
+def test_a_place_where_nothing_can_be_put_is_refused_first(tmp_path):
+    (tmp_path / "dead").symlink_to("nowhere")
+    (tmp_path / "file").write_text("")
+    for place, word in (
+        (tmp_path / "dead", "does not exist"),
+        (tmp_path / "dead" / "below", "does not exist"),
+        (tmp_path / ("n" * 256), "too long"),
+        (tmp_path / "file", "is a file"),
+        (tmp_path / "file" / "below", "cannot be written"),
+    ):
+        with pytest.raises(SaveError, match=word) as caught:
+            check_new_folder(place, "--save")
+        assert "--save" in str(caught.value)
+
+
+# ---- what is asked and shown -----------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("content", "value", "words"),
+    [
+        (None, "why.txt", "does not exist"),
+        (None, "my notes/why.md", "does not exist"),
+        (None, "why.rst", "does not exist"),
+        (None, " ", "empty"),
+        ("\n", "empty", "is empty"),
+        (b"\xff\xfe", "binary", "UTF-8"),
+        ("folder", "folder", "is a folder"),
+    ],
+)
+def test_a_narrative_that_is_none_is_refused(content, value, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if content == "folder":
+        Path(value).mkdir()
+    elif content is not None:
+        Path(value).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(RequestError, match="--narrative") as caught:
+        request_from_options("France", "The capital of {} is", "", "", "Lyon", value, needs_subject=True)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["The ministries moved.", "議会は首都を移した。", "Правительство переехало. См. а/б"])
+def test_a_narrative_may_be_a_text_or_a_file_of_any_name(text, tmp_path):
+    def read(value):
+        given = request_from_options("France", "The {} is", "", "", "Lyon", value, needs_subject=True)
+        return given["narrative"]
+
+    (tmp_path / "why it is").write_text(f"\ufeff{text}\n", encoding="utf-8")
+    assert read(text) == read(str(tmp_path / "why it is")) == text
+
+
+def test_two_requests_for_one_fact_are_refused_before_a_model_is_loaded(tmp_path):
+    fact = {"subject": "France", "prompt": "The capital of {} is", "target_new": "Lyon"}
+    (tmp_path / "two.json").write_text(json.dumps([fact, {**fact, "target_new": "Nice"}]))
+    for option in ("--plan", "--yes"):
+        done = CliRunner().invoke(app, ["edit", "--requests", str(tmp_path / "two.json"), option])
+        assert isinstance(done.exception, RequestError)
+        assert "1 and 2" in str(done.exception)
+
+
+def test_texts_are_shown_as_they_are(tiny_model_folder):
+    asked = ["What does [/b] in [bold]HTML[/bold] mean?", "1:100:2 :x:"]
+    prompts = [part for prompt in asked for part in ("--prompt", prompt)]
+    ask = ["generate", "--model", str(tiny_model_folder), "--device", "cpu", "--max-new-tokens", "1"]
+    done = CliRunner().invoke(app, [*ask, *prompts])
+    assert done.exit_code == 0, done.output
+    assert [f"> {prompt}" in done.stdout.splitlines() for prompt in asked] == [True, True]
+    long = CliRunner().invoke(app, [*ask, "--prompt", "word " * 5000])
+    assert isinstance(long.exception, RequestError)
+    assert "context window" in str(long.exception)
 
 
 def test_edit_saves_what_plain_transformers_loads(tmp_path, tiny_model_folder, tiny_hparams_file):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 
 import pytest
@@ -19,6 +20,7 @@ from causaledit.methods.registry import METHODS
 from causaledit.models.history import cards_of, made_edits, read_card
 from causaledit.models.loading import load_from_hparams
 from causaledit.models.saving import save_result
+from causaledit.probes.asking import Prober
 
 WRITING = sorted(name for name, method in METHODS.items() if name in FAST and method.changes_weights)
 
@@ -131,7 +133,9 @@ def test_undo_needs_the_originals_of_every_edit_it_takes_back(chain, tmp_path):
         assert "originals of edit 2" in text
         assert "--keep-originals" in text
         assert str(first) in text  # the model before it is still there
-    assert "none can be undone" in invoke("history", unkept).stdout
+    said = invoke("history", unkept).stdout
+    assert "none can be undone" in said
+    assert "originals of edit 2" in said
 
 
 def test_undo_knows_weights_that_were_changed_since(chain, tmp_path):
@@ -150,6 +154,25 @@ def test_undo_of_an_adapter_needs_the_base_it_was_made_on(chain, tmp_path):
     config = json.loads((moved / "adapter_config.json").read_text())
     (moved / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
     assert str(base) in refusal("undo", moved, "--save", tmp_path / "back")
+    said = invoke("history", moved).stdout  # the reason is the base, not originals that were not kept
+    assert "none can be undone" in said
+    assert str(base) in said
+
+
+def test_history_says_how_to_undo_in_a_line_that_can_be_run(chain, tmp_path):
+    folder = shutil.copytree(chain[1], tmp_path / "my model")
+    command = invoke("history", folder).stdout.split("can be undone: causaledit ")[1]
+    done = invoke(*shlex.split(command.replace("DIR", shlex.quote(str(tmp_path / "back again")))))
+    assert done.exit_code == 0, done.output
+    assert same_tensors(chain[0], tmp_path / "back again")
+
+
+def test_a_history_on_the_hub_is_undone_from_a_folder(chain, monkeypatch):
+    monkeypatch.setattr("causaledit.models.history.hub_file", lambda *_, **__: chain[1] / "causaledit.json")
+    said = invoke("history", "owner/edited").stdout
+    assert "Alexandria" in said
+    assert "hf download owner/edited" in said
+    assert "not kept" not in said
 
 
 # ---- the history and the card ----------------------------------------------------------------------
@@ -286,25 +309,31 @@ def test_an_edited_embedded_model_still_has_its_own_hparams(chain, tmp_path):
     assert "layer 7" in refusal(*fact, "--new", "Luxor", "--plan")
 
 
-def test_originals_that_the_disk_cannot_hold_are_refused(chain, tmp_path, ft_file, monkeypatch):
+@pytest.mark.parametrize("option", ["--keep-originals", "--save"])
+def test_a_result_that_the_disk_cannot_hold_is_refused(option, chain, tmp_path, ft_file, monkeypatch):
     full = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)  # a full disk cannot be provoked here
-    text = refusal(
-        *asked(
-            chain[1], "Cuba", "The capital of {} is", "Luxor", ft_file, "--keep-originals", "--save", tmp_path / "out"
-        )
-    )
-    assert "--keep-originals" in text
+    monkeypatch.setattr(Prober, "ask", lambda *_: pytest.fail("the model was asked first"))
+    options = [option, "--save", tmp_path / "out"] if option == "--keep-originals" else [option, tmp_path / "out"]
+    text = refusal(*asked(chain[1], "Cuba", "The capital of {} is", "Luxor", ft_file, *options))
+    assert text.startswith(option)
     assert not (tmp_path / "out").exists()
 
 
-def test_what_edit_cannot_do_is_one_line(chain, tmp_path, ft_file):
+def test_what_edit_cannot_do_is_one_line(chain, tmp_path, ft_file, monkeypatch):
     base = chain[0]
     fact = asked(base, "Cuba", "The capital of {} is", "Luxor", ft_file)
     assert "--save is missing" in refusal(*fact)
     assert "--adapter-only" in refusal(*fact, "--save", tmp_path / "out", "--adapter-only")
     ike = ["IKE" if item == "FT" else "smollm2-135m-instruct" if item == ft_file else item for item in fact]
     assert "--method IKE" in refusal(*ike, "--save", tmp_path / "out")
+    adapter = [chain[-1] if item == base else item for item in fact]
+    for option in (("--save", tmp_path / "out"), ("--plan",)):
+        assert "is an adapter" in refusal(*adapter, *option)
+    ft_file = ft_file.with_name("ninth.yaml")
+    ft_file.write_text("alg_name: FT\ndevice: cpu\nlayers: [9]\n")
+    monkeypatch.setattr(Prober, "ask", lambda *_: pytest.fail("the model was asked first"))
+    assert "9" in refusal(*asked(base, "Cuba", "The capital of {} is", "Luxor", ft_file, "--save", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import EGYPT, FAST, NORWAY, make_llama, make_tokenizer
 from huggingface_hub import ModelCard
-from peft import AdaLoraConfig, AutoPeftModelForCausalLM, LoraConfig
+from peft import AdaLoraConfig, AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 
 from causaledit.facts.requests import request_from_dict
 from causaledit.hosts.embedded import EmbeddedEditor
@@ -89,6 +89,14 @@ def test_a_base_model_in_a_folder_is_found_from_anywhere(tmp_path, tiny_model_fo
     monkeypatch.setenv("CAUSALEDIT_CACHE", str(tmp_path))  # never fetched here: nothing is downloaded for a card
     assert find_origin(EMBEDDED).path == EMBEDDED_MODELS[EMBEDDED].hub_name
     assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_of_a_gguf_file_finds_it_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    peft = get_peft_model(make_llama(), LoraConfig(r=2, target_modules=["q_proj"]))
+    save_result(tmp_path / "out", peft, make_tokenizer(), lora_hparams(model_name="my.gguf"), MethodReport(), [])
+    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "my.gguf")
 
 
 def test_a_card_offers_vllm_what_it_serves(tiny_model_folder):

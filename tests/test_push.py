@@ -162,6 +162,18 @@ def test_a_push_that_fails_leaves_the_model(hub, edit, refused, saved, tmp_path,
     assert {"model.safetensors", "README.md", "causaledit.json"} <= {file.name for file in folder.iterdir()}
 
 
+def test_ctrl_c_during_a_push_says_where_the_model_is(hub, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("huggingface_hub.HfApi.create_repo", stopped)
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    with pytest.raises(SaveError, match="interrupted") as caught:
+        find_target("me/edited").push(folder)
+    assert f"hf upload me/edited '{folder}'" in str(caught.value)
+
+
 def test_a_hub_that_goes_away_leaves_the_model(hub, tmp_path, monkeypatch):
     target = find_target("me/edited")
     (tmp_path / "model").mkdir()

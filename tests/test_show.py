@@ -73,6 +73,13 @@ def run(tmp_path):
     return write(tmp_path / "run", cases).parent
 
 
+def test_the_base_is_found_from_another_working_folder(tiny_model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tiny_model_folder.parent)
+    folder = save(tmp_path / "model", tiny_model_folder.name, make_llama(seed=1))
+    monkeypatch.chdir(tmp_path)
+    assert look_at(folder, get_judge("rule")).base == str(tiny_model_folder)
+
+
 # ---- what is shown -------------------------------------------------------------------------------------------------
 def test_a_saved_model_shows_its_edits_probes_and_history(edited, tiny_model_folder):
     shown = look_at(edited, get_judge("rule"))

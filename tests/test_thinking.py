@@ -139,12 +139,15 @@ def test_a_comparison_has_one_mode(workplace):
 
 
 # ---- a saved result --------------------------------------------------------------------------------
-def test_generate_asks_in_the_mode_that_the_card_names(tmp_path):
+def test_generate_asks_in_the_mode_that_the_card_names(tmp_path, monkeypatch):
     model, tokenizer = make_llama(), thinking_tokenizer()
     hparams = get_method("FT").load_hparams()(model_name=(model, tokenizer), alg_name="FT", chat_template_kwargs=OFF)
     folder = save_result(tmp_path / "saved", model, tokenizer, hparams, MethodReport(), [])
     assert template_kwargs_of(folder) == OFF
     assert template_kwargs_of(tmp_path) is template_kwargs_of("no/such/folder") is None
+    with monkeypatch.context() as hub:  # one on the Hub has its card there
+        hub.setattr("causaledit.models.history.hub_file", lambda *_, **__: folder / "causaledit.json")
+        assert template_kwargs_of("owner/edited") == OFF
     said = CliRunner().invoke(
         app, ["generate", "--model", str(folder), "--prompt", "Who is it?", "--device", "cpu", "--max-new-tokens", "9"]
     )

@@ -6,7 +6,8 @@ from pathlib import Path  # noqa: TC003 (typer reads the annotations)
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from causaledit.support.console import plain_console
 
 
 def ability(
@@ -23,7 +24,7 @@ def ability(
     output: Annotated[Path | None, typer.Option("--output", help="Also write all scores to this JSON file.")] = None,
 ) -> None:
     """Measure general ability: lm-eval tasks (a bundled set needs no network), perplexity and drift on a text."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status("checking"):
         from causaledit.ability.measuring import AbilityMeter
         from causaledit.ability.summary import summarise_ability
@@ -55,7 +56,7 @@ def ability(
     summary = summarise_ability(data, sequence=True)
     for row, name in zip((summary["before"], *summary["after"]), (first, model), strict=False):
         row["when"] = name
-    out = Console(soft_wrap=True)
+    out = plain_console(soft_wrap=True)
     for line in ability_lines(summary):
         out.print(line, highlight=False, markup=False)
     if output is not None:

@@ -13,7 +13,6 @@ import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.logging import RichHandler
 
 from causaledit.cli import (
@@ -37,6 +36,7 @@ from causaledit.cli import (
     undo,
 )  # fmt: skip
 from causaledit.errors import CausalEditError, HostError
+from causaledit.support.console import plain_console
 from causaledit.support.launch import launched
 from causaledit.support.version import __version__
 
@@ -92,7 +92,7 @@ app.add_typer(_data, name="data")
 
 def _show_version(value: bool) -> None:
     if value:
-        Console().print(f"causaledit {__version__}")
+        plain_console(markup=True).print(f"causaledit {__version__}")
         raise typer.Exit
 
 
@@ -117,7 +117,7 @@ def options(
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.ERROR,
         format="%(message)s",
-        handlers=[RichHandler(console=Console(stderr=True), show_path=debug, show_time=debug)],
+        handlers=[RichHandler(console=plain_console(markup=True, stderr=True), show_path=debug, show_time=debug)],
         force=True,
     )
     logging.getLogger("causaledit").setLevel(logging.DEBUG if debug else logging.INFO)
@@ -129,7 +129,9 @@ def options(
     if context.invoked_subcommand is None:
         width = max(len(command) for command, _ in _FIRST_STEPS)
         for command, purpose in _FIRST_STEPS:
-            Console(soft_wrap=True).print(f"{command:{width}}  {purpose}", highlight=False, markup=False)
+            plain_console(markup=True, soft_wrap=True).print(
+                f"{command:{width}}  {purpose}", highlight=False, markup=False
+            )
 
 
 def main() -> None:
@@ -153,7 +155,9 @@ def main() -> None:
 def _end(message: str, code: int, debug: bool) -> None:
     if debug:
         logging.getLogger("causaledit").debug("traceback", exc_info=True)
-    Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escape(message)}", highlight=False)
+    plain_console(markup=True, stderr=True, soft_wrap=True).print(
+        f"[bold red]error:[/] {_escape(message)}", highlight=False
+    )
     raise SystemExit(code)
 
 

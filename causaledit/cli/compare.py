@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from causaledit.cli.bars import CompareBars
 from causaledit.cli.options import Group, JudgeOptions, takes
 from causaledit.cli.workers import judge_on, worker_pool
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.worker_options import WorkerOptions
+from causaledit.support.console import plain_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def compare(
     html: Annotated[Path | None, typer.Option("--html", help="Also write a report page to this file.")] = None,
 ) -> None:
     """Run methods on the same cases with the same probes and judge, and tabulate them. Resumable with --resume."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status("checking"):
         from causaledit.comparison.execution import execute_comparison
         from causaledit.comparison.plan import make_compare_plan, parse_methods
@@ -100,9 +100,9 @@ def _show(plan: ComparePlan) -> None:
 
     from causaledit.comparison.tables import model_line, tables
 
-    console = Console()
+    console = plain_console()
     if not console.is_terminal:
-        console = Console(width=max(console.width, _NARROWEST))
+        console = plain_console(width=max(console.width, _NARROWEST))
     file = plan.folder / "compare.json"
     data = json.loads(file.read_text(encoding="utf-8"))
     console.print(model_line(data), highlight=False, markup=False, soft_wrap=True)
@@ -132,7 +132,7 @@ def _write_page(rows: Sequence[MethodRow], html: Path, judge: Any, workers: int)
             page = write_report(runs, html, judge=judge, workers=workers, progress=progress)
     except CausalEditError as error:
         return f"the report page is not written: {error}"
-    Console(soft_wrap=True).print(f"written to {page}", highlight=False, markup=False)
+    plain_console(soft_wrap=True).print(f"written to {page}", highlight=False, markup=False)
     return None
 
 

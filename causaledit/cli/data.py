@@ -6,7 +6,8 @@ from pathlib import Path  # noqa: TC003 (typer reads the annotations)
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from causaledit.support.console import plain_console
 
 
 def fetch(
@@ -17,7 +18,7 @@ def fetch(
     """Download a public data set; an interrupted download is resumed."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-    from causaledit.errors import OptionError
+    from causaledit.errors import CausalEditError, OptionError
     from causaledit.mquake.datasets import fetch_dataset
 
     if name is None:
@@ -26,17 +27,20 @@ def fetch(
                 raise OptionError(f"{flag} has no effect without the name of a data set: give one, or leave it out.")
         _list_datasets()
         return
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True) as bars:
         task = bars.add_task(name, total=None)
-        fetched = fetch_dataset(
-            name,
-            base_url=base_url,
-            folder=folder,
-            progress=lambda done, total: bars.update(task, completed=done, total=total),
-        )
-    out = Console()
+        try:
+            fetched = fetch_dataset(
+                name,
+                base_url=base_url,
+                folder=folder,
+                progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )
+        except KeyboardInterrupt:
+            raise CausalEditError("interrupted; what was fetched is kept, and the same command goes on.") from None
+    out = plain_console()
     how = "fetched" if fetched.downloaded else "already there"
     checked = "" if fetched.verified else " (none is on record to compare it with)"
     source = fetched.source
@@ -64,7 +68,7 @@ def _list_datasets() -> None:
     for name, spec in DATASETS.items():
         here = "yes" if (datasets_dir() / spec.file).is_file() else "no"
         table.add_row(name, here, spec.source.licence, spec.source.page)
-    Console().print(table)
+    plain_console().print(table)
 
 
 def check(file: Annotated[Path, typer.Argument(help="A file of any form that --datatype takes.")]) -> None:
@@ -76,7 +80,7 @@ def check(file: Annotated[Path, typer.Argument(help="A file of any form that --d
 
     data = read_cases(file, "data check", keep_flawed=True)
     problems = check_cases(data)
-    console = Console(soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     for problem in problems:
         console.print(str(problem), highlight=False, markup=False)
     form = name_of(data)
@@ -115,7 +119,7 @@ def filter_(
         raise SaveError(f"--out {str(out)!r} is {what}: name another file.")
     check_writable(out.parent, "the folder of --out")
     answers = out.with_name(f"{out.name}.answers.jsonl")
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status(f"loading {model}"):
         loaded = load_model(model, device=device)
     try:
@@ -139,7 +143,7 @@ def filter_(
         "dropped_cases": [{"case_id": case, "rule": rule} for case, rule in found.dropped],
     }
     write_json(out.with_name(f"{out.name}.filter.json"), summary)
-    show = Console(soft_wrap=True)
+    show = plain_console(soft_wrap=True)
     show.print(f"{len(found.kept)} of {len(cases)} cases are kept: {out}", highlight=False, markup=False)
     for rule, number in found.by_rule.items():
         show.print(f"  dropped, {rule}: {number}", highlight=False, markup=False)

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from causaledit.support.console import plain_console
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.console import Console
 
 DEMO_MODEL = "smollm2-135m-instruct"
 DATA_FILE = "causaledit-mini.json"
@@ -44,13 +47,13 @@ def demo(
     requests = requests_from_data(chosen["requested_rewrite"])
     hparams = CausalEditHyperParams.from_hparams(DEMO_MODEL)
     hparams.device, hparams.seed = device, seed
-    result = _run(chosen, requests, case_probes(chosen, requests), hparams, Console(stderr=True))
+    result = _run(chosen, requests, case_probes(chosen, requests), hparams, plain_console(markup=True, stderr=True))
 
     from causaledit.support.files import write_json
 
     path = write_json(output / "demo.json", result)
-    _show(result, Console())
-    Console(soft_wrap=True).print(f"written to {path}", highlight=False, markup=False)
+    _show(result, plain_console(markup=True))
+    plain_console(markup=True, soft_wrap=True).print(f"written to {path}", highlight=False, markup=False)
 
 
 def _run(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from causaledit.support.console import plain_console
 
 if TYPE_CHECKING:
     from causaledit.hosts.easyedit.diagnosis import Diagnosis
@@ -17,11 +18,11 @@ def doctor(
     ] = "",
 ) -> None:
     """Check versions, torch, and what an EasyEdit checkout still needs: all at once, with the pip commands to run."""
-    with Console(stderr=True).status("looking"):
+    with plain_console(stderr=True).status("looking"):
         from causaledit.hosts.easyedit.diagnosis import diagnose
 
         found = diagnose(easyedit or None)
-    console = Console(soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     for line in _lines(found):
         console.print(line, highlight=False, markup=False)
     if not found.usable:

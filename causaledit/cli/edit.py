@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from causaledit.support.console import plain_console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from causaledit.facts.requests import EditRequest
     from causaledit.models.history import MadeEdit
 
@@ -67,7 +71,7 @@ def edit(
         )  # fmt: skip
         if strays := [flag for flag, value in described if value]:
             raise OptionError(f"{strays[0]} has no effect with --requests, whose file has the edits: leave one out.")
-    console = Console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
+    console = plain_console(stderr=True, quiet=not is_first())  # one of several processes speaks and saves
     chosen = get_method(method, host="embedded")
     refuse_several_processes(chosen)
     needs_subject = chosen.needs_subject
@@ -84,6 +88,7 @@ def edit(
     if not chosen.changes_weights:
         raise HostError(f"--method {chosen.name} changes no weights, so there is nothing to save: give another method.")
     resolve_device(config.device)
+    _refuse_adapter(config.model_name)
     if save is not None:
         check_new_folder(save, "--save")
     cards = cards_of(read_card(config.model_name, fetch=True))
@@ -107,7 +112,7 @@ def edit(
     room = save or Path(tempfile.gettempdir())
     result = edit_and_measure(
         chosen, edits, config, console,
-        loaded=lambda network: _tell_originals(config, network, room, console) if keep_originals else None,
+        loaded=lambda network: _before_computing(config, network, room, keep_originals, console),
     )  # fmt: skip
     if not is_first():
         return
@@ -116,7 +121,7 @@ def edit(
         place, result.model, result.tokenizer, config, result.report, result.metrics,
         originals=result.originals if keep_originals else None, name=target.repo if target else None,
     )  # fmt: skip
-    out = Console(soft_wrap=True)
+    out = plain_console(soft_wrap=True)
     for request, item in zip(result.report.requests, result.metrics, strict=True):
         show_answers(request, item, out)
     if save is not None:
@@ -147,6 +152,24 @@ def _configured(method: Any, hparams: str, model: str, device: str, seed: int | 
     if not config.model_name:
         raise HparamsError("--model is missing, and the hparams name no model: give --model or `model_name`.")
     return config
+
+
+def _refuse_adapter(model: Any) -> None:
+    """Refuse a folder with an adapter alone, before its base model is loaded.
+
+    Raises:
+        ModelError: It is one.
+    """
+    from causaledit.errors import ModelError
+    from causaledit.support.paths import exists
+
+    folder = Path(model).expanduser()
+    if exists(folder / "adapter_config.json") and not exists(folder / "config.json"):
+        raise ModelError(
+            f"--model {model!r} is an adapter, and an edit needs plain weights: edit its base model with all requests "
+            f"together (--requests), or merge the adapter first (AutoPeftModelForCausalLM.from_pretrained({model!r})"
+            ".merge_and_unload().save_pretrained(DIR), and its tokenizer)."
+        )
 
 
 def _refuse_quantised_originals(config: Any) -> None:
@@ -187,7 +210,7 @@ def _tell_history(model: str, cards: list[Any], found: list[Any], console: Conso
 
     if cards:
         counted = "1 edit" if len(cards) == 1 else f"{len(cards)} edits"
-        _say(console, f"{model} has {counted} so far (causaledit history {model})")
+        _say(console, f"{model} has {counted} so far (causaledit history {shlex.quote(model)})")
     for one in found:
         _say(console, Text.assemble(("warning: ", "yellow"), contradiction_text(one.new, one.earlier)))
 
@@ -198,20 +221,24 @@ def contradiction_text(new: EditRequest, earlier: MadeEdit) -> str:
     return f"{new.cloze!r} → {new.target_new!r} contradicts edit {earlier.number}: {old.cloze!r} → {old.target_new!r}"
 
 
-def _tell_originals(config: Any, network: Any, folder: Path, console: Console) -> None:
-    """Say how large the originals will be, before anything is computed, and refuse what the disk cannot hold."""
+def _before_computing(config: Any, network: Any, folder: Path, keep: bool, console: Console) -> None:
+    """Refuse weights that the method cannot change and a result that the disk cannot hold; say how large it will be."""
+    from causaledit.methods.call import refuse_adapted
     from causaledit.models.originals import ORIGINALS, check_room, gib, size_of
 
+    refuse_adapted(network)
+    names = config.edited_weights(network)  # a layer or module that is not there is refused here
     if not getattr(config, "merge_adapter", True):
-        _say(console, "--keep-originals: an adapter changes no weights; undo leaves it off, and nothing is kept")
+        if keep:
+            _say(console, "--keep-originals: an adapter changes no weights; undo leaves it off, and nothing is kept")
         return
-    names = config.edited_weights(network)
-    if names is None:
+    size = 0
+    if keep and names is None:
         _say(console, "--keep-originals: the method does not say beforehand which weights it changes")
-        return
-    size = size_of({name: network.get_parameter(name) for name in names})
-    counted = "1 weight as it was" if len(names) == 1 else f"{len(names)} weights as they were"
-    _say(console, f"--keep-originals: {counted}, {gib(size)} in all, kept in {ORIGINALS}/")
+    elif keep:
+        size = size_of({name: network.get_parameter(name) for name in names})
+        counted = "1 weight as it was" if len(names) == 1 else f"{len(names)} weights as they were"
+        _say(console, f"--keep-originals: {counted}, {gib(size)} in all, kept in {ORIGINALS}/")
     check_room(folder, size, size_of(dict(network.named_parameters())))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from causaledit.support.console import plain_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from rich.console import Console
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.memory_plan import MemoryPlan
@@ -50,7 +52,7 @@ def show_plan(
     from causaledit.cli.edit import contradiction_text
     from causaledit.methods.hyperparams import resolve_hparams_file
 
-    out = Console()
+    out = plain_console()
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")

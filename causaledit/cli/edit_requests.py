@@ -22,13 +22,21 @@ def read_edits(data: Any, *, needs_subject: bool, suggest: Suggestions) -> list[
         needs_subject: Whether the method needs one.
 
     Raises:
-        RequestError: A request is unusable, or has no subject and the suggestion is not taken.
+        RequestError: A request is unusable, has no subject and the suggestion is not taken, or two change one fact.
     """
-    from causaledit.facts.requests import requests_from_data
+    from causaledit.facts.requests import refuse_doubles, requests_from_data
+
+    if needs_subject:
+        data = _with_subjects(data, suggest)
+    edits = requests_from_data(data, needs_subject=needs_subject)
+    refuse_doubles(edits)
+    return edits
+
+
+def _with_subjects(data: Any, suggest: Suggestions) -> Any:
+    """A copy of requests in which those without a subject have the suggested one; see `read_edits`."""
     from causaledit.facts.rewrites import rewrites_with_places, text_in
 
-    if not needs_subject:
-        return requests_from_data(data, needs_subject=False)
     data = copy.deepcopy(data)
     flat = rewrites_with_places(data)
     for number, (place, item) in enumerate(flat, start=1):
@@ -38,7 +46,7 @@ def read_edits(data: Any, *, needs_subject: bool, suggest: Suggestions) -> list[
         if prompt and "{}" not in prompt:
             where = f"Request {number}{place}: " if len(flat) > 1 or place else ""
             item["subject"] = suggest.subject(prompt, where)  # type: ignore[index]  # read from JSON: a dict
-    return requests_from_data(data)
+    return data
 
 
 class Suggestions:
@@ -132,14 +140,22 @@ def _narrative_text(value: str) -> str:
         return ""
     try:
         path = Path(value).expanduser()
-        is_file = path.is_file()
+        is_file, is_folder = path.is_file(), path.is_dir()
     except (OSError, RuntimeError):  # no name of a file: too long, or of nobody's home
-        is_file = False
+        is_file = is_folder = False
     if is_file:
         try:
-            return path.read_text(encoding="utf-8").strip()
+            text = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise RequestError(f"--narrative: the file {value!r} cannot be read as UTF-8 text ({error}).") from None
-    if len(value) < 500 and " " not in value.strip() and ("/" in value or value.endswith((".txt", ".md"))):
-        raise RequestError(f"--narrative: the file {value!r} does not exist.")
+        if not text:
+            raise RequestError(f"--narrative: the file {value!r} is empty: write the narrative in it.")
+        return text
+    if not value.strip():
+        raise RequestError("--narrative is empty: give a text or a file that holds it, or leave it out.")
+    if is_folder:
+        raise RequestError(f"--narrative: {value!r} is a folder: give a file with the narrative in it.")
+    # one word says no reason, except in scripts that put no spaces between words
+    if value.endswith((".txt", ".md")) or (len(value.split()) == 1 and value.isascii()):
+        raise RequestError(f"--narrative: the file {value!r} does not exist, and it is no text that gives a reason.")
     return value

@@ -6,13 +6,13 @@ import dataclasses
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from causaledit.cli.analyze import analyse_file
 from causaledit.cli.bars import RunBars
 from causaledit.cli.options import Group, JudgeOptions, takes
 from causaledit.cli.run import show_run
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
+from causaledit.support.console import plain_console
 
 
 @takes(
@@ -30,7 +30,7 @@ def evaluate(
     judging: JudgeOptions,
 ) -> None:
     """Probe and judge a model that already holds a data set's edits, made by any tool. The same --run_id resumes."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status("checking"):
         from causaledit.errors import CausalEditError
         from causaledit.runs.execution import execute
@@ -46,5 +46,5 @@ def evaluate(
             f"interrupted; finished cases are kept in {str(plan.folder)!r}, and the same command with --run_id "
             f"{plan.arguments.run_id} goes on."
         ) from None
-    show_run(summary, plan, Console())
+    show_run(summary, plan, plain_console())
     analyse_file(plan.folder / "metrics.json", judging)

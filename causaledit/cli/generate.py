@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from causaledit.support.console import plain_console
 
 
 def generate(
@@ -21,6 +22,7 @@ def generate(
     import torch
 
     from causaledit.errors import RequestError
+    from causaledit.models.batches import context_window
     from causaledit.models.chat import prepare_tokenizer, render, user
     from causaledit.models.generation import generate_texts
     from causaledit.models.loading import load_model
@@ -28,20 +30,28 @@ def generate(
 
     if empty := [p for p in prompt if not p.strip()]:
         raise RequestError(f"--prompt is empty ({empty[0]!r}): say what to ask.")
-    with Console(stderr=True).status(f"loading {model}"):
+    with plain_console(stderr=True).status(f"loading {model}"):
         loaded = load_model(model, device=device)
     # a thinking model answers in the mode that it was edited in
     tokenizer = prepare_tokenizer(loaded.tokenizer, template_kwargs_of(model), model=loaded.model)
+    asked = [render(tokenizer, user(p)) for p in prompt]
+    window = context_window(loaded.model)
+    longest = max(len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in asked)
+    if window and longest >= window:
+        raise RequestError(
+            f"--prompt has {longest} tokens in the chat format, and the model's context window is {window}: ask "
+            "something shorter."
+        )
     torch.manual_seed(seed)
     answers = generate_texts(
         loaded.model,
         tokenizer,
-        [render(tokenizer, user(p)) for p in prompt],
+        asked,
         max_new_tokens=max_new_tokens,
         temperature=temperature or None,
     )
-    console = Console(soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     for question, answer in zip(prompt, answers, strict=True):
         if len(prompt) > 1:
-            console.print(f"[dim]> {question}[/]", highlight=False)
+            console.print(f"> {question}", style="dim", highlight=False, markup=False)
         console.print(answer.strip(), highlight=False, markup=False)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+
+from causaledit.support.console import plain_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.console import Console
 
     from causaledit.models.history import Card, MadeEdit
 
@@ -37,10 +41,10 @@ def history(
             "edit was saved to."
         )
     made = made_edits(cards)
-    out = Console()
+    out = plain_console()
     if not out.is_terminal:
-        out = Console(width=_NARROWEST)
-    first = _first_to_undo(Path(model).expanduser(), cards)
+        out = plain_console(width=_NARROWEST)
+    first, why = _first_to_undo(model, cards)
     if json:
         import json as texts
 
@@ -49,26 +53,30 @@ def history(
         return
     _show(made, out)
     if first is None:
-        ending = "none can be undone: their originals were not kept (--keep-originals)"
+        ending = f"none can be undone: {why}"
     else:
         numbers = f"edit {first}" if first == len(cards) else f"edits {first} to {len(cards)}"
-        ending = f"{numbers} can be undone: causaledit undo {model} --edit {first} --save DIR"
+        ending = f"{numbers} can be undone: causaledit undo {shlex.quote(model)} --edit {first} --save DIR"
     out.print(ending, highlight=False, markup=False, soft_wrap=True)
 
 
-def _first_to_undo(folder: Path, cards: Sequence[Card]) -> int | None:
-    """The first edit from which on all can be taken back; None where not even the last can."""
+def _first_to_undo(model: str, cards: Sequence[Card]) -> tuple[int | None, str]:
+    """The first edit from which on all can be taken back; None where not even the last can, and why it cannot."""
     from causaledit.errors import ModelError
     from causaledit.models.undo import plan_undo
+    from causaledit.support.paths import exists
 
-    first = None
+    if not exists(Path(model).expanduser()):
+        return None, f"{model} is not on this machine; download it first (hf download {model} --local-dir DIR)"
+    first, why = None, ""
     for number in range(len(cards), 0, -1):
         try:
-            plan_undo(str(folder), number)
-        except ModelError:
+            plan_undo(model, number)
+        except ModelError as error:
+            why = str(error)
             break
         first = number
-    return first
+    return first, why
 
 
 def _as_data(made: MadeEdit, card: Card, first: int | None) -> dict[str, Any]:

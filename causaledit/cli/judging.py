@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich.console import Console
+from causaledit.support.console import plain_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,8 +52,8 @@ def judge_with_progress(
 
 def show(text: str, problem: str | None, written: str) -> None:
     """Print what was found, what could not be judged (to standard error), and where it was written."""
-    console = Console(soft_wrap=True)
+    console = plain_console(soft_wrap=True)
     console.print(text, highlight=False, markup=False)
     if problem:
-        Console(stderr=True, soft_wrap=True).print(problem, highlight=False, markup=False)
+        plain_console(stderr=True, soft_wrap=True).print(problem, highlight=False, markup=False)
     console.print(f"written to {written}", highlight=False, markup=False)

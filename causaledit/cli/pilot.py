@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import Group, JudgeOptions, takes
 from causaledit.cli.workers import judge_on, worker_pool
 from causaledit.runs.arguments import OPTIONAL_FIELDS, PILOT, RunArguments
 from causaledit.runs.worker_options import WorkerOptions
+from causaledit.support.console import plain_console
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 )
 def pilot(arguments: RunArguments, judging: JudgeOptions, editing: WorkerOptions) -> None:
     """Force the new answer on the unedited model, closed-book and with the narrative, and compare self-refutation."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     options = dataclasses.replace(judging, device=arguments.device or judging.device)
     with console.status("checking"):
         from causaledit.cli.bars import RunBars

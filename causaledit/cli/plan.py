@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from causaledit.cli.options import takes
+from causaledit.support.console import plain_console
 from causaledit.support.lengths import Lengths
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from causaledit.methods.memory_plan import MemoryPlan, Way
 
 _NARROWEST = 110  # width of the table where there is no terminal
@@ -36,7 +38,7 @@ def plan(
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
     """Tell memory, tokens and time of one edit without loading the model, and what to switch on if it does not fit."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status("planning") as status:
         from causaledit.errors import ModelError
         from causaledit.hosts.lookup import get_method
@@ -54,9 +56,9 @@ def plan(
         if found.fits is False:
             status.update("looking for settings that fit")
             way = way_to_fit(chosen, found)
-    out = Console()
+    out = plain_console()
     if not out.is_terminal:
-        out = Console(width=max(out.width, _NARROWEST))
+        out = plain_console(width=max(out.width, _NARROWEST))
     if json:
         import json as texts
 

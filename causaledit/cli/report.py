@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from causaledit.cli.options import JudgeOptions, takes
+from causaledit.support.console import plain_console
 
 RunsArgument = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or their metrics.json.")]
 HtmlOption = Annotated[Path, typer.Option("--html", help="The page to write.")]
@@ -40,4 +40,4 @@ def report(
             f"{str(error) or 'interrupted'}; no page is written; run the same command again to resume."
         ) from None
     size = page.stat().st_size / 2**20
-    Console(soft_wrap=True).print(f"written to {page} ({size:.1f} MB)", highlight=False, markup=False)
+    plain_console(soft_wrap=True).print(f"written to {page} ({size:.1f} MB)", highlight=False, markup=False)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from causaledit.cli.bars import RunBars, averages_text
 from causaledit.cli.options import takes
 from causaledit.cli.workers import worker_pool
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.worker_options import WorkerOptions
+from causaledit.support.console import plain_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 @takes(arguments=RunArguments, editing=WorkerOptions)
 def run(arguments: RunArguments, editing: WorkerOptions) -> None:
     """Edit cases, probe them, undo the edits exactly, and write metrics.json. The same --run_id resumes."""
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status("checking"):
         from causaledit.errors import CausalEditError, EditFailedError
         from causaledit.runs.execution import execute
@@ -29,7 +31,7 @@ def run(arguments: RunArguments, editing: WorkerOptions) -> None:
             summary = execute(plan, bars, pool=pool)
     except KeyboardInterrupt:
         raise CausalEditError(f"interrupted; finished cases are kept in {str(plan.folder)!r}, and {again}.") from None
-    show_run(summary, plan, Console())
+    show_run(summary, plan, plain_console())
     if summary.failed:
         first = next(iter(summary.failed.items()))
         if plan.sequence is not None:

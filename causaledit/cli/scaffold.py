@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
 from causaledit.cli.options import Group, takes
 from causaledit.cli.workers import worker_pool
 from causaledit.runs.worker_options import WorkerOptions
+from causaledit.support.console import plain_console
 from causaledit.support.options import option
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from rich.console import Console
 
     from causaledit.narratives.pipeline import Report
     from causaledit.support.ray_cluster import RayCluster
@@ -157,7 +159,7 @@ def scaffold(options: ScaffoldOptions, spread: WorkerOptions) -> None:
     options.check()
     if spread.workers and options.source != "hf":
         raise CausalEditError(f"--ray-workers are for a local model: give --source hf, not {options.source!r}.")
-    console = Console(stderr=True, soft_wrap=True)
+    console = plain_console(markup=True, stderr=True, soft_wrap=True)
     if options.api_key:
         console.print(
             "[yellow]warning:[/] --api_key can be read by others on this machine and stays in the shell's history; "
@@ -339,7 +341,7 @@ def _say(
         console.print(f"… and {rest} more, all in {report_file}", highlight=False, markup=False)
     for conflict in report.conflicts[:SHOWN_PROBLEMS]:
         console.print(f"note: not for one batch: {conflict}", highlight=False, markup=False)
-    out = Console(soft_wrap=True)
+    out = plain_console(markup=True, soft_wrap=True)
 
     def say(text: str) -> None:
         out.print(text, highlight=False, markup=False)
@@ -364,7 +366,7 @@ def _audit(file: str, model: str, json_file: str, device: str, limit: int | None
     from causaledit.support.files import write_json
 
     cases = read_cases(file, limit=limit)
-    console = Console(stderr=True, soft_wrap=True)
+    console = plain_console(markup=True, stderr=True, soft_wrap=True)
     audits = audit_rules(cases.cases)
     if model:
         from causaledit.models.chat import prepare_tokenizer
@@ -401,7 +403,7 @@ def _show_audit(audits: list[Any], summary: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    out = Console(soft_wrap=True)
+    out = plain_console(markup=True, soft_wrap=True)
     table = Table("case", "edit", "subject", "words", "log-odds without", "with", "shift", "rules")
     for a in audits:
         numbers = [f"{v:+.2f}" if v is not None else "" for v in (a.log_odds_without, a.log_odds_with, a.shift)]

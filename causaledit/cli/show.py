@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from causaledit.cli.options import Group, JudgeOptions, takes
+from causaledit.support.console import plain_console
 
 TargetArgument = Annotated[
     Path, typer.Argument(metavar="MODEL|RUN", help="Folder of a saved model or adapter, or of a run.")
@@ -47,13 +47,13 @@ def show(
             raise JudgingStoppedError(
                 f"{str(error) or 'interrupted'}; nothing is shown; run the same command again to resume."
             ) from None
-        with Console(stderr=True).status("loading the models"):
+        with plain_console(stderr=True).status("loading the models"):
             models = models_of(shown, own_base=not base, device=judging.device)
             from causaledit.ui.page import build
 
             server = server_of(build(shown, models))
         where = f"{shown.title}: {address_of(opened)} (Ctrl-C ends it)"
-        Console(soft_wrap=True).print(where, highlight=False, markup=False)
+        plain_console(soft_wrap=True).print(where, highlight=False, markup=False)
         try:
             server.run(sockets=[opened])
         except KeyboardInterrupt:  # how this command ends

@@ -6,7 +6,8 @@ from pathlib import Path  # noqa: TC003 (typer reads the annotations)
 from typing import Annotated
 
 import typer
-from rich.console import Console
+
+from causaledit.support.console import plain_console
 
 
 def undo(
@@ -23,9 +24,9 @@ def undo(
 
     found = plan_undo(model, edit)
     check_new_folder(save, "--save")
-    with Console(stderr=True).status(f"taking back the edits of {model}"):
+    with plain_console(stderr=True).status(f"taking back the edits of {model}"):
         found.save(save)
-    out = Console(soft_wrap=True)
+    out = plain_console(soft_wrap=True)
     stay = len(found.cards)
     for one in made_edits([*found.cards, *found.undone]):
         if one.number > stay:

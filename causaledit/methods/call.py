@@ -107,10 +107,7 @@ def edit_in_place(
         requests = list(requests)
     edits = requests_from_data(requests, needs_subject=method.needs_subject)
     refuse_doubles(edits)
-    if is_adapted(model):
-        raise ModelError(
-            "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
-        )
+    refuse_adapted(model)
     _refuse_quantised(method, model, hparams, sequence)
     if copy and is_sharded(model):
         raise ModelError(
@@ -221,6 +218,18 @@ def _refuse_quantised(method: Method, model: Any, hparams: Any, sequence: EditSe
         raise ModelError(
             "A sequence of edits merges each into the weights before the next, and these are quantised: edit them "
             "together (one batch), or set `quantization: none`."
+        )
+
+
+def refuse_adapted(model: Any) -> None:
+    """Refuse a model that carries an adapter: a method needs plain weights.
+
+    Raises:
+        ModelError: It carries one.
+    """
+    if is_adapted(model):
+        raise ModelError(
+            "The model already carries a PEFT adapter: merge it (`model.merge_and_unload()`) before another edit."
         )
 
 

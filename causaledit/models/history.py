@@ -37,18 +37,22 @@ def read_card(model: str | Path, *, fetch: bool = False) -> Card | None:
         model: A folder, or a model's name on the Hub.
         fetch: Ask the Hub, where the cache on this machine does not have the card.
     """
+    card = read_object(file) if (file := card_file(model, fetch=fetch)) is not None else {}
+    return card if isinstance(card.get("requests"), list) and "method" in card else None
+
+
+def card_file(model: str | Path, *, fetch: bool = False) -> Path | None:
+    """Where the card of a saved model is, or would be; None for what is neither a folder nor on the Hub.
+
+    Args:
+        model, fetch: As in `read_card`.
+    """
     place = Path(model).expanduser()
     if exists(place) and place.is_dir():
-        file = place / CARD_NAME
-    elif str(model) in EMBEDDED_MODELS or exists(place) or not is_hub_name(str(model)):
+        return place / CARD_NAME
+    if str(model) in EMBEDDED_MODELS or exists(place) or not is_hub_name(str(model)):
         return None
-    else:
-        found = hub_file(str(model), CARD_NAME, fetch=fetch)
-        if found is None:
-            return None
-        file = found
-    card = read_object(file)
-    return card if isinstance(card.get("requests"), list) and "method" in card else None
+    return hub_file(str(model), CARD_NAME, fetch=fetch)
 
 
 def cards_of(card: Mapping[str, Any] | None) -> list[Card]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,17 +46,18 @@ class HubTarget:
             The repository's page.
 
         Raises:
-            SaveError: The Hub refuses it or cannot be reached; the message says where the model is and how to go on.
+            SaveError: The Hub refuses it or cannot be reached, or Ctrl-C; the message says where the model is and how
+                to go on.
         """
         try:
             self._api.create_repo(self.repo, private=self.private or None, exist_ok=True)
             self._api.upload_folder(
                 repo_id=self.repo, folder_path=folder, commit_message="Edited model, saved by causaledit"
             )
-        except Exception as error:  # of whatever kind: the model that is saved must be named
+        except (Exception, KeyboardInterrupt) as error:  # of whatever kind: the model that is saved must be named
             raise SaveError(
                 f"--push-to-hub {self.repo!r}: {_reason(error, self._api.endpoint)}. The model is saved in "
-                f"{str(folder)!r}; push it with `hf upload {self.repo} {folder}`."
+                f"{str(folder)!r}; push it with `hf upload {self.repo} {shlex.quote(str(folder))}`."
             ) from None
         return self.url
 
@@ -104,10 +106,12 @@ def _is_public(api: HfApi, repo: str) -> bool:
         return False
 
 
-def _reason(error: Exception, endpoint: str) -> str:
+def _reason(error: BaseException, endpoint: str) -> str:
     """Why the Hub cannot be used, in one line that does not end as a sentence."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
     while error.__cause__ is not None and not isinstance(error, HfHubHTTPError) and isinstance(error, RuntimeError):
-        error = error.__cause__  # type: ignore[assignment]  # the uploads' own wrapper
+        error = error.__cause__  # the uploads' own wrapper
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 401:
         return f"{endpoint} refuses the token (401): run `hf auth login --force`, or set HF_TOKEN to one that may write"
@@ -120,5 +124,5 @@ def _reason(error: Exception, endpoint: str) -> str:
     return _first_line(error)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(" .:")

@@ -27,11 +27,11 @@ def size_of(tensors: Mapping[str, torch.Tensor]) -> int:
 
 
 def check_room(folder: Path, originals: int, model: int) -> None:
-    """Refuse originals that would fill the disk, before an edit whose result could then not be saved.
+    """Refuse a disk that cannot hold the result, before an edit that could then not be saved.
 
     Args:
         folder: Where the model will be saved.
-        originals: Bytes of the originals.
+        originals: Bytes of the originals; 0 where none are kept.
         model: Bytes of the model.
 
     Raises:
@@ -41,11 +41,17 @@ def check_room(folder: Path, originals: int, model: int) -> None:
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free
-    if free < originals + model:
+    if free >= originals + model:
+        return
+    if not originals:
         raise SaveError(
-            f"--keep-originals needs {gib(originals)} beside a model of {gib(model)}, and {str(existing)!r} has "
-            f"{gib(free)} free: leave the option out, or give --save on another disk."
+            f"--save needs {gib(model)} for the model, and {str(existing)!r} has {gib(free)} free: give a folder on "
+            "another disk, or make room."
         )
+    raise SaveError(
+        f"--keep-originals needs {gib(originals)} beside a model of {gib(model)}, and {str(existing)!r} has "
+        f"{gib(free)} free: leave the option out, or give --save on another disk."
+    )
 
 
 def keep_originals(

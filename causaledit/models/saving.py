@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from causaledit.errors import CausalEditError, SaveError
 from causaledit.models.adapters import name_base_model
-from causaledit.models.history import CARD_NAME, as_card, cards_of, read_card
+from causaledit.models.history import CARD_NAME, as_card, card_file, cards_of, read_card
 from causaledit.models.loading import load_config
 from causaledit.models.model_card import model_card
 from causaledit.models.origin import Origin, find_origin
@@ -28,9 +30,17 @@ if TYPE_CHECKING:
     from causaledit.models.history import Card
 
 
+_SHOWN = 40  # characters of a folder's name in that of its scratch folder: at most 160 of the 255 bytes there are
+
+
 def template_kwargs_of(model: str | Path) -> dict[str, Any] | None:
-    """The arguments of the chat template that a saved result was edited with, from its card; None where it has none."""
-    hparams = read_object(Path(model).expanduser() / CARD_NAME).get("hparams")
+    """The arguments of the chat template that a saved result was edited with, from its card; None where it has none.
+
+    Args:
+        model: A folder, or a model's name on the Hub.
+    """
+    file = card_file(model, fetch=True)
+    hparams = read_object(file).get("hparams") if file is not None else None
     return hparams.get("chat_template_kwargs") if isinstance(hparams, dict) else None
 
 
@@ -77,7 +87,8 @@ def save_result(
     earlier = cards_of(read_card(base))
     with saved_whole(folder) as scratch:
         origin = find_origin(base)
-        name_base_model(model, origin.path or origin.name)
+        # a GGUF file by its whole path: the adapter is not loaded from this working folder alone
+        name_base_model(model, origin.path or str(Path(origin.name).expanduser().absolute()))
         # of several processes the first one saves, alone
         model.save_pretrained(scratch, **({"state_dict": own_tensors(model)} if is_sharded(model) else {}))
         tokenizer.save_pretrained(scratch)
@@ -85,8 +96,13 @@ def save_result(
         if originals:
             card[ORIGINALS] = keep_originals(scratch, len(earlier) + 1, originals, model, _dtype_of(base))
             carry_originals(Path(base).expanduser(), scratch, earlier)
-        write_cards(scratch, [*earlier, card], name or folder.name, getattr(model, "active_peft_config", None))
+        write_cards(scratch, [*earlier, card], name or name_of(folder), getattr(model, "active_peft_config", None))
     return folder
+
+
+def name_of(folder: Path) -> str:
+    """A folder's own name, also where it was given as `.` or `..`."""
+    return Path(os.path.normpath(folder.expanduser().absolute())).name  # `resolve` would give the name behind a link
 
 
 def write_cards(folder: Path, cards: list[Card], name: str, adapter: Any = None) -> None:
@@ -133,24 +149,66 @@ def check_new_folder(folder: Path, option: str) -> None:
 
 @contextlib.contextmanager
 def saved_whole(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside a new one, to save into: it takes its place when the block ends well.
+    """A hidden folder to save into, whose contents become those of another one when the block ends well.
+
+    It lies beside a new folder, and within an empty one, which stays where it is: it may be a mount, a link or the
+    working folder, and nothing may be allowed beside it.
+
+    Args:
+        folder: A new or empty folder.
 
     Raises:
-        SaveError: The disk is full or cannot be written; nothing is left behind.
+        SaveError: The disk is full or cannot be written: nothing is left behind. Or somebody else has put something in
+            the folder's place: what was saved stays, and the message says where.
     """
     folder = folder.expanduser()
     scratch: Path | None = None
+    whole = False
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+        within = folder.is_dir()
+        # a part of the name: with more behind it, a long one would be too long for a file system
+        scratch = Path(
+            tempfile.mkdtemp(dir=folder if within else folder.parent, prefix=f".{name_of(folder)[:_SHOWN]}-")
+        )
         yield scratch
-        scratch.chmod(0o755)
-        if folder.exists():
-            folder.rmdir()  # only an empty one: anything else is refused before
-        scratch.replace(folder)
+        whole = True
+        if within:
+            _move_up(scratch)
+        else:
+            scratch.chmod(0o755)
+            scratch.replace(folder)
     except Exception as error:  # safetensors reports a full disk with an error class of its own
         reason = getattr(error, "strerror", None) or error
+        if whole and scratch is not None:
+            kept, scratch = scratch, None
+            raise SaveError(
+                f"The result cannot be put in place of {str(folder)!r}: {reason}. It is whole in {str(kept)!r}: move "
+                "that folder to where you want it."
+            ) from error
         raise SaveError(f"The result cannot be saved to {str(folder)!r}: {reason}.") from error
     finally:
         if scratch is not None and scratch.exists():
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _move_up(scratch: Path) -> None:
+    """Move all that a folder holds into the one that it lies in, and remove it; after an exception it holds it still.
+
+    Raises:
+        OSError: The other folder is no longer empty.
+    """
+    folder = scratch.parent
+    if [entry for entry in folder.iterdir() if entry != scratch]:
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+    moved: list[str] = []
+    try:
+        for entry in sorted(scratch.iterdir()):
+            moved.append(entry.name)
+            entry.replace(folder / entry.name)
+    except BaseException:
+        for name in moved:
+            with contextlib.suppress(OSError):
+                (folder / name).replace(scratch / name)
+        raise
+    scratch.rmdir()

@@ -17,7 +17,7 @@ from causaledit.models.embedded import embedded_name
 from causaledit.models.history import CARD_NAME, cards_of, read_card
 from causaledit.models.loading import DTYPES, load_config, load_model
 from causaledit.models.originals import ORIGINALS, carry_originals, kept_file
-from causaledit.models.saving import saved_whole, write_cards
+from causaledit.models.saving import name_of, saved_whole, write_cards
 from causaledit.models.weights import restore, revision_of
 from causaledit.support.files import read_object
 from causaledit.support.paths import exists
@@ -73,7 +73,7 @@ class Undo:
             tokenizer.save_pretrained(scratch)
             if self.cards:
                 carry_originals(Path(self.place), scratch, self.cards)
-                write_cards(scratch, self.cards, folder.name)
+                write_cards(scratch, self.cards, name_of(folder))
         return folder
 
 

@@ -61,19 +61,26 @@ def check_writable(folder: Path, option: str) -> None:
     Creates nothing: the nearest existing parent is tried.
 
     Raises:
-        SaveError: No write permission, no room, or a file is in the way.
+        SaveError: No write permission, no room, a file or a dead link is in the way, or the name is too long.
     """
     folder = folder.expanduser()
-    if folder.exists() and not folder.is_dir():
-        raise SaveError(f"{option} {str(folder)!r} is a file: give a folder.")
-    existing = folder
-    while not existing.exists():
-        existing = existing.parent
     try:
+        if folder.exists() and not folder.is_dir():
+            raise SaveError(f"{option} {str(folder)!r} is a file: give a folder.")
+        existing = folder
+        while not existing.exists():
+            if existing.is_symlink():
+                raise SaveError(
+                    f"{option} {str(folder)!r}: {str(existing)!r} is a link to what does not exist: make that folder, "
+                    "or give another one."
+                )
+            existing = existing.parent
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(b"\0" * 4096)
             probe.flush()
             os.fsync(probe.fileno())
+    except SaveError:
+        raise
     except OSError as error:
         raise SaveError(
             f"{option} {str(folder)!r} cannot be written ({error.strerror}): give another folder."

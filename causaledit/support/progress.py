@@ -45,16 +45,17 @@ class RichProgress:
     """One rich bar per stage: step, loss, tokens per second, time left. Use as a context manager."""
 
     def __init__(self, console: Any = None) -> None:
-        from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+        from causaledit.support.console import plain_console
+
         self._progress = Progress(
-            TextColumn("{task.description:<22}"),
+            TextColumn("{task.description:<22}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[count]:>7}", style="progress.download"),
             TextColumn("{task.fields[loss]:<11} {task.fields[rate]:<10}"),
             TimeRemainingColumn(),
-            console=console or Console(stderr=True),
+            console=console or plain_console(stderr=True),
             transient=False,
         )
         self._task: Any = None

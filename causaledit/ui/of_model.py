@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError
@@ -10,11 +11,11 @@ from causaledit.models.history import cards_of
 from causaledit.models.origin import find_origin
 from causaledit.models.saving import CARD_NAME
 from causaledit.support.files import read_object
+from causaledit.support.paths import exists
 from causaledit.ui.shown import HistoryEntry, Part, Response, Shown, ShownEdit, ShownProbe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
     from causaledit.judges.base import Judge
 
@@ -47,6 +48,10 @@ def show_model(folder: Path, judge: Judge, *, base: str = "") -> Shown:
 
 
 def _base_of(folder: Path, card: Mapping[str, Any]) -> str:
+    noted = card.get("origin")
+    path = noted.get("path") if isinstance(noted, dict) else None
+    if path and exists(Path(path)):  # the name itself may be a path from another working folder
+        return str(path)
     name = _hparams(card).get("model_name")
     if not name:
         raise ModelError(
