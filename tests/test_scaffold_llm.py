@@ -11,7 +11,7 @@ from scaffold_servers import FILTERED, ChatServer, completion
 from causaledit.errors import ContentFilterError, LLMError
 from causaledit.support.chat_endpoint import ChatClient
 from causaledit.support.files import write_text
-from causaledit.support.replies import check_schema, parse_json
+from causaledit.support.replies import check_schema, parse_json, without_thinking
 from causaledit.support.retries import retry_after_seconds
 
 ASK = [{"role": "user", "content": "Is it so?"}]
@@ -193,7 +193,23 @@ def test_an_unreachable_endpoint():
         chat.complete(ASK)
 
 
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("<think>\nHm, {no}.\n</think>\n\nYes.", "Yes."),
+        ("Hm, the template opened this.\n</think>\n\nYes.", "Yes."),
+        ('{"ok": "</think> quoted"}', '{"ok": "</think> quoted"}'),
+        ("<think>never done", "<think>never done"),
+        ("Yes.", "Yes."),
+    ],
+)
+def test_thoughts_are_no_part_of_a_reply(server, reply, text):
+    server.reply = lambda body: reply
+    assert client(server).complete(ASK).text == text == without_thinking(reply)
+
+
 def test_reading_replies():
+    assert parse_json('I see {braces}. </think> {"a": 1}') == {"a": 1}
     assert parse_json('Well: {"a": {"b": 1}} done') == {"a": {"b": 1}}
     for text in ("", "none", "[1]", '{"a": ', '{"a": ' * 100_000, '{"a": ' + "9" * 5000 + "}"):
         with pytest.raises(ValueError, match="no JSON object"):

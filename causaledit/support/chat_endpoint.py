@@ -27,7 +27,7 @@ import tenacity
 
 from causaledit.errors import ContentFilterError, LLMError, MalformedReplyError
 from causaledit.support.json_text import well_formed
-from causaledit.support.replies import check_schema, parse_json
+from causaledit.support.replies import check_schema, parse_json, without_thinking
 from causaledit.support.retries import RETRIED_STATUS, Pace, wait_as_asked
 
 if TYPE_CHECKING:
@@ -253,8 +253,7 @@ class ChatClient:
             raise ContentFilterError(f"{self.model} refused: {well_formed(said) or 'the content filter cut the reply'}")
         content = getattr(message, "content", None)
         text = well_formed(content) if isinstance(content, str) else ""
-        text = re.sub(r"^\s*<think>.*?</think>\s*", "", text, flags=re.DOTALL)
-        return ChatReply(text, None, finish_reason)
+        return ChatReply(without_thinking(text), None, finish_reason)
 
     def _worth_retrying(self, error: BaseException) -> bool:
         if self._pace.stopped or _is_filtered(error):
