@@ -193,7 +193,10 @@ def _locality(scores: CaseScores, part: int) -> dict[Hashable, bool | None]:
     """One outcome of the locality answers, by edit and question: two files may ask different ones in one place."""
     edits = {outcome.edit.index: outcome.edit.identity for outcome in scores.edits}
     return {
-        (edits.get(item.edit), normalise(item.asked) or item.slot): scores.locality[item.slot][part]
+        (
+            edits.get(item.edit) if isinstance(item.edit, int) else None,
+            normalise(item.asked) or item.slot,
+        ): scores.locality[item.slot][part]
         for item in scores.case.of("answer", "locality")
         if not item.before
     }

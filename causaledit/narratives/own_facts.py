@@ -167,9 +167,9 @@ def _case(row: Mapping[str, Any], number: int, bank: TemplateBank) -> dict[str, 
         ScaffoldError, RequestError: Something is missing, or the new answer equals the old one.
     """
     given = {name: value for name, value in row.items() if value is not None}
-    for name, value in given.items():
+    for column, value in given.items():
         if not isinstance(value, str | int | float) or isinstance(value, bool):
-            raise ScaffoldError(f"`{name}` must be a text or a number, got {value!r}")
+            raise ScaffoldError(f"`{column}` must be a text or a number, got {value!r}")
     texts = {name: text for name, value in given.items() if (text := str(value).strip())}
     if absent := [name for name in REQUIRED if name not in texts]:
         raise ScaffoldError(f"{', '.join(absent)} is empty: {_NEEDS}")

@@ -214,12 +214,12 @@ class Wikidata:
             raise _Transient(f"HTTP {response.status_code} with a page of {kind}", response.headers) from None
         if response.status_code >= 400 or not isinstance(reply, dict):
             raise GroundingError(f"Wikidata ({self._url}) answered HTTP {response.status_code}.")
-        error = reply.get("error") or {}
-        if not isinstance(error, dict):  # a proxy's or a mirror's
-            raise GroundingError(f"Wikidata ({self._url}) answered with an error: {error!r:.200}.")
-        code = str(error.get("code", ""))
+        fault = reply.get("error") or {}
+        if not isinstance(fault, dict):  # a proxy's or a mirror's
+            raise GroundingError(f"Wikidata ({self._url}) answered with an error: {fault!r:.200}.")
+        code = str(fault.get("code", ""))
         if code in _TRANSIENT_CODES or code.startswith("internal_api_error"):
-            raise _Transient(f"{code}: {error.get('info', '')}", response.headers)
+            raise _Transient(f"{code}: {fault.get('info', '')}", response.headers)
         return reply
 
     def _note_retry(self, state: tenacity.RetryCallState) -> None:
