@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from causaledit.cli.app import app
 from causaledit.errors import CausalEditError, RunError
-from causaledit.mquake.cases import parse_cases
+from causaledit.mquake.cases import parse_cases, read_cases
 from causaledit.probes import known
 from causaledit.support.progress import SilentProgress
 
@@ -69,6 +69,34 @@ def test_what_drops_a_case(tmp_path, knows, changes, rule):
     assert found.kept == ([0] if rule is None else [])
     assert [reason for _, reason in found.dropped] == ([rule] if rule else [])
     assert found.by_rule == {name: int(name == rule) for name in known.RULES}
+
+
+def renamed(case, old, new):
+    """The case with another old and new answer of its edit and its chain, by both wordings of the questions."""
+    case = copy.deepcopy(case)
+    [rewrite] = case["requested_rewrite"]
+    rewrite["target_true"], rewrite["target_new"] = {"str": old}, {"str": new}
+    case |= {"answer": old, "answer_alias": [], "new_answer": new, "new_answer_alias": []}
+    case["single_hops"][0] |= {"answer": old, "answer_alias": []}
+    case["new_single_hops"][0] |= {"answer": new, "answer_alias": []}
+    return case
+
+
+def test_one_answer_is_not_named_by_a_part_of_the_other(tmp_path):
+    question = EGYPT["requested_rewrite"][0]["question"]
+    inside = renamed(EGYPT, "New Cairo", "Cairo")
+    knows = {**KNOWS, question: "It is New Cairo.", EGYPT["questions"][2]: "New Cairo"}
+    assert result_of(tmp_path, [inside], knows).kept == [0]
+    assert result_of(tmp_path, [inside], {**knows, question: "Cairo"}).dropped[0][1] == "new fact known"
+    around = renamed(EGYPT, "Cairo", "New Cairo")
+    knows = {**KNOWS, question: "Cairo", EGYPT["questions"][2]: "New Cairo"}
+    assert result_of(tmp_path, [around], knows).dropped[0][1] == "old chain not known"
+
+
+def test_a_case_that_asks_nothing_over_several_facts_has_no_chain_to_know(tmp_path):
+    entry = json.loads((REPOSITORY / "tests" / "data" / "forms" / "counterfact.json").read_text())[0]
+    (tmp_path / "cases.json").write_text(json.dumps([entry]))
+    assert result_of(tmp_path, read_cases(tmp_path / "cases.json"), {}).kept == [0]
 
 
 def test_the_subjects_own_name_is_no_answer(tmp_path):

@@ -129,7 +129,13 @@ ONE = json.loads((FOLDER / "counterfact.json").read_text())[0]
         ("subject\ttarget_new\nEgypt\tLuxor\n", "It looks like tab-separated values"),
         ("PAR1\x15\x04PAR1", "It looks like Parquet"),
         ('["Egypt", "Norway"]', "holds no entry that is an object, but strs"),
+        (
+            "\ufeff" + json.dumps(ONE) + "\n" + json.dumps({**ONE, "note": "a\u2028b"}, ensure_ascii=False),
+            "like JSON lines",
+        ),
         ('[{"src": "a"', "is not valid JSON"),
+        ("[" * 100_000, "is not valid JSON (Nested too deeply"),
+        ("[" + "9" * 5000 + "]", "is not valid JSON (A number has too many digits"),
         ("", "is not valid JSON"),
     ],
 )
@@ -214,6 +220,14 @@ def test_half_an_emoji_is_replaced_wherever_a_case_holds_it(tmp_path):
     assert all(question.endswith(" ?") for question in case.questions)
     assert "\ud83d" not in "".join(asked.prompt for asked in portability_questions(case))
     assert "?" in scaffold_cases(file).cases[0].data["questions"][0][-1]
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    data = (REPOSITORY / "data" / "causaledit-mini.json").read_text()
+    file = tmp_path / "marked.json"
+    file.write_text(data, encoding="utf-8-sig")
+    assert read_cases(file) == json.loads(data)
+    assert len(scaffold_cases(file).cases) == len(json.loads(data))
 
 
 @pytest.mark.parametrize("name", ["counterfact", "qaedit"])

@@ -11,6 +11,7 @@ import yaml
 from conftest import REPOSITORY
 
 from causaledit.errors import HparamsError
+from causaledit.hosts.lookup import choose_method
 from causaledit.methods.causal_edit.hparams import ALG_NAME, CausalEditHyperParams
 from causaledit.methods.registry import METHODS
 from causaledit.support.paths import hparams_dir
@@ -305,6 +306,12 @@ def test_a_missing_file_offers_the_nearest_bundled_name():
 def test_a_missing_file_in_a_named_folder_is_not_replaced_by_a_bundled_one(tmp_path):
     with pytest.raises(HparamsError, match="There is no hparams file"):
         CausalEditHyperParams.from_hparams(tmp_path / "smollm2-135m-instruct")
+
+
+@pytest.mark.parametrize("method", ["ROME", "embedded:ROME", "CausalEdit@x"])
+def test_a_name_longer_than_any_file_can_have_is_a_missing_file(method):
+    with pytest.raises(HparamsError, match="There is no hparams file"):
+        choose_method(method, model_type="x" * 300)
 
 
 @pytest.mark.parametrize("path", ["", ".", "/"])

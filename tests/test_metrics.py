@@ -71,6 +71,40 @@ def test_a_hop_belongs_by_answer_after_folding():
     assert cases_of([data])[0].edits[0].hops == (0,)
 
 
+def test_a_hop_that_asks_something_else_is_not_the_edits_whatever_its_answer():
+    data = case(edits=2)
+    data["post"]["hop_wise_pred"][1][0]["ref"] = ["Alexandria", "Bergen"]  # as "Mexico City" is also called Mexico
+    [read] = cases_of([data])
+    assert [(edit.hops, edit.aliases) for edit in read.edits] == [
+        ((0,), ("Bergen City",)),
+        ((1,), ("Bergen", "Alexandria City")),
+    ]
+    shared = case(edits=2, hop_wise=[[REFUTING] * 3, [RIGHT] * 3])
+    for rewrite in shared["requested_rewrite"]:
+        rewrite["target_new"] = "Bergen"
+    for prediction in shared["post"]["hop_wise_pred"][1]:
+        prediction["ref"] = ["Bergen"]
+    assert [edit.hops for edit in cases_of([shared])[0].edits] == [(0,), (1,)]
+    assert counts(run(shared).self_refutation["hop_wise"].conditional) == (1, 2, 0)
+    shared["requested_rewrite"][1] |= {"question": "Other words?", "prompt": "{}:"}
+    assert [edit.hops for edit in cases_of([shared])[0].edits] == [(0,), (1,)]  # what is left has its answer
+
+
+def test_locality_is_paired_by_question():
+    first, second = (
+        locality("Who wrote Emma?", "Austen", "Austen", "[PASS] Austen"),
+        locality("Sea?", "Red", "Red", "[FAIL] x"),
+    )
+    runs = []
+    for probes in ([first, second], [second, first, first | {"edit": 1}]):
+        data = case(edits=2)
+        data["post"]["locality_probe"] = probes
+        runs.append(run(data))
+    for name in ("locality", "locality_unchanged"):
+        table = compare_runs(*runs).tables[name]
+        assert (table.n, table.only_this, table.only_other) == (2, 0, 0)
+
+
 def test_conflict_probes_that_cannot_be_attributed_are_left_out(caplog):
     data = case(edits=2)
     del data["post"]["conflict_probe"][3]

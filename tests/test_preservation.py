@@ -20,7 +20,7 @@ from causaledit.facts.requests import request_from_dict
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.neighbours import neighbour_questions, questions_near, what_edits_ask
-from causaledit.methods.shared.preservation import build_preservation
+from causaledit.methods.shared.preservation import build_preservation, read_questions
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.own_text import own_texts
@@ -341,7 +341,13 @@ def test_an_answer_that_states_the_edited_fact_is_not_preserved(tmp_path):
     assert kept[1] - kept[0] == 1  # the one whose answer names the old answer
 
 
-@pytest.mark.parametrize("content", [None, "{", "[]", '{"a": 1}', '["fine", 3]', '["fine", " "]'])
+def test_a_question_file_of_another_editor_is_read(tmp_path):
+    path = tmp_path / "questions.json"
+    path.write_text(r'["Name a river \ud83d.", "Name a colour."]', encoding="utf-8-sig")
+    assert read_questions(str(path)) == ["Name a river ?.", "Name a colour."]
+
+
+@pytest.mark.parametrize("content", [None, "{", "[" * 100_000, "[]", '{"a": 1}', '["fine", 3]', '["fine", " "]'])
 def test_an_unusable_question_file_is_named(tmp_path, content):
     path = tmp_path / "questions.json"
     if content is not None:

@@ -11,10 +11,13 @@ from scaffold_servers import ChatServer
 from causaledit.errors import LLMError, ScaffoldError
 from causaledit.narratives.cases import parse_cases
 from causaledit.narratives.extras import Amounts, ExtrasWriter
+from causaledit.narratives.generate import TemplateWriter
 from causaledit.narratives.ground import EntityInfo, Grounding
+from causaledit.narratives.pipeline import Files, Settings, run_scaffold
 from causaledit.narratives.templates import TemplateBank
 from causaledit.support.chat_endpoint import ChatClient
 from causaledit.support.jsonl import JsonlStore
+from causaledit.support.progress import SilentProgress
 
 BANK = TemplateBank.bundled()
 
@@ -104,6 +107,42 @@ def test_a_model_that_gives_no_list_leaves_it_to_the_templates_and_one_that_is_g
     gone = ChatClient("m", base_url="http://127.0.0.1:9/v1", attempts=1)
     with pytest.raises(LLMError):
         ExtrasWriter(CASES, BANK, Amounts(paraphrases=2), client=gone).write(CASES[0], 0)
+
+
+def questions_of(cases, amounts, folder, client=None):
+    """The questions stage of a run over these cases: the merged edits, and what is missing."""
+    files = Files(folder / "merged.json", folder / "g.jsonl", folder / "a.jsonl", folder / "q.jsonl")
+    report = run_scaffold(
+        parse_cases(json.dumps(cases), "t"), files, Settings("template", amounts=amounts), extras_client=client,
+        make_writer=lambda grounding: TemplateWriter(BANK, grounding), progress=SilentProgress(),
+    )  # fmt: skip
+    merged = json.loads(files.merged.read_text())
+    edits = [edit for case in merged for edit in case["requested_rewrite"]]
+    return edits, [p.reason for p in report.problems if p.stage == "extras"]
+
+
+def test_a_later_run_over_more_cases_holds_nothing_that_one_of_them_edits(tmp_path):
+    first = case(1, "Egypt", "Cairo", "Alexandria", HOPS)
+    amounts = Amounts(paraphrases=2, locality=2)
+    [edit], _ = questions_of([first], amounts, tmp_path)
+    assert {p["question"] for p in edit["locality"]} == {"What is the capital of Peru?", "What is the capital of Cuba?"}
+    edits, _ = questions_of([first, case(2, "Cuba", "Havana", "Holguin", HOPS[:1])], amounts, tmp_path)
+    assert all(p["question"] != "What is the capital of Cuba?" for e in edits for p in e["locality"])
+    assert edits[0]["rephrase_prompt"] == edit["rephrase_prompt"]
+
+
+def test_what_falls_short_is_asked_for_again_and_what_is_whole_is_not(tmp_path):
+    cases = [case(number, "Egypt", "Cairo", "Alexandria", HOPS) for number in (1, 2)]  # one edit in two cases
+    amounts, items = Amounts(questions=9), []
+    with ChatServer(lambda body: json.dumps({"items": items})) as server:
+        _, short = questions_of(cases, amounts, tmp_path, client(server))
+        assert len(short) == 2 and len(server.calls) == 1
+        items += [{"question": f"What is {n}?", "answer": "x"} for n in range(9)]
+        edits, short = questions_of(cases, amounts, tmp_path, client(server))
+        assert not short and all(e["learning_prompt"] == items for e in edits)
+        server.reply = lambda body: "not asked again"
+        assert questions_of(cases, amounts, tmp_path, client(server)) == (edits, [])
+        assert len(server.calls) == 2
 
 
 # ---- rows ----------------------------------------------------------------------------------------------

@@ -53,6 +53,33 @@ def test_json_lines_with_ids_and_other_names(tmp_path):
     assert [p.item for p in file.problems] == ["line 3", "line 4"]
 
 
+@pytest.mark.parametrize("separator", ["\u2028", "\x85"])
+def test_a_text_of_json_lines_may_hold_what_separates_lines_elsewhere(tmp_path, separator):
+    row = {"subject": "Egypt", "old": "Cairo", "new": "Giza", "prompt": "The capital of {} is"}
+    lines = json.dumps({**row, "question": f"Which{separator}city?"}, ensure_ascii=False)
+    file = read_facts(write(tmp_path, f"{lines}\r\n{json.dumps({**row, 'subject': 'Mali'})}", "f.jsonl"))
+    assert [edit.subject.name for case in file.cases for edit in case.edits] == ["Egypt", "Mali"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"new": {"str": "Giza", "id": "Q85"}}, "`new` must be a text or a number"),
+        ({"old": ["Cairo", "Al-Qahira"]}, "`old` must be a text or a number"),
+        ({"new": True}, "`new` must be a text or a number"),
+        ({"new": None}, "new is empty"),
+        ({"target_true": "a", "ground_truth": "b", "old": None}, None),  # the column of our own name counts
+    ],
+)
+def test_an_answer_is_a_text_or_a_number(tmp_path, changed, words):
+    row = {"subject": "Egypt", "old": 0, "new": 1, "prompt": "The number of kings of {} is", "case_id": "9" * 5000}
+    file = read_facts(write(tmp_path, json.dumps(row) + "\n" + json.dumps({**row, **changed}), "f.jsonl"))
+    [case] = file.cases
+    assert (case.edits[0].old.name, case.edits[0].new.name, case.case_id) == ("0", "1", "9" * 5000)
+    [problem] = file.problems
+    assert (words or "old is empty") in problem.reason
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -64,8 +91,10 @@ def test_json_lines_with_ids_and_other_names(tmp_path):
         ("subject,old,new,prompt\nKöln,a,b,The mayor of {} is\n".encode("cp1252"), "line 2"),
         ("subject,old,new,prompt\nKöln,a,b,c\n".encode("utf-16-le"), "UTF-16"),
         (HEADER + 'Egypt,"Cairo,Alexandria\n', "not valid CSV"),
+        ("subject,old,target_new,new_answer,prompt\nEgypt,a,b,c,{} is\n", "'target_new' and 'new_answer'"),
+        ("subject,old,new,new,prompt\nEgypt,a,b,c,{} is\n", "both stand for `new`"),
     ],
-    ids=["new", "prompt", "typo", "empty", "header-only", "cp1252", "utf-16-le", "quote"],
+    ids=["new", "prompt", "typo", "empty", "header-only", "cp1252", "utf-16-le", "quote", "two-names", "twice"],
 )
 def test_unusable_files(tmp_path, content, words):
     with pytest.raises(ScaffoldError) as error:

@@ -102,6 +102,29 @@ def test_passing_trouble_is_tried_again(server, fault):
     assert client.usage.retries == 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "busy"},
+        {
+            "entities": {
+                "Q85": {"id": "Q85", "labels": [], "claims": {"P17": None, "P31": [7], "P36": [{"mainsnak": "x"}]}}
+            }
+        },
+        {"entities": {"Q85": {"id": "Q85", "labels": {"en": {"value": "\ud83d"}}}}},
+    ],
+    ids=["error", "claims", "surrogate"],
+)
+def test_what_is_not_of_the_apis_form_ends_nothing(server, body, tmp_path):
+    server.faults = [("json", body)]
+    found = ground([CAIRO], wikidata(server), JsonlStore(tmp_path / "g.jsonl", "test"))
+    assert "busy" in found.missing(CAIRO) if "error" in body else not found.of(CAIRO).facts
+    again = ground([CAIRO], wikidata(server, offline=True), JsonlStore(tmp_path / "g.jsonl", "test"))
+    assert (again.of(CAIRO) is None) == ("error" in body)
+    server.faults = [("json", {"search": ["x", {"id": "Q85", "label": "Cairo"}]})]
+    assert wikidata(server).search("Cairo") == "Q85"
+
+
 def test_throttling_is_heeded(server):
     server.faults = [("status", 429, [("Retry-After", "1")], {})]
     began = time.monotonic()

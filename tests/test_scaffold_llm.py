@@ -10,7 +10,8 @@ from scaffold_servers import FILTERED, ChatServer, completion
 
 from causaledit.errors import ContentFilterError, LLMError
 from causaledit.support.chat_endpoint import ChatClient
-from causaledit.support.replies import check_schema, parse_json
+from causaledit.support.files import write_text
+from causaledit.support.replies import check_schema, parse_json, without_thinking
 from causaledit.support.retries import retry_after_seconds
 
 ASK = [{"role": "user", "content": "Is it so?"}]
@@ -104,6 +105,30 @@ def test_a_refusal_is_its_own_error_and_final(server, fault):
     assert (len(server.calls), chat.usage.refused) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        completion("half \ud83d of it"),
+        {**completion("half ? of it"), "usage": {"prompt_tokens": "10", "completion_tokens": [5]}},
+    ],
+    ids=["surrogate", "usage"],
+)
+def test_what_an_endpoint_sends_can_be_kept(server, body, tmp_path):
+    server.faults = [("json", body)]
+    text = client(server).complete(ASK).text
+    assert text == "half ? of it"
+    assert write_text(tmp_path / "kept", text).read_text(encoding="utf-8") == text
+
+
+def test_a_refusal_of_halves_of_characters_can_be_written(server, tmp_path):
+    unknown = {"error": {"message": "no model \ud83d"}}
+    server.faults = [("json", completion("", refusal="no \ud83d")), ("status", 404, [], unknown)]
+    for kind in (ContentFilterError, LLMError):
+        with pytest.raises(kind) as error:
+            client(server).complete(ASK)
+        write_text(tmp_path / "kept", str(error.value))
+
+
 def test_structured_replies_are_checked_and_asked_for_again(server):
     replies = ["I think so.", '{"ok": "yes", "grade": "PASS"}', f"```json\n{GOOD}\n```"]
     server.reply = lambda body: replies[len(server.calls) - 1]
@@ -168,9 +193,25 @@ def test_an_unreachable_endpoint():
         chat.complete(ASK)
 
 
+@pytest.mark.parametrize(
+    ("reply", "text"),
+    [
+        ("<think>\nHm, {no}.\n</think>\n\nYes.", "Yes."),
+        ("Hm, the template opened this.\n</think>\n\nYes.", "Yes."),
+        ('{"ok": "</think> quoted"}', '{"ok": "</think> quoted"}'),
+        ("<think>never done", "<think>never done"),
+        ("Yes.", "Yes."),
+    ],
+)
+def test_thoughts_are_no_part_of_a_reply(server, reply, text):
+    server.reply = lambda body: reply
+    assert client(server).complete(ASK).text == text == without_thinking(reply)
+
+
 def test_reading_replies():
+    assert parse_json('I see {braces}. </think> {"a": 1}') == {"a": 1}
     assert parse_json('Well: {"a": {"b": 1}} done') == {"a": {"b": 1}}
-    for text in ("", "none", "[1]", '{"a": '):
+    for text in ("", "none", "[1]", '{"a": ', '{"a": ' * 100_000, '{"a": ' + "9" * 5000 + "}"):
         with pytest.raises(ValueError, match="no JSON object"):
             parse_json(text)
     with pytest.raises(ValueError, match="item"):

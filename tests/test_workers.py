@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from causaledit.support.jsonl import JsonlWriter, read_lines
+from causaledit.support.files import write_text
+from causaledit.support.jsonl import JsonlStore, JsonlWriter, read_lines
 from causaledit.support.workers import GaveUpError, in_workers
 
 
@@ -103,3 +105,21 @@ def test_a_row_cut_anywhere_is_lost_and_no_other(tmp_path, cut):
     again.append({"key": "new"})
     again.close()
     assert [line.row for line in read_lines(file)] == [*rows, {"key": "new"}]
+
+
+def test_a_row_of_half_a_character_is_read_as_text_that_can_be_written(tmp_path):
+    """Rows that were kept as they came."""
+    file = tmp_path / "rows.jsonl"
+    with JsonlStore(file, "test") as store:
+        store.put({"key": "a", "text": "half \ud83d"})
+    assert JsonlStore(file, "test").rows["a"]["text"] == "half ?"
+
+
+@pytest.mark.parametrize("text", ["half \ud83d", "fine"])
+def test_a_text_that_cannot_be_written_leaves_nothing_behind(tmp_path, text, monkeypatch):
+    if text == "fine":
+        monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    (tmp_path / "kept").write_text("before")
+    with pytest.raises((UnicodeEncodeError, KeyboardInterrupt)):
+        write_text(tmp_path / "kept", text)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("kept", "before")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import JudgeError
@@ -141,6 +140,6 @@ class HfJudge(OneByOne):
 
 
 def _read(task: Task, reply: str) -> dict[str, Any]:
-    data = parse_json(re.sub(r"^\s*<think>.*?</think>\s*", "", reply, flags=re.DOTALL))
+    data = parse_json(reply)
     check_schema(data, SCHEMAS[task])
     return data

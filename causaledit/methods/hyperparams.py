@@ -29,6 +29,7 @@ import yaml
 
 from causaledit.errors import HparamsError, did_you_mean
 from causaledit.methods.published_keys import Converted, Ignored, OnlyAt, PublishedKey, Refused
+from causaledit.support.json_text import read_json_text
 from causaledit.support.paths import exists, hparams_dir
 
 if TYPE_CHECKING:
@@ -346,8 +347,8 @@ def read_hparams_file(file: Path) -> dict[str, Any]:
         HparamsError: It cannot be read, or holds something else.
     """
     try:
-        text = file.read_text(encoding="utf-8")
-        data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+        text = file.read_text(encoding="utf-8-sig")
+        data = read_json_text(text) if file.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise HparamsError(f"The hparams file {str(file)!r} cannot be read ({error.strerror}).") from None
     except (yaml.YAMLError, json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import MetricsError
+from causaledit.facts.text import normalise
 from causaledit.metrics.scores import SOURCES
 from causaledit.support.statistics import Interval, PairedTable, Rate, bootstrap_mean, mean
 
@@ -130,8 +131,8 @@ def compare_runs(this: RunMetrics, other: RunMetrics) -> PairedComparison:
         ),
         "hop_wise_answers": PairedTable.of(_matched(pairs, lambda s: s.hop_answers)),
         "multi_hop_answers": PairedTable.of(_matched(pairs, lambda s: s.multi_hop_answers)),
-        "locality": PairedTable.of(_matched(pairs, lambda s: {k: v[2] for k, v in s.locality.items()})),
-        "locality_unchanged": PairedTable.of(_matched(pairs, lambda s: {k: v[0] for k, v in s.locality.items()})),
+        "locality": PairedTable.of(_matched(pairs, lambda s: _locality(s, 2))),
+        "locality_unchanged": PairedTable.of(_matched(pairs, lambda s: _locality(s, 0))),
         "rationale": PairedTable.of(_matched(pairs, _rationales)),
     }
     edits = [
@@ -186,6 +187,19 @@ def _matched(
     for a, b in pairs:
         mine, theirs = answers(a), answers(b)
         yield from ((mine[key], theirs[key]) for key in mine if key in theirs)
+
+
+def _locality(scores: CaseScores, part: int) -> dict[Hashable, bool | None]:
+    """One outcome of the locality answers, by edit and question: two files may ask different ones in one place."""
+    edits = {outcome.edit.index: outcome.edit.identity for outcome in scores.edits}
+    return {
+        (
+            edits.get(item.edit) if isinstance(item.edit, int) else None,
+            normalise(item.asked) or item.slot,
+        ): scores.locality[item.slot][part]
+        for item in scores.case.of("answer", "locality")
+        if not item.before
+    }
 
 
 def _rationales(scores: CaseScores) -> dict[Hashable, bool | None]:

@@ -16,6 +16,7 @@ from causaledit.errors import MetricsError
 from causaledit.facts.rewrites import read_rewrite
 from causaledit.facts.text import normalise
 from causaledit.judges.base import JudgedResponse, Task
+from causaledit.metrics.attribution import hops_by_edit, names_in
 from causaledit.metrics.published import (
     as_list,
     asked_or_prompt,
@@ -33,6 +34,8 @@ from causaledit.support.files import load_json
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from causaledit.facts.rewrites import Rewrite
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +109,7 @@ class Item:
         response: What the judge is given; None where `problem` says why there is nothing to judge.
         problem: No prediction, or nothing to compare it with.
         said: Answers only: what the model said, also where there is nothing to compare it with.
+        asked: Answers only: the question, or the prompt.
         before: Locality only: the response of the model before the edit.
         kind: Portability only: which score it counts in (`Kind.key`).
         hit: Portability only: the paper's match, as the run noted it.
@@ -123,6 +127,7 @@ class Item:
     response: JudgedResponse | None = None
     problem: str | None = None
     said: str | None = None
+    asked: str = ""
     before: bool = False
     kind: str = ""
     hit: bool | None = None
@@ -247,9 +252,12 @@ def _case(position: int, data: Mapping[str, Any]) -> JudgedCase:
         return JudgedCase(position, case_id, error, 0, (), sequence=place)
     hops = hop_lists(post.get(HOP_WISE_KEYS["hop_wise"]))
     reference_hops = hops or hop_lists(post.get(HOP_WISE_KEYS["open_book_hop_wise"]))
+    rewrites = [read_rewrite(rewrite) for rewrite in as_list(data.get("requested_rewrite"))]
     edits = tuple(
-        _edit(position, case_id, index, rewrite, reference_hops)
-        for index, rewrite in enumerate(as_list(data.get("requested_rewrite")))
+        _edit(position, case_id, index, rewrite, reference_hops, hops_of_edit)
+        for index, (rewrite, hops_of_edit) in enumerate(
+            zip(rewrites, hops_by_edit(rewrites, reference_hops), strict=True)
+        )
     )
     items = tuple(_items(position, case_id, post, edits))
     return JudgedCase(position, case_id, None, len(hops), edits, items, place)
@@ -262,26 +270,18 @@ def _place(data: Any) -> SequencePlace | None:
     return SequencePlace(*(data[name] for name in names))
 
 
-def _edit(case: int, case_id: Any, index: int, rewrite: Any, hops: list[list[Any]]) -> JudgedEdit:
-    read = read_rewrite(rewrite)
-    new, cloze = read.target_new, read.prompt.replace("{}", read.subject)
-    question = read.question or cloze
-    own: list[int] = []
+def _edit(case: int, case_id: Any, index: int, read: Rewrite, hops: list[list[Any]], own: Sequence[int]) -> JudgedEdit:
+    new = read.target_new
     aliases: dict[str, str] = {}
-    for number, hop in enumerate(hops):
-        references = {normalise(r): r for p in hop for r in references_of(p)}
-        named = bool(new) and normalise(new) in references
-        if named or ({normalise(question), normalise(cloze)} - {""}) & {normalise(asked_or_prompt(p)) for p in hop}:
-            own.append(number)
-        if named:  # the references of another answer are not names of this one
-            aliases |= {folded: name for folded, name in references.items() if folded != normalise(new)}
+    for number in own:  # the references of another answer are not names of this one
+        aliases |= {folded: name for folded, name in names_in(read, hops[number]).items() if folded != normalise(new)}
     return JudgedEdit(
         case=case,
         case_id=case_id,
         index=index,
         subject=read.subject,
         relation=read.relation or read.prompt,
-        question=question,
+        question=read.question or read.prompt.replace("{}", read.subject),
         target_new=new,
         target_old=read.target_old or None,
         aliases=tuple(aliases.values()),
@@ -363,13 +363,13 @@ def _answer_item(place: Item, prediction: Any, rivals: Sequence[tuple[str, ...]]
         key: What holds the response.
     """
     response, references = response_of(prediction, key), references_of(prediction)
-    place = replace(place, said=response)
+    place = replace(place, said=response, asked=asked_or_prompt(prediction))
     if response is None or not references:
         return replace(place, problem=_why_not(response, references))
     folded = {normalise(r) for r in references}
     rival = next((names for names in rivals if names and not folded & set(map(normalise, names))), ())
     judged = JudgedResponse(
-        question=asked_or_prompt(prediction),
+        question=place.asked,
         prompt=prompt_of(prediction),
         response=response,
         target_new=references[0],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from causaledit.mquake.forms import form_of
+from causaledit.support.json_text import read_json_text
 
 _READ = 1 << 20
 _AS_LIST = "write its entries as one JSON list"
@@ -22,7 +22,7 @@ def looks_like(path: str | Path) -> str:
         return ""
     if head[:4] == b"PAR1":
         return f" It looks like Parquet: {_AS_LIST} (`datasets.load_dataset(…).to_json(FILE, lines=False)`)."
-    lines = [line for line in head.decode("utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line for line in head.decode("utf-8-sig", errors="replace").split("\n") if line.strip()]
     first = [_entry(line) for line in lines[:2]]
     if first and all(entry is not None for entry in first):
         return f" It looks like JSON lines{_of_form(first)}: {_AS_LIST}."
@@ -48,7 +48,7 @@ def looks_inside(data: Any) -> str:
 
 def _entry(line: str) -> Mapping[str, Any] | None:
     try:
-        found = json.loads(line)
+        found = read_json_text(line)
     except ValueError:
         return None
     return found if isinstance(found, Mapping) else None

@@ -19,7 +19,7 @@ from causaledit.facts.text import normalise
 from causaledit.facts.twins import twin_file
 from causaledit.mquake.cases import CaseEdit, read_edits
 from causaledit.narratives.verbatim import json_items
-from causaledit.support.json_text import well_formed
+from causaledit.support.json_text import read_json_text, well_formed
 
 if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
@@ -159,7 +159,7 @@ def read_bytes(path: Path, option: str) -> bytes:
 def parse_cases(text: str, where: str, *, limit: int | None = None) -> CaseFile:
     """Read cases from the text of a JSON list; see `read_cases`."""
     try:
-        json.loads(text)  # the whole file must be valid before a part of it is used
+        read_json_text(text)  # the whole file must be valid before a part of it is used
         items = [(well_formed(data), raw) for data, raw in json_items(text)]
     except ValueError as error:
         raise ScaffoldError(f"{where!r} is not a JSON list of MQuAKE cases ({error}).") from None

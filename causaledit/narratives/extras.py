@@ -19,7 +19,7 @@ from causaledit.narratives.generate import facts_text
 from causaledit.narratives.stories import ASK_QUESTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from causaledit.narratives.cases import ScaffoldCase, ScaffoldEdit
     from causaledit.narratives.ground import Grounding
@@ -106,8 +106,19 @@ class ExtrasWriter:
                     facts.setdefault(question, (str(label[0]), hop.question, hop.answer))
         return found
 
-    def write(self, case: ScaffoldCase, index: int) -> tuple[dict[str, Any], list[Problem]]:
+    def would_ask(self, kept: Mapping[str, Any]) -> bool:
+        """Whether an endpoint is asked for an edit of which these members are there."""
+        wanted = {"rephrase_prompt": self._amounts.paraphrases, "learning_prompt": self._amounts.questions}
+        return self._client is not None and any(len(kept.get(key) or ()) < n for key, n in wanted.items())
+
+    def write(
+        self, case: ScaffoldCase, index: int, kept: Mapping[str, Any] | None = None
+    ) -> tuple[dict[str, Any], list[Problem]]:
         """The extra members of one edit, and what is missing.
+
+        Args:
+            kept: Members that an earlier run made. Those that are whole stay, but for the locality questions: which
+                facts no case edits depends on all cases.
 
         Raises:
             LLMError: The endpoint cannot be used.
@@ -123,10 +134,12 @@ class ExtrasWriter:
         ):
             if not wanted:
                 continue
-            pairs = made(edit, wanted)
-            members[key] = [{"question": q, "answer": a} for q, a in pairs]
-            if len(pairs) < wanted:
-                problems.append(Problem(item, "extras", f"{len(pairs)} of {wanted} for {key}"))
+            there = (kept or {}).get(key) or []
+            if key == "locality" or len(there) < wanted:
+                there = [{"question": q, "answer": a} for q, a in made(edit, wanted)]
+            members[key] = there
+            if len(there) < wanted:
+                problems.append(Problem(item, "extras", f"{len(there)} of {wanted} for {key}"))
         return members, problems
 
     def _paraphrases(self, edit: ScaffoldEdit, n: int) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from causaledit.errors import CausalEditError, ContentFilterError, ScaffoldError
 from causaledit.facts.text import unquoted, whole_sentences
 from causaledit.narratives.check import Check, rule_failures
 from causaledit.narratives.wikidata import PROPERTIES
+from causaledit.support.replies import without_thinking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -285,9 +286,10 @@ def local_generate(
 
     def generate(conversations: list[Messages], max_new_tokens: int) -> list[str]:
         prompts = [render(tokenizer, c if has_system else _without_system(c)) for c in conversations]
-        return generate_texts(
+        replies = generate_texts(
             model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=temperature, top_p=0.95, count=count
         )
+        return [without_thinking(reply) for reply in replies]
 
     return generate
 

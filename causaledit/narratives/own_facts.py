@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "case_id": ("id",),
 }
 REQUIRED = ("subject", "old", "new")
+MOST_DIGITS = 18  # of a case id that is read as a number
 _NEEDS = "a fact needs the columns subject, old, new, and prompt (a cloze with {}) or relation_id"
 
 
@@ -90,9 +91,18 @@ def _decode(path: Path) -> str:
 
 
 def _canonical(names: list[str]) -> dict[str, str]:
-    """The given column names mapped to ours."""
-    known = {alias: column for column, aliases in COLUMNS.items() for alias in (column, *aliases)}
-    return {name: known[normalise(name)] for name in names if name and normalise(name) in known}
+    """The given column names mapped to ours; a column of our own name goes before its other names.
+
+    Raises:
+        ScaffoldError: Two columns are one of ours.
+    """
+    found: dict[str, str] = {}
+    for column, others in COLUMNS.items():
+        own = [name for name in names if name and normalise(name) == column]
+        if len(given := own or [name for name in names if name and normalise(name) in others]) > 1:
+            raise ScaffoldError(f"{' and '.join(map(repr, given))} both stand for `{column}`: keep one.")
+        found |= dict.fromkeys(given, column)
+    return found
 
 
 def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any] | str]]:
@@ -101,7 +111,10 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any] | str
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = next(reader, [])
-        columns = _canonical(names)
+        try:
+            columns = _canonical(names)
+        except ScaffoldError as error:
+            raise ScaffoldError(f"--facts: {str(path)!r}: {error}") from None
         have = set(columns.values())
         missing = [name for name in REQUIRED if name not in have]
         if not have & {"prompt", "relation_id"}:
@@ -126,7 +139,8 @@ def _csv_rows(text: str, path: Path) -> Iterator[tuple[str, dict[str, Any] | str
 
 
 def _jsonl_rows(text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    # a line ends where JSON lines end: a text may hold the other separators of `str.splitlines`
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
         if not line.strip():
             continue
         where = f"line {number}"
@@ -138,7 +152,11 @@ def _jsonl_rows(text: str) -> Iterator[tuple[str, dict[str, Any] | str]]:
         if not isinstance(row, dict):
             yield where, f"it is {type(row).__name__}, not an object"
             continue
-        columns = _canonical(list(row))
+        try:
+            columns = _canonical(list(row))
+        except ScaffoldError as error:
+            yield where, str(error)
+            continue
         yield where, {columns[name]: value for name, value in row.items() if name in columns}
 
 
@@ -148,9 +166,13 @@ def _case(row: Mapping[str, Any], number: int, bank: TemplateBank) -> dict[str, 
     Raises:
         ScaffoldError, RequestError: Something is missing, or the new answer equals the old one.
     """
-    if absent := [name for name in REQUIRED if not str(row.get(name) or "").strip()]:
+    given = {name: value for name, value in row.items() if value is not None}
+    for column, value in given.items():
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            raise ScaffoldError(f"`{column}` must be a text or a number, got {value!r}")
+    texts = {name: text for name, value in given.items() if (text := str(value).strip())}
+    if absent := [name for name in REQUIRED if name not in texts]:
         raise ScaffoldError(f"{', '.join(absent)} is empty: {_NEEDS}")
-    texts = {k: str(v).strip() for k, v in row.items() if v is not None and str(v).strip()}
     subject, relation_id = texts["subject"], texts.get("relation_id")
     relation = bank.relations.get(relation_id or "")
     prompt, question = texts.get("prompt"), texts.get("question")
@@ -173,9 +195,9 @@ def _case(row: Mapping[str, Any], number: int, bank: TemplateBank) -> dict[str, 
     name = relation.name if relation else relation_id
     hop = {"question": request.question_form, "cloze": request.cloze}
     ids = [texts.get("subject_id"), relation_id]
-    given = texts.get("case_id", str(number))
+    case_id = texts.get("case_id", str(number))
     return {
-        "case_id": int(given) if given.isdecimal() else given,
+        "case_id": int(case_id) if case_id.isdecimal() and len(case_id) <= MOST_DIGITS else case_id,
         "requested_rewrite": [rewrite],
         "questions": [request.question_form],
         "answer": texts["old"],

@@ -272,21 +272,24 @@ def _write_extras(
     jobs = [(case, i) for case in cases for i in range(len(case.edits))]
     amounts = "-".join(map(str, settings.amounts)) + ("-stories" if settings.stories else "")
     found: dict[tuple[Any, int], dict[str, Any]] = {}
+    made: dict[str, list[str]] = {}  # in this run: what each lacks
     failed = 0
     with _stage(progress, "questions", len(jobs)):
         for case, index in jobs:
             key = f"{case.edits[index].key}:{amounts}"
-            if key not in store.rows and failed < GIVE_UP_AFTER:
+            kept = store.rows.get(key, {}).get("members") or {}
+            if key not in made and (failed < GIVE_UP_AFTER or not writer.would_ask(kept)):
                 try:
-                    members, problems = writer.write(case, index)
+                    members, problems = writer.write(case, index, kept)
                 except LLMError as error:
                     failed += 1
                     report.problems.append(Problem(_item(case, index), "extras", str(error)))
                 else:
-                    store.put({"key": key, "members": members, "short": [p.reason for p in problems]})
-            if row := store.rows.get(key):
-                found[case.case_id, index] = row["members"]
-                report.problems += [Problem(_item(case, index), "extras", reason) for reason in row["short"]]
+                    made[key] = [p.reason for p in problems]
+                    if members != kept:
+                        store.put({"key": key, "members": members})
+            found[case.case_id, index] = store.rows.get(key, {}).get("members") or {}
+            report.problems += [Problem(_item(case, index), "extras", reason) for reason in made.get(key, ())]
             _advance(progress)
     if failed >= GIVE_UP_AFTER:
         report.problems.append(Problem("questions", "extras", "the endpoint kept failing; the rest was not tried"))

@@ -7,7 +7,6 @@ waits that respect `Retry-After`. Replies are kept on disk with their age.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import re
 import time
@@ -21,6 +20,7 @@ import tenacity
 from causaledit.errors import ScaffoldError
 from causaledit.facts.text import normalise
 from causaledit.support.files import write_json
+from causaledit.support.json_text import read_json_text
 from causaledit.support.retries import RETRIED_STATUS, Pace, wait_as_asked
 from causaledit.support.version import __version__
 
@@ -172,7 +172,7 @@ class Wikidata:
                            "type": "item", "limit": "7"})  # fmt: skip
         if error := reply.get("error"):
             raise GroundingError(f"Wikidata refused the search: {error.get('info') or error.get('code')}.")
-        for result in reply.get("search") or ():
+        for result in filter(_is_object, reply.get("search") or ()):
             names = [result.get("label"), *(result.get("aliases") or ()), (result.get("match") or {}).get("text")]
             if normalise(name) in {normalise(n) for n in names if isinstance(n, str)}:
                 return self._keep("search", name, result.get("id"))
@@ -208,15 +208,18 @@ class Wikidata:
         if response.status_code in RETRIED_STATUS:
             raise _Transient(f"HTTP {response.status_code}", response.headers)
         try:
-            reply = response.json()
+            reply = read_json_text(response.text)
         except ValueError:
             kind = response.headers.get("content-type", "unknown type").split(";")[0]
             raise _Transient(f"HTTP {response.status_code} with a page of {kind}", response.headers) from None
         if response.status_code >= 400 or not isinstance(reply, dict):
             raise GroundingError(f"Wikidata ({self._url}) answered HTTP {response.status_code}.")
-        code = str((reply.get("error") or {}).get("code", ""))
+        fault = reply.get("error") or {}
+        if not isinstance(fault, dict):  # a proxy's or a mirror's
+            raise GroundingError(f"Wikidata ({self._url}) answered with an error: {fault!r:.200}.")
+        code = str(fault.get("code", ""))
         if code in _TRANSIENT_CODES or code.startswith("internal_api_error"):
-            raise _Transient(f"{code}: {reply['error'].get('info', '')}", response.headers)
+            raise _Transient(f"{code}: {fault.get('info', '')}", response.headers)
         return reply
 
     def _note_retry(self, state: tenacity.RetryCallState) -> None:
@@ -236,7 +239,7 @@ class Wikidata:
         if file is None or not file.is_file():
             return None
         try:
-            hit = json.loads(file.read_text(encoding="utf-8"))
+            hit = read_json_text(file.read_text(encoding="utf-8"))
             kept = {"fetched": float(hit["fetched"]), "data": hit["data"]}
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -250,6 +253,10 @@ class Wikidata:
         if file is not None:
             write_json(file, {"fetched": time.time(), "data": data})
         return data
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def _by_asked_id(entities: Mapping[str, Any], asked: Sequence[str]) -> dict[str, dict[str, Any] | None]:
@@ -286,7 +293,8 @@ def read_time(value: Mapping[str, Any]) -> str | None:
 
 def _best_statements(statements: Any) -> list[Any]:
     """Preferred statements before normal ones; deprecated ones and those with an end date are dropped."""
-    kept = [s for s in statements if isinstance(s, dict) and s.get("rank") != "deprecated"]
+    listed = statements if isinstance(statements, list) else ()
+    kept = [s for s in filter(_is_object, listed) if s.get("rank") != "deprecated"]
     current = [s for s in kept if "P582" not in (s.get("qualifiers") or {})] or kept
     return sorted(current, key=lambda s: s.get("rank") != "preferred")
 
@@ -298,8 +306,9 @@ def read_claims(entity: Mapping[str, Any]) -> dict[str, list[Any]]:
     for pid in PROPERTIES:
         statements = claims.get(pid, ()) if isinstance(claims, dict) else ()
         for statement in _best_statements(statements):
-            snak = statement.get("mainsnak") or {}
-            read = _value_of(snak.get("datavalue")) if snak.get("snaktype") == "value" else None
+            snak = statement.get("mainsnak")
+            known = _is_object(snak) and snak.get("snaktype") == "value"
+            read = _value_of(snak.get("datavalue")) if known else None
             if read and read not in facts.setdefault(pid, []) and len(facts[pid]) < MAX_VALUES:
                 facts[pid].append(read)
     return {pid: values for pid, values in facts.items() if values}

@@ -86,7 +86,8 @@ def filter_known(
     A case is dropped, by the first of these rules that holds: it edits a relation of `leave_out`; the model gives a new
     answer to an edit's question or cloze already; with `hops`, it does not give the answer of a hop of the new chain
     that no edit makes, asked by question or cloze; with `chain`, it answers none of the multi-hop questions as before
-    the edit. Answers are greedy and count by name (`alias_match`, the subject's own name left out).
+    the edit (a case of another form asks none, and stays). Answers are greedy and count by name (`alias_match`, the
+    subject's own name left out), where the longer one of old and new answer does not name the other within it.
 
     Args:
         cases: To choose from.
@@ -157,20 +158,24 @@ def _rule(case: Case, store: JsonlStore, known: Sequence[str], leave_out: Sequen
     if _left_out(case, leave_out):
         return RULES[0]
 
-    def gives(prompts: Sequence[str], names: Sequence[str], subject: str = "") -> bool:
+    def gives(prompts: Sequence[str], names: Sequence[str], subject: str = "", rivals: Sequence[str] = ()) -> bool:
         responses = [store.rows[prompt]["response"] for prompt in prompts]
-        return any(alias_match(_without(text, subject), names) for text in responses)
+        return any(alias_match(_without(text, subject), names, rivals) for text in responses)
 
     for edit in case.edits:
         request = edit.request
         forms = (request.question_form, request.cloze)
-        if gives(forms, (request.target_new, *edit.new_aliases, *request.target_aliases), request.subject):
+        new = (request.target_new, *edit.new_aliases, *request.target_aliases)
+        old = (request.ground_truth or "", *edit.old_aliases, *request.ground_truth_aliases)
+        if gives(forms, new, request.subject, rivals=old):
             return RULES[1]
     if "hops" in known and not all(
         gives((hop.question, hop.cloze), (hop.answer, *hop.answer_alias)) for hop in _unedited_hops(case)
     ):
         return RULES[2]
-    if "chain" in known and not gives(case.questions, (case.answer, *case.answer_alias)):
+    after = (case.new_answer, *case.new_answer_alias)
+    asked = "chain" in known and case.questions
+    if asked and not gives(case.questions, (case.answer, *case.answer_alias), rivals=after):
         return RULES[3]
     return None
 

@@ -26,7 +26,8 @@ import openai
 import tenacity
 
 from causaledit.errors import ContentFilterError, LLMError, MalformedReplyError
-from causaledit.support.replies import check_schema, parse_json
+from causaledit.support.json_text import well_formed
+from causaledit.support.replies import check_schema, parse_json, without_thinking
 from causaledit.support.retries import RETRIED_STATUS, Pace, wait_as_asked
 
 if TYPE_CHECKING:
@@ -212,14 +213,15 @@ class ChatClient:
         began = time.perf_counter()
         try:
             response = retrying(self._call, messages, request)
-        except ValueError as error:  # a body that is not JSON
+        except (ValueError, RecursionError) as error:  # a body that is not JSON
             self._add(seconds=time.perf_counter() - began, failed=1)
             raise LLMError(f"{self.model}: the reply is not JSON (is {self.base_url!r} a chat endpoint?).") from error
         except openai.OpenAIError as error:
             refused = _is_filtered(error)
             self._add(seconds=time.perf_counter() - began, refused=int(refused), failed=int(not refused))
             kind = ContentFilterError if refused else LLMError
-            raise kind(_say(error, self.model, self.base_url, self._key_variable)) from error
+            said = well_formed(_say(error, self.model, self.base_url, self._key_variable))
+            raise kind(said) from error
         self._add(seconds=time.perf_counter() - began)
         return self._read(response)
 
@@ -233,8 +235,8 @@ class ChatClient:
     def _read(self, response: Any) -> ChatReply:
         usage = getattr(response, "usage", None)
         self._add(
-            prompt_tokens=getattr(usage, "prompt_tokens", 0) or 0,
-            completion_tokens=getattr(usage, "completion_tokens", 0) or 0,
+            prompt_tokens=_number(getattr(usage, "prompt_tokens", 0)),
+            completion_tokens=_number(getattr(usage, "completion_tokens", 0)),
         )
         choices = getattr(response, "choices", None)
         choice = choices[0] if isinstance(choices, list) and choices else None
@@ -247,11 +249,11 @@ class ChatClient:
         refusal, finish_reason = getattr(message, "refusal", None), getattr(choice, "finish_reason", None)
         if finish_reason == "content_filter" or refusal:
             self._add(refused=1)
-            raise ContentFilterError(f"{self.model} refused: {refusal or 'the content filter cut the reply'}")
+            said = refusal if isinstance(refusal, str) else ""
+            raise ContentFilterError(f"{self.model} refused: {well_formed(said) or 'the content filter cut the reply'}")
         content = getattr(message, "content", None)
-        text = content if isinstance(content, str) else ""
-        text = re.sub(r"^\s*<think>.*?</think>\s*", "", text, flags=re.DOTALL)
-        return ChatReply(text, None, finish_reason)
+        text = well_formed(content) if isinstance(content, str) else ""
+        return ChatReply(without_thinking(text), None, finish_reason)
 
     def _worth_retrying(self, error: BaseException) -> bool:
         if self._pace.stopped or _is_filtered(error):
@@ -282,6 +284,11 @@ class ChatClient:
         with self._lock:
             for name, amount in amounts.items():
                 setattr(self.usage, name, getattr(self.usage, name) + amount)
+
+
+def _number(value: Any) -> int:
+    """A count as the endpoint reports it; 0 where it reports something else."""
+    return value if isinstance(value, int) else 0
 
 
 def _schema_words(schema: Mapping[str, Any]) -> str:

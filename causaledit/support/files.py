@@ -30,9 +30,12 @@ def write_text(path: str | Path, text: str) -> Path:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
             stream.write(text)
         temporary.replace(path)
-    except OSError as error:
+    except BaseException as error:  # also what UTF-8 cannot hold, and Ctrl-C
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise SaveError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from None
     return path
 
@@ -49,7 +52,7 @@ def write_json(path: str | Path, data: Any) -> Path:
 def read_object(path: str | Path) -> dict[str, Any]:
     """A JSON object; empty where the file is missing or holds none: for files that are useful but not needed."""
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = read_json_text(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
@@ -96,18 +99,23 @@ def write_arrays(file: Path, arrays: dict[str, Any]) -> None:
         with os.fdopen(handle, "wb") as stream:
             np.savez(stream, **arrays)
         Path(temporary).replace(file)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise SaveError(f"{str(file)!r} cannot be written: {error.strerror or error}.") from None
 
 
 def load_json(path: str | Path, what: str) -> Any:
-    """Read a JSON file (`read_json_text`), or raise a `RequestError` that names the file and what it was for."""
+    """Read a JSON file (`read_json_text`), or raise a `RequestError` that names the file and what it was for.
+
+    A byte-order mark, which some editors write, is passed over.
+    """
     path = Path(path).expanduser()
     try:
-        return read_json_text(path.read_text(encoding="utf-8"))
+        return read_json_text(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RequestError(f"{what}: the file {str(path)!r} does not exist.") from None
     except OSError as error:

@@ -6,19 +6,26 @@ import json
 import re
 from typing import Any
 
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def read_json_text(text: str) -> Any:
-    """As `json.loads`, but halves of surrogate pairs are replaced.
+    """As `json.loads`, but halves of surrogate pairs are replaced, and whatever cannot be read is no JSON.
 
-    JSON can hold them (a text that was cut within an emoji), UTF-8 and so every file and tokeniser cannot.
+    JSON can hold such halves (a text that was cut within an emoji), UTF-8 and so every file and tokeniser cannot.
 
     Raises:
-        json.JSONDecodeError: It is no JSON.
+        json.JSONDecodeError: It is no JSON, is nested too deeply, or holds a number of thousands of digits.
     """
-    data = json.loads(text)
-    return well_formed(data) if _SURROGATE.search(text) else data
+    try:
+        data = json.loads(text)
+        return well_formed(data) if _SURROGATE.search(text) else data
+    except json.JSONDecodeError:
+        raise
+    except RecursionError:  # a model that repeats an opening bracket
+        raise json.JSONDecodeError("Nested too deeply", text, 0) from None
+    except ValueError:  # the interpreter's limit on the digits of a number
+        raise json.JSONDecodeError("A number has too many digits", text, 0) from None
 
 
 def well_formed(value: Any) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import SaveError, ScaffoldError
+from causaledit.support.json_text import read_json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -56,7 +57,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def _row(text: bytes) -> dict[str, Any] | None:
     try:
-        row = json.loads(text)
+        row = read_json_text(text.decode("utf-8", "surrogatepass"))  # as `append` writes them
     except ValueError:
         return None
     return row if isinstance(row, dict) else None

@@ -12,12 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+def without_thinking(text: str) -> str:
+    """A reply without a reasoning model's thoughts before it.
+
+    A template may have opened them already: then the reply holds their end alone. What begins as JSON is no thought,
+    whatever it quotes.
+    """
+    opened = re.sub(r"^\s*<think>.*?</think>\s*", "", text, flags=re.DOTALL)
+    if opened != text or text.lstrip().startswith(("{", "```")):
+        return opened
+    return text.rpartition("</think>")[2].lstrip() if "</think>" in text else text
+
+
 def parse_json(text: str) -> Any:
-    """The JSON object in a reply: the whole text, a fenced block, or the outermost braces.
+    """The JSON object in a reply: the whole text, a fenced block, or the outermost braces; thoughts are left out.
 
     Raises:
         ValueError: There is none.
     """
+    text = without_thinking(text)
     fenced = re.search(r"```(?:json)?\s*(\{.*\})\s*```", text, re.DOTALL)
     start, end = text.find("{"), text.rfind("}")
     for candidate in (text.strip(), fenced.group(1) if fenced else "", text[start : end + 1] if start >= 0 else ""):

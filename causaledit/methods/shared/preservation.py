@@ -9,7 +9,6 @@ join them (`rehearsal`).
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
 from causaledit.models.own_text import own_texts
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
+from causaledit.support.json_text import read_json_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -332,7 +332,7 @@ def _states_edited_fact(question: str, answer: str, requests: list[EditRequest])
 def read_questions(path: str) -> list[str]:
     """Read the questions of `preserve_file`, or raise an `HparamsError` that names it."""
     try:
-        data = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+        data = read_json_text(Path(path).expanduser().read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise HparamsError(f"`preserve_file` ({path!r}) cannot be read: {error}") from None
     if not isinstance(data, list) or not data or not all(isinstance(q, str) and q.strip() for q in data):

@@ -6,7 +6,6 @@ import bz2
 import csv
 import gzip
 import io
-import json
 import lzma
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HparamsError, one_line
+from causaledit.support.json_text import read_json_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -149,7 +149,7 @@ def _documents(stream: Any, name: str, where: str) -> Iterator[str]:
     if suffix == ".jsonl":
         yield from _lines(lines, where)
     elif suffix == ".json":
-        data = json.load(lines)
+        data = read_json_text(lines.read())
         yield from texts_of(data if isinstance(data, list) else [data], where)
     elif suffix in (".csv", ".tsv"):
         yield from texts_of(csv.DictReader(lines, delimiter="," if suffix == ".csv" else "\t"), where)
@@ -171,7 +171,7 @@ def _refuse_binary(beginning: bytes, where: str) -> None:
 def _lines(lines: Iterable[str], where: str) -> Iterator[str]:
     for number, line in enumerate(lines, start=1):
         try:
-            text = json.loads(line)["text"] if line.strip() else ""
+            text = read_json_text(line)["text"] if line.strip() else ""
         except (ValueError, KeyError, TypeError):
             raise HparamsError(
                 f"`mom2_dataset`: line {number} of {where!r} is not a JSON object with `text`."
