@@ -152,10 +152,14 @@ def _wrapped(model: PreTrainedModel, config: LoraConfig, **options: Any) -> Peft
 
 @contextlib.contextmanager
 def _hooked_once(model: Any) -> Iterator[None]:
-    """For the block nobody asks the embeddings of a model with gradient checkpointing on for gradients once more.
+    """For the block embeddings that are asked for gradients already are not asked once more.
 
-    transformers does when it is switched on. peft's second hook would stay for good, and hide the first one's handle.
+    transformers does when gradient checkpointing is switched on. peft's second hook would stay for good, and hide the
+    first one's handle.
     """
+    if not getattr(model, "_require_grads_hooks", None):
+        yield
+        return
     model.enable_input_require_grads = lambda: None
     try:
         yield
