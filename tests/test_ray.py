@@ -182,6 +182,56 @@ def test_a_case_that_kills_its_workers_is_reported_and_the_others_are_done(argum
     assert again.failed == {} and again.results["cases"] == 5
 
 
+@pytest.mark.parametrize(("edit", "left"), [("careless", "weights"), ("hooked", "hooks")])
+def test_what_a_method_leaves_in_a_worker_is_found_and_is_not_there_for_the_next(edit, left, arguments):
+    good = make_plan(arguments(run_id="good", max_cases=1))
+    bad = dataclasses.replace(good, method=dataclasses.replace(good.method, edit=f"dying_method:{edit}"))
+    [case] = good.cases
+    worker = CaseWorker()
+    revision = worker.prepare(good, [case.case_id], False)["model"]["revision"]
+    expected = worker.group(0, [case.case_id])["records"]
+    assert worker.check() is None
+    worker.prepare(bad, [case.case_id], False)
+    worker.group(0, [case.case_id])
+    assert worker.check() == left and worker.check() is None  # it has been given up
+    for _ in range(2):
+        assert worker.prepare(good, [case.case_id], False)["model"]["revision"] == revision
+        assert timeless(worker.group(0, [case.case_id])["records"][0][1]) == timeless(expected[0][1])
+        worker.prepare(bad, [case.case_id], False)
+        worker.group(0, [case.case_id])  # nobody asks what it left
+
+
+def test_a_worker_counts_its_peaks_for_each_run(arguments, monkeypatch):
+    import torch
+
+    plan = make_plan(arguments(run_id="peaks", max_cases=1, editing_method="PreEdited"))
+    worker, held = CaseWorker(), [7 * 2**20]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: held[0])
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: held.__setitem__(0, 0))
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [])
+    worker.prepare(plan, [plan.cases[0].case_id], False)
+    assert worker.group(0, [plan.cases[0].case_id])["peak_gpu_mb"] == 0.0
+
+
+def test_a_comparison_on_workers_says_which_method_left_something(arguments, pool, tmp_path):
+    from causaledit.comparison.execution import execute_comparison
+    from causaledit.comparison.plan import make_compare_plan
+    from causaledit.judges.registry import get_judge
+
+    judge, files = get_judge("rule"), [f"{name}={tmp_path / 'ft.yaml'}" for name in ("FT", "PreEdited")]
+    given = arguments(run_id="left", model_type="tiny", hparams_path=None, max_cases=2)
+    plan = make_compare_plan(["FT", "PreEdited"], given, judge=judge.identity, hparams=files)
+    run = plan.runs["FT"]
+    careless = dataclasses.replace(run.method, edit="dying_method:careless")
+    plan = dataclasses.replace(plan, runs={**plan.runs, "FT": dataclasses.replace(run, method=careless)})
+    rows = {row.method: row for row in execute_comparison(plan, judge, pool=pool)}
+    assert rows["FT"].status == "failed" and "did not restore" in rows["FT"].error
+    assert (rows["PreEdited"].status, rows["PreEdited"].error) == ("finished", None)
+    alone = execute(make_plan(arguments(run_id="alone", editing_method="PreEdited", max_cases=2)))
+    assert files_of(plan.runs["PreEdited"].folder) == files_of(alone.folder)
+
+
 def test_a_comparison_on_workers(arguments, pool, tmp_path):
     from causaledit.comparison.execution import execute_comparison
     from causaledit.comparison.plan import make_compare_plan

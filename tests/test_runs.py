@@ -7,23 +7,28 @@ import json
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from command_line import run as cli
 from conftest import CARELESS, FAST, REPOSITORY, make_llama, make_tokenizer, same_weights, weights_of
 
-from causaledit.errors import DatasetError, EditFailedError, HparamsError, ModelError, RunError
+from causaledit.ability.measuring import AbilityMeter
+from causaledit.errors import DatasetError, EditFailedError, HparamsError, ModelError, RunError, SaveError
 from causaledit.judges.registry import get_judge
 from causaledit.methods.registry import METHODS
 from causaledit.metrics.summary import evaluate_run
+from causaledit.runs import execution
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.execution import SilentRun, execute
 from causaledit.runs.losses import read_losses
 from causaledit.runs.plan import make_plan
+from causaledit.support.files import write_arrays, write_json
 
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
 POST_KEYS = {
@@ -295,6 +300,26 @@ def test_a_stop_while_the_edit_is_in_place_undoes_it_and_keeps_what_was_done(err
     assert files_of(summary.folder) == files_of(whole.folder)
 
 
+@pytest.mark.parametrize("passes", [1, 2])
+def test_ability_is_measured_of_every_edit_after_a_stop(passes, arguments, monkeypatch, tmp_path):
+    file = tmp_path / "ft.yaml"
+    file.write_text(json.dumps({"alg_name": "FT", "model_name": "tiny", **FAST["FT"], "steps": 2}))
+    given = arguments(editing_method="FT", hparams_path=str(file), max_cases=2, probes=("hop",), ability="drift")
+    measured, after = [], AbilityMeter.after
+
+    def stopped(self, model):
+        measured.append(1)
+        if len(measured) == passes:
+            raise KeyboardInterrupt
+        return after(self, model)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(AbilityMeter, "after", stopped)
+        run(given)
+    summary = run(given)
+    assert read(summary, "ability.json")["after"].keys() == {"0", "1"} and len(read(summary, "metrics.json")) == 2
+
+
 def test_a_method_that_does_not_restore_is_found_out(arguments, install_method):
     """An installed package with a careless method."""
     install_method("Careless", CARELESS.format(hparams=METHODS["CausalEdit"].hparams, amount=0.01))
@@ -434,6 +459,67 @@ def test_a_torn_case_file_is_run_again(arguments):
         sink = Stops(0, None)
         run(arguments(editing_method=PRE_EDITED), sink)
         assert sink.done == 1 and files_of(summary.folder) == files
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o002])
+def test_files_have_the_rights_of_any_new_file(mask, tmp_path):
+    before = os.umask(mask)
+    try:
+        written = [write_json(tmp_path / "a.json", {}), tmp_path / "b.npz"]
+        write_arrays(written[1], {"x": np.zeros(2)})
+        write_json(written[0], {"again": 1})
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(file.stat().st_mode) for file in written] == [0o666 & ~mask] * 2
+    assert json.loads(written[0].read_text()) == {"again": 1} and np.load(written[1])["x"].shape == (2,)
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError()])
+def test_a_file_that_cannot_be_finished_leaves_the_one_before_and_nothing_else(error, tmp_path, monkeypatch):
+    file = write_json(tmp_path / "a.json", {"before": 1})
+
+    def fails(_):
+        raise error
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(
+        SaveError if isinstance(error, OSError) else type(error), match="No space" if error.args else ""
+    ):
+        write_json(file, {"after": 1})
+    assert json.loads(file.read_text()) == {"before": 1} and [*tmp_path.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("torn", ["", "[]", '{"probes": ['])
+def test_a_run_of_which_nobody_knows_the_arguments_is_refused(torn, arguments):
+    folder = run(arguments(editing_method=PRE_EDITED, max_cases=1)).folder
+    (folder / "meta" / "run_args.json").write_text(torn)
+    with pytest.raises(RunError, match=r"run_args\.json' cannot be read.*another --run_id"):
+        make_plan(arguments(editing_method=PRE_EDITED, max_cases=1))
+
+
+def test_a_run_that_began_since_the_plan_is_not_mixed_with_it(arguments):
+    """As in a comparison, whose later methods wait for hours."""
+    short = {"editing_method": PRE_EDITED, "max_cases": 1}
+    planned = make_plan(arguments(**short, max_new_tokens=6))
+    files = files_of(run(arguments(**short)).folder)
+    with pytest.raises(RunError, match="max_new_tokens 5, and now it is 6"):
+        execute(planned, model=make_llama(), tokenizer=make_tokenizer())
+    assert files_of(planned.folder) == files
+    execute(make_plan(arguments(**short)))  # its own arguments are still there
+
+
+def test_what_another_process_did_since_the_call_began_is_not_done_again(arguments, monkeypatch):
+    given = arguments(editing_method=PRE_EDITED, max_cases=2)
+    held = execution.locked
+
+    def waits(folder):
+        monkeypatch.setattr(execution, "locked", held)
+        run(given)
+        return held(folder)
+
+    monkeypatch.setattr(execution, "locked", waits)
+    sink = Stops(0, None)
+    assert run(given, sink).results["cases"] == 2 and sink.done == 0
 
 
 def test_two_processes_do_not_share_a_run(arguments):

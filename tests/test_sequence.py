@@ -14,14 +14,16 @@ import pytest
 from conftest import FAST, make_llama, make_tokenizer, same_weights, weights_of
 from test_runs import some_cases
 
-from causaledit.errors import RunError
+from causaledit.errors import EditFailedError, RunError
 from causaledit.judges.registry import get_judge
 from causaledit.metrics.predictions import cases_of
 from causaledit.metrics.summary import evaluate_run
+from causaledit.runs import sequence_execution
 from causaledit.runs.arguments import RunArguments, parse_checkpoints
 from causaledit.runs.execution import execute
 from causaledit.runs.losses import read_losses
 from causaledit.runs.plan import make_plan
+from causaledit.runs.sequence_execution import SequenceExecution
 
 CHEAP = {
     "FT": FAST["FT"] | {"steps": 3},
@@ -331,6 +333,32 @@ def test_an_edit_that_fails_is_noted_and_the_sequence_goes_on(arguments, data):
     assert len(summary.failed) == 1 and len(read(summary.folder)) == 3
     found = evaluate_run(read(summary.folder), get_judge("rule")).retention.checkpoints[0]
     assert found.failed == 1 and found.held.total == 2
+
+
+@pytest.mark.parametrize("name", ["FT", "IKE"])
+def test_an_edit_that_failed_stays_out_once_it_was_asked_about(name, arguments, monkeypatch):
+    """Memory that ran out may be there when the run goes on; what is at the checkpoints was asked without the edit."""
+    made, edit_all, ask = [], sequence_execution.edit_all, SequenceExecution._ask_after
+
+    def fails_second(*args, **kwargs):
+        made.append(1)
+        if len(made) == 2:
+            raise EditFailedError("ran out of memory")
+        return edit_all(*args, **kwargs)
+
+    def stops(self, step, kept):
+        ask(self, step, kept)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sequence_execution, "edit_all", fails_second)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(SequenceExecution, "_ask_after", stops)
+        run(arguments(name, max_cases=3))
+    summary = run(arguments(name, max_cases=3))
+    entries = [item for item in read(summary.folder) if item["sequence"]["edit"] == 2]
+    assert len(entries) > 1 and all("ran out of memory" in item["error"] for item in entries)
+    assert len(summary.failed) == 1
 
 
 def test_weights_that_grow_out_of_bounds_are_said_with_the_edit(arguments, caplog, tmp_path):

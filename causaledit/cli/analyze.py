@@ -215,8 +215,8 @@ def _text(file: Path, metrics: RunMetrics, comparison: PairedComparison | None, 
         chain = f"{hops}-hop" if hops else "no hop-wise probes"
         srr = worded_rate(part.self_refutation.conditional, srr_notes(part.self_refutation, judge))
         lines.append(
-            f"  {chain}, {part.cases} cases: H-Acc {worded_rate(part.h_acc)}; M-Acc {worded_rate(part.m_acc)}; "
-            f"SRR {srr}"
+            f"  {chain}, {counted(part.cases, 'case')}: H-Acc {worded_rate(part.h_acc)}; "
+            f"M-Acc {worded_rate(part.m_acc)}; SRR {srr}"
         )
     if metrics.unseen:
         lines += [

@@ -214,7 +214,7 @@ class _Comparison:
             error = one_line(failure)
             logger.debug("%s failed", name, exc_info=True)
             logger.warning("%s failed, the others go on: %s", name, error)
-        changed = self.model.check()
+        changed = self.model.check() if self.pool is None else self.pool.check()
         row.error = error or (f"{name} left the model otherwise than it was: {changed}" if changed else None)
         self._describe(name, retry_errors=self.retry_errors)
         if row.error:

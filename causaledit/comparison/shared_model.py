@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import RunError, one_line
+from causaledit.errors import RunError
 from causaledit.methods.hyperparams import model_label
 from causaledit.models.batches import free_memory
 from causaledit.models.loading import load_from_hparams, resolve_device
-from causaledit.models.weights import fingerprint, revision_of
+from causaledit.models.weights import revision_of, state_of, what_changed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,7 @@ class SharedModel:
                 }
             )
             self._loaded, self._key = loaded, key
-            self._state = _state(loaded.model)
+            self._state = state_of(loaded.model)
         return self._loaded
 
     def describe(self, now: Mapping[str, Any]) -> None:
@@ -76,29 +76,12 @@ class SharedModel:
         """What is not as it was when the model was loaded; the model is then given up."""
         if self._loaded is None:
             return None
-        try:
-            now = _state(self._loaded.model)
-        except RuntimeError as error:  # a device that has gone wrong
-            self._drop()
-            return one_line(error)
-        changed = [name for name, value in now.items() if value != self._state[name]]
-        if changed:
+        if changed := what_changed(self._loaded.model, self._state):
             self._drop()
         else:
             free_memory()
-        return ", ".join(changed) or None
+        return changed
 
     def _drop(self) -> None:
         self._loaded = self._key = self._state = None
         free_memory()
-
-
-def _state(model: Any) -> dict[str, Any]:
-    """What every method has to leave as it was."""
-    return {
-        "weights": fingerprint(model),
-        "modules": [(name, type(module)) for name, module in model.named_modules()],
-        "modes": [module.training for module in model.modules()],
-        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
-        "flags": [parameter.requires_grad for parameter in model.parameters()],
-    }

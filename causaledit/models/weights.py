@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from causaledit.errors import one_line
 from causaledit.models.sharded import reshard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -100,6 +101,26 @@ def fingerprint(model: Any) -> tuple[int, ...]:
     tensors = [t.detach() for t in (*model.parameters(), *model.buffers()) if not t.is_meta]
     sums = [t.contiguous().view(whole[t.element_size()]).sum(dtype=torch.int64) for t in tensors if t.numel()]
     return tuple(int(value) for value in sums)
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    """What a method has to leave as it was in a model that others use after it; see `what_changed`."""
+    return {
+        "weights": fingerprint(model),
+        "modules": [(name, type(module)) for name, module in model.named_modules()],
+        "modes": [module.training for module in model.modules()],
+        "hooks": [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()],
+        "flags": [parameter.requires_grad for parameter in model.parameters()],
+    }
+
+
+def what_changed(model: Any, before: Mapping[str, Any]) -> str | None:
+    """The parts of a model's `state_of` that are others now, in words; None where it is as it was."""
+    try:
+        now = state_of(model)
+    except RuntimeError as error:  # a device that has gone wrong
+        return one_line(error)
+    return ", ".join(name for name, value in now.items() if value != before[name]) or None
 
 
 def structure_of(model: Any) -> Callable[[], None]:

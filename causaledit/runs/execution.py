@@ -22,6 +22,7 @@ from causaledit.runs.ability import RunAbility
 from causaledit.runs.base_model import BaseAnswers, ask_base
 from causaledit.runs.folder import RunFolder, RunInfo, locked
 from causaledit.runs.groups import GroupRunner, groups_to_do
+from causaledit.runs.plan import record_arguments
 from causaledit.runs.post import case_averages
 from causaledit.runs.probing import engine_of, prober_of, start_engine
 from causaledit.runs.sequence_execution import SequenceExecution
@@ -119,12 +120,12 @@ def execute(
     """
     if pool is not None:
         refuse_workers(plan)
-    folder = open_folder(plan)
     answering = engine or engine_of(plan.arguments)
     with locked(plan.folder):
+        record_arguments(plan)
+        folder = open_folder(plan)  # under the lock: what is read is what this process goes on from
         info = RunInfo(plan)
         info.measure_memory()
-        write_json(plan.folder / "meta" / "run_args.json", dict(plan.run_args))
         requests = [edit.to_request(case.case_id) for case in plan.cases for edit in case.edits]
         write_json(plan.folder / "requests.json", requests)
         folder.assemble()

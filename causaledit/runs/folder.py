@@ -161,9 +161,7 @@ class RunInfo:
 
     def measure_memory(self) -> None:
         """Count the process's peak memory from now on: the model and what the run does with it."""
-        self.peak_rss_of = "run" if reset_peak_rss() else "process"
-        if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()
+        self.peak_rss_of = "run" if reset_peaks() else "process"
 
     def measure_machine(self, model: Any, tokenizer: Any) -> None:
         """Note the device, and once per run the speed of plain generation on it."""
@@ -232,6 +230,17 @@ class RunInfo:
                 **folder.info(),
             },
         )
+
+
+def reset_peaks() -> bool:
+    """Let the peaks of this process's memory, and of its GPU's, count from now on.
+
+    Returns:
+        As `reset_peak_rss`.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    return reset_peak_rss()
 
 
 def device_of_run(model: Any) -> dict[str, Any]:

@@ -122,6 +122,8 @@ class GroupRunner:
         cost: dict[str, Any] = {"group": number, "edit_seconds": seconds, "edits": len(group.edits)}
         try:
             cost |= {"weights_changed": edited.parameters_changed(), "weights_total": self.weights_total}
+            if self.ability is not None:  # before a case is recorded: a resumed run does not edit for it again
+                self.ability.measure(number, edited.model)
             once = {"losses": report.losses}  # of the whole group: the first of its cases carries them
             for case in cases:
                 self._case(
@@ -129,8 +131,6 @@ class GroupRunner:
                     trained=TrainedPrompts(report.trained_prompts), compact=not edited.own_generate,
                 )  # fmt: skip
                 once = {}
-            if self.ability is not None:
-                self.ability.measure(number, edited.model)
         finally:
             self.model = edited.undo()
             self.prober.rest()

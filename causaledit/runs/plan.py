@@ -32,7 +32,7 @@ from causaledit.probes.sets import PROBE_SET_VERSION
 from causaledit.runs.arguments import NAME, OPTIONAL_FIELDS, PRE_EDITED, RunArguments
 from causaledit.runs.probing import check_vllm
 from causaledit.runs.sequence import SequencePlan, plan_sequence
-from causaledit.support.files import check_writable
+from causaledit.support.files import check_writable, read_object, write_json
 from causaledit.support.paths import exists, hparams_dir
 
 if TYPE_CHECKING:
@@ -259,9 +259,36 @@ def _find_folder(
         named = _FOLDER.fullmatch(other.name)
         started = other / "meta" / "run_args.json"
         if named and named[1] == arguments.run_id and started.is_file():
-            _refuse_other_arguments(arguments, run_args, json.loads(started.read_text(encoding="utf-8")))
+            _refuse_other_arguments(arguments, run_args, _started_with(started))
             resumed = True
     return parent / f"n{cases}_seed{arguments.shuffle_seed}_{arguments.run_id}", resumed
+
+
+def record_arguments(plan: Plan) -> None:
+    """Write meta/run_args.json, once more compared with what is there: another run may have begun since the plan.
+
+    Raises:
+        RunError: The folder holds a run with other arguments.
+        SaveError: The folder cannot be written.
+    """
+    file = plan.folder / "meta" / "run_args.json"
+    if file.is_file():
+        _refuse_other_arguments(plan.arguments, plan.run_args, _started_with(file))
+    write_json(file, dict(plan.run_args))
+
+
+def _started_with(file: Path) -> dict[str, Any]:
+    """What a run was started with.
+
+    Raises:
+        RunError: Nobody can tell any more.
+    """
+    if not (known := read_object(file)):
+        raise RunError(
+            f"{str(file)!r} cannot be read, so that nobody can tell whether this is the same run: give another "
+            "--run_id, or delete the file if you know that the arguments are the same."
+        )
+    return known
 
 
 def _run_args(arguments: RunArguments, method: Method | None, hparams: Any, sha256: str) -> dict[str, Any]:

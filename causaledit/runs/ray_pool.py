@@ -8,6 +8,7 @@ driver alone writes. Whatever a worker did not finish goes back to the queue whe
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -77,6 +78,20 @@ class RayPool(RayCluster):
                 "--workers: the hyper-parameters hold a loaded model: give its folder or name, which each loads."
             )
         _Run(self, plan, todo, ready, done).run(measure_rate)
+
+    def check(self) -> str | None:
+        """What a run left otherwise than it was in a worker's model, which is then loaded anew for the next run.
+
+        Workers that still edit, after a run that failed, finish that first.
+        """
+        import ray
+
+        found: list[str] = []
+        for reference in [actor.call.remote("cases", CaseWorker, "check") for actor in self.actors]:
+            with contextlib.suppress(ray.exceptions.RayError):  # one that died is replaced where it is next asked
+                answer = ray.get(reference)
+                found += [changed] if (changed := answer.get("result", answer.get("error"))) else []
+        return next(iter(found), None)
 
 
 class _Run:

@@ -20,6 +20,7 @@ class CaseWorker:
     def __init__(self) -> None:
         self._loaded: Any = None
         self._key: Any = None
+        self._state: Any = None
         self._runner: GroupRunner | None = None
         self._plan: Plan | None = None
         self._records: list[tuple[int | str, dict[str, Any], dict[str, Any]]] = []
@@ -41,20 +42,22 @@ class CaseWorker:
 
         from causaledit.methods.hyperparams import model_label
         from causaledit.models.loading import load_from_hparams, resolve_device
-        from causaledit.models.weights import revision_of
+        from causaledit.models.weights import revision_of, state_of
         from causaledit.probes.asking import plain_rate
-        from causaledit.runs.folder import device_of_run
+        from causaledit.runs.folder import device_of_run, reset_peaks
         from causaledit.runs.groups import GroupRunner
-        from causaledit.support.costs import reset_peak_rss, versions
+        from causaledit.support.costs import versions
         from causaledit.support.progress import SilentProgress
 
+        self.check()
         hparams = plan.hparams
         key = (model_label(hparams.model_name), str(resolve_device(hparams.device)), bool(hparams.model_parallel))
         if key != self._key:
-            self._loaded = self._runner = self._key = None  # freed before the next one is loaded
+            self._drop()  # freed before the next one is loaded
             self._loaded, self._key = load_from_hparams(hparams), key
+            self._state = state_of(self._loaded.model)
         model, tokenizer = self._loaded
-        reset_peak_rss()
+        reset_peaks()
         self._plan = plan
         self._runner = GroupRunner(
             plan, model, tokenizer, lambda case, item, cost: self._records.append((case.case_id, item, cost)),
@@ -88,6 +91,23 @@ class CaseWorker:
         except Exception as error:
             return {**as_data(error), "records": self._records, **_peaks()}
         return {"records": self._records, **_peaks()}
+
+    def check(self) -> str | None:
+        """What is not as it was when the model was loaded; the model is then given up, and the next run loads it anew.
+
+        Returns:
+            As `what_changed`; None also where no model is loaded.
+        """
+        from causaledit.models.weights import what_changed
+
+        if self._loaded is None:
+            return None
+        if changed := what_changed(self._loaded.model, self._state):
+            self._drop()
+        return changed
+
+    def _drop(self) -> None:
+        self._loaded = self._runner = self._plan = self._key = self._state = None
 
 
 def _peaks() -> dict[str, float]:

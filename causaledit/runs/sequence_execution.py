@@ -84,7 +84,7 @@ class SequenceExecution:
             done = self.states.read(kept, memories, untouched)
             self.sink.begin(self.plan, sum(edit.step <= done for edit in self.sequence.edits))
             for step, group in enumerate(self.plan.groups, start=1):
-                if step > done:
+                if step > done and not self._given_up(step):
                     self._step(step, group, kept, memories, untouched)
                 self._ask_after(step, kept)
         finally:
@@ -97,6 +97,11 @@ class SequenceExecution:
             )
 
     # ---- edits ---------------------------------------------------------------------------------------
+    def _given_up(self, step: int) -> bool:
+        """Whether a step failed and was asked about since: made now, it would contradict these answers."""
+        last = max(edit.number for edit in self.sequence.edits if edit.step == step)
+        return "error" in self.folder.steps.get(step, {}) and any(n >= last for n in self.folder.checkpoints)
+
     def _step(
         self, step: int, group: Group, kept: KeptEdits, memories: EditSequence, untouched: tuple[int, ...]
     ) -> None:

@@ -5,38 +5,54 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from causaledit.errors import RequestError, SaveError
 from causaledit.support.json_text import read_json_text
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a text atomically: into a temporary file beside the target, then one rename.
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A stream whose content becomes the file at the end of the block: from a file beside it, with one rename.
+
+    The content is on the disk before the rename, so that a power cut leaves no empty file. The file has the rights that
+    any new file of the user has.
 
     Raises:
-        SaveError: The folder cannot be written or is full; nothing is left behind.
+        SaveError: The folder cannot be written or is full; nothing is left behind, after any other exception neither.
     """
-    path = Path(path).expanduser()
-    temporary: Path | None = None
+    unfinished = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        temporary = Path(name)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
-        temporary.replace(path)
-    except BaseException as error:  # also what UTF-8 cannot hold, and Ctrl-C
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
+        with unfinished.open("xb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.replace(path)
+    except OSError as error:
         raise SaveError(f"{str(path)!r} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with contextlib.suppress(OSError):  # renamed, or in a folder that is none
+            unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a text atomically.
+
+    Raises:
+        SaveError: As in `written_whole`.
+    """
+    path = Path(path).expanduser()
+    with written_whole(path) as stream:
+        stream.write(text.encode("utf-8"))
     return path
 
 
@@ -91,21 +107,13 @@ def check_writable(folder: Path, option: str) -> None:
 
 
 def write_arrays(file: Path, arrays: dict[str, Any]) -> None:
-    """Write a `.npz` atomically."""
-    temporary: str | None = None
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)
-        Path(temporary).replace(file)
-    except BaseException as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise SaveError(f"{str(file)!r} cannot be written: {error.strerror or error}.") from None
+    """Write a `.npz` atomically.
+
+    Raises:
+        SaveError: As in `written_whole`.
+    """
+    with written_whole(file) as stream:
+        np.savez(stream, **arrays)
 
 
 def load_json(path: str | Path, what: str) -> Any:
