@@ -143,7 +143,11 @@ def test_the_tables_hold_every_figure(workplace):
     cell = paired.rows[0][paired.columns.index("hop answers")]
     assert cell[0] == f"+{table['repaired']} −{table['harmed']}" and cell[1] == f"of {table['n']}"
     assert float(costs.rows[1][costs.columns.index("Seconds per edit")][0]) > 0
-    assert any(recall_note(data["arguments"]["judge"]) in part for cell in figures.rows[0] for part in cell)
+    said = recall_note(data["arguments"]["judge"])  # once, and not in every cell
+    assert figures.note.count(said) == 1
+    assert not any(said in part for row in figures.rows for cell in row for part in cell)
+    assert figures.rows[1][figures.columns.index("SRR")][-1].endswith("an answer")
+    assert "in turn" not in figures.note  # these methods make a case's edits together
     assert costs.rows[2][costs.columns.index("Seconds per edit")] == ("–",)
 
     written = (plan.folder / "compare.md").read_text(encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from causaledit.judges.recall import recall_note
 from causaledit.metrics.ability import compared_rows
 from causaledit.metrics.wording import NOTHING, not_judged, p_value, srr_notes, worded_difference, worded_rate
 
@@ -41,7 +42,7 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
     """
     methods, reference = data["methods"], data["reference"]
     others = {name: row for name, row in methods.items() if name != reference}
-    made = [_table("Metrics", _METRICS, methods, _METRICS_NOTE)]
+    made = [_table("Metrics", _METRICS, methods, _metrics_note(methods))]
     if columns := _portability_columns(methods):
         portability = _table("Portability", columns, methods, _PORTABILITY_NOTE)
         made = [portability] if data["arguments"].get("protocol") == "portability" else [*made, portability]
@@ -173,16 +174,18 @@ def _rate(*path: str) -> _Cell:
     return lambda row: worded_rate(_at(row["metrics"], path)).parts
 
 
-def _srr(which: str) -> _Cell:
-    """The combined self-refutation rate with what stands beside it."""
+def _srr(row: _Row) -> tuple[str, ...]:
+    """The combined self-refutation rate with the length of its answers; the table's note has the judge's recall."""
+    found = _at(row["metrics"], ("self_refutation", "combined"))
+    return (NOTHING,) if found is None else worded_rate(found["conditional"], srr_notes(found)).parts
 
-    def cell(row: _Row) -> tuple[str, ...]:
-        found = _at(row["metrics"], ("self_refutation", "combined"))
-        if found is None:
-            return (NOTHING,)
-        return worded_rate(found[which], srr_notes(found, row["metrics"]["judge"])).parts
 
-    return cell
+def _metrics_note(methods: Mapping[str, Any]) -> str:
+    """How to read the metrics of these methods, and how well their judge finds self-refutations."""
+    judges = dict.fromkeys(row["metrics"]["judge"] for row in methods.values() if row["metrics"])
+    recalls = [f"The {note}." for judge in judges if (note := recall_note(judge))]
+    in_turn = [_IN_TURN_NOTE] if any(row.get("in_turn") for row in methods.values()) else []
+    return " ".join([*in_turn, _METRICS_NOTE, *recalls])
 
 
 def _difference(name: str) -> _Cell:
@@ -229,14 +232,14 @@ _METRICS: _Columns = (
     ("H-Acc", _rate("h_acc")),
     ("M-Acc, mean", _rate("m_acc", "qa")),
     ("M-Acc, any", _rate("m_acc", "any_right_accuracy")),
-    ("SRR", _srr("conditional")),
-    ("SRR, all edits", _srr("all_edits")),
+    ("SRR", _srr),
+    ("SRR, all edits", _rate("self_refutation", "combined", "all_edits")),
     ("Rationale", _rate("rationale")),
     ("Unchanged", _rate("locality", "unchanged")),
     ("Still right", _rate("locality", "still_right")),
 )
+_IN_TURN_NOTE = "Edits in turn: the method makes one edit at a time, so those of a case were made one after another."
 _METRICS_NOTE = (
-    "Edits in turn: the method makes one edit at a time, so those of a case were made one after another. "
     "Count and 95 % interval (Wilson for shares, bootstrap over cases for means). SRR is over the edits whose hop-wise "
     "answers assert the new answer; where a method asserts little, look at their number, and where answers "
     "are short there is little to refute. Locality: unchanged answers, "

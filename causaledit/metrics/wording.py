@@ -92,7 +92,7 @@ def worded_difference(measured: Difference | Mapping[str, Any] | None) -> Worded
 
 def srr_notes(
     measured: SelfRefutation | Mapping[str, Any] | None,
-    judge: str,
+    judge: str = "",
 ) -> tuple[str, ...]:
     """What stands beside every self-refutation rate: an answer's length and the judge's recall.
 
@@ -100,7 +100,7 @@ def srr_notes(
 
     Args:
         measured: The source's self-refutation, as measured or as plain data.
-        judge: The judge's identity.
+        judge: The judge's identity; without it, its recall is said elsewhere, once for a whole table.
     """
     if measured is None:
         return ()
