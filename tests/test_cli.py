@@ -72,6 +72,21 @@ def test_bad_input_is_one_line(arguments, code, words, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "--hparams", "smollm2-135m-instruct", "--gpu-memory", "inf"],
+        ["generate", "--model", "/no/such/model", "--prompt", "hello", "--temperature", "inf"],
+        ["judge", "--input", "metrics.json", "--judge", "llm", "--timeout", "inf"],
+        ["scaffold", "--timeout", "inf"],
+    ],
+)
+def test_an_option_is_a_finite_number(arguments):
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert f"Invalid value for '{arguments[-2]}': inf is not a finite number." in done.stderr
+
+
 def test_in_a_process_of_its_own_bad_input_is_one_line(tmp_path):
     """Nothing that is imported says a word either."""
     done = run_alone(*EDIT, "--new", "Lyon", "--old", "Paris", "--device", "cuda:77", "--save", tmp_path / "out")

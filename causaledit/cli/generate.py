@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from causaledit.cli.options import finite
 from causaledit.support.console import plain_console
 
 
@@ -13,7 +14,7 @@ def generate(
     model: Annotated[str, typer.Option(help="Folder of a model or adapter, hub name, .gguf file, embedded name.")],
     prompt: Annotated[list[str], typer.Option(help="What to ask; can be given several times.")],
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of an answer, in tokens.")] = 128,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    temperature: Annotated[float, typer.Option(min=0.0, callback=finite, help="0 is greedy.")] = 0.0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     seed: Annotated[int, typer.Option(help="For sampling.")] = 42,
 ) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
@@ -28,6 +29,15 @@ if TYPE_CHECKING:
     from causaledit.judges.base import Judge
 
 _LLM = ("judge", ("llm",))
+
+
+def finite(value: float | None) -> float | None:
+    """Refuse `inf` and `nan` for an option that takes a number: they pass a lower bound, or every one."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value!r} is not a finite number.")
+    return value
+
+
 InputOption = Annotated[Path, typer.Option("--input", help="A run's metrics.json.")]
 
 
@@ -110,6 +120,8 @@ class Group:
             flag = self._flag(field)
             name = flag.partition("/")[0].removeprefix("--").replace("-", "_")
             limits = {rule: rules[rule] for rule in ("min", "max", "envvar") if rule in rules}
+            if hints[field.name] in (float, float | None):
+                limits["callback"] = finite
             described = typer.Option(flag, help=self.helps.get(field.name, rules["help"]), **limits)
             default: Any = inspect.Parameter.empty if field.default is dataclasses.MISSING else field.default
             kind = hints[field.name]

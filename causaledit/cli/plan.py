@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from causaledit.cli.options import takes
+from causaledit.cli.options import finite, takes
 from causaledit.support.console import plain_console
 from causaledit.support.lengths import Lengths
 
@@ -26,14 +26,17 @@ def plan(
     method: Annotated[str, typer.Option(help="Name of the method.")] = "CausalEdit",
     gpus: Annotated[int, typer.Option(min=1, help="Number of GPUs that the base weights are spread over.")] = 1,
     gpu_memory: Annotated[
-        float | None, typer.Option("--gpu-memory", min=0.1, help="Memory of each GPU, in GiB.")
+        float | None, typer.Option("--gpu-memory", min=0.1, callback=finite, help="Memory of each GPU, in GiB.")
     ] = None,
     device: Annotated[str, typer.Option(help="cuda, or cpu.")] = "cuda",
     generate_rate: Annotated[
-        float | None, typer.Option("--generate-rate", min=0.1, help="Tokens per second generated, all rows together.")
+        float | None,
+        typer.Option(
+            "--generate-rate", min=0.1, callback=finite, help="Tokens per second generated, all rows together."
+        ),
     ] = None,
     train_rate: Annotated[
-        float | None, typer.Option("--train-rate", min=0.1, help="Tokens per second trained on.")
+        float | None, typer.Option("--train-rate", min=0.1, callback=finite, help="Tokens per second trained on.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
