@@ -152,6 +152,7 @@ def test_the_tables_hold_every_figure(workplace):
 
     written = (plan.folder / "compare.md").read_text(encoding="utf-8")
     assert written == markdown(data)
+    assert "all runs were there" in markdown(data | {"model": None}) and "all runs were there" not in written
     lines = [line for line in written.splitlines() if line.startswith("|")]
     assert len(lines) == 3 * 2 + 3 + 2 + 3
     assert {line.count("|") for line in lines[:5]} == {len(figures.columns) + 1}

@@ -73,11 +73,12 @@ def _along_the_sequence(methods: Mapping[str, Any]) -> Table:
 def model_line(data: Mapping[str, Any]) -> str:
     """Which model the tables are about, and whose the methods are."""
     model = data.get("model") or {}
-    what = (
-        f"Model {model['name']}, {model['dtype']}, revision {model['revision'][:12]}"
-        if model
-        else "Model not loaded yet"
-    )
+    if model:
+        what = f"Model {model['name']}, {model['dtype']}, revision {model['revision'][:12]}"
+    elif all(row["status"] == "finished" for row in data["methods"].values()):
+        what = "Model not loaded: all runs were there"
+    else:
+        what = "Model not loaded yet"
     theirs = [name for name, row in data["methods"].items() if row.get("method_of") == "easyedit"]
     hosted = f"; methods of EasyEdit: {', '.join(theirs)}" if theirs else ""
     return f"{what}{hosted}."
