@@ -89,7 +89,7 @@ def mixture_of_experts():
 
 
 @pytest.mark.parametrize(
-    ("make", "changes", "words"),
+    ("make", "changes", "said"),
     [
         (make_llama, {"layers": [7]}, ["`layers`", "7", "2 layers"]),
         (make_llama, {"v_loss_layer": 9}, ["`v_loss_layer`", "9"]),
@@ -102,10 +102,10 @@ def mixture_of_experts():
     ],
     ids=["layer", "loss layer", "layers", "projection", "no projection", "norm", "head", "experts"],
 )
-def test_models_of_another_form_are_refused(make, changes, words):
+def test_models_of_another_form_are_refused(make, changes, said):
     with pytest.raises(ModelError) as caught:
         find_layout(make(), hparams_for("ROME", **changes))
-    for word in words:
+    for word in said:
         assert word in str(caught.value)
 
 

@@ -143,14 +143,14 @@ class BaseHyperParams(HostHyperParams):
         cls.__doc__ = _Documentation(cls.__doc__ or "")  # type: ignore[assignment]  # read as a text
 
     def __post_init__(self) -> None:
-        accepted = accepted_types(type(self))
-        for spec in dataclasses.fields(self):
-            _check_rule(spec, getattr(self, spec.name), accepted[spec.name])
         template = self.chat_template_kwargs
-        if template is not None and not all(isinstance(key, str) for key in template):
+        if template is not None and not (isinstance(template, dict) and all(isinstance(k, str) for k in template)):
             raise HparamsError(
                 f"`chat_template_kwargs` must be a mapping like {{enable_thinking: false}}, got {template!r}."
             )
+        accepted = accepted_types(type(self))
+        for spec in dataclasses.fields(self):
+            _check_rule(spec, getattr(self, spec.name), accepted[spec.name])
         self.check()
 
     def check(self) -> None:
