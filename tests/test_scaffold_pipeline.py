@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import signal
@@ -11,11 +9,11 @@ import subprocess
 import sys
 import time
 
+import command_line
 import pytest
 from conftest import REPOSITORY
 from scaffold_servers import FILTERED, ChatServer, WikidataServer
 
-from causaledit.cli.app import main
 from causaledit.facts.requests import requests_from_data
 from causaledit.narratives.cases import read_cases
 from causaledit.narratives.check import rule_failures
@@ -78,18 +76,7 @@ class Folder:
 
     def run(self, *options, given=True):
         """The command in this process: the same entry point, without the seconds that a new interpreter takes."""
-        out, err = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            for name, value in self.environment().items():
-                patch.setenv(name, value)
-            patch.setattr(sys, "argv", ["causaledit", *self.arguments(*options, given=given)])
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    main()
-                    code = 0
-                except SystemExit as end:
-                    code = end.code or 0
-        return subprocess.CompletedProcess(options, code, out.getvalue(), err.getvalue())
+        return command_line.run(*self.arguments(*options, given=given), **self.environment())
 
     def result(self):
         return json.loads(self.merged.read_text())

@@ -73,7 +73,7 @@ def _first_to_undo(model: str, cards: Sequence[Card]) -> tuple[int | None, str]:
         try:
             plan_undo(model, number)
         except ModelError as error:
-            why = str(error)
+            why = str(error).removeprefix(f"--edit {number}: ")  # who asks for a history gave no such option
             break
         first = number
     return first, why

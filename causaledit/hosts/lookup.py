@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from causaledit.errors import HostError, HparamsError, did_you_mean
 from causaledit.methods.hyperparams import read_hparams_file, resolve_hparams_file
 from causaledit.methods.registry import METHODS, why_broken
-from causaledit.support.paths import exists
+from causaledit.support.paths import is_file
 
 if TYPE_CHECKING:
     from causaledit.methods.method import Method
@@ -127,7 +127,7 @@ def _own_file(name: str, model_type: str, path: str | None) -> Path | None:
     """
     own = Path("hparams") / name / f"{model_type}.yaml"
     try:
-        return resolve_hparams_file(path or (own if exists(own) and own.is_file() else model_type), name)
+        return resolve_hparams_file(path or (own if is_file(own) else model_type), name)
     except HparamsError:
         if path is not None:
             raise
@@ -167,7 +167,7 @@ def _easyedits(name: str, model_type: str, path: str | None) -> tuple[Method, An
         return method, kind.from_hparams(path)
     own = [Path("hparams") / folder / f"{model_type}.yaml" for folder in dict.fromkeys((name, method.name))]
     for file in own:
-        if not (exists(file) and file.is_file()):
+        if not is_file(file):
             continue
         ours = METHODS.get(method.name)
         if ours is None or easyedit.may_be_easyedits(read_hparams_file(file), ours):

@@ -30,7 +30,7 @@ import yaml
 from causaledit.errors import HparamsError, did_you_mean
 from causaledit.methods.published_keys import Converted, Ignored, OnlyAt, PublishedKey, Refused
 from causaledit.support.json_text import read_json_text
-from causaledit.support.paths import exists, hparams_dir
+from causaledit.support.paths import hparams_dir, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -331,7 +331,7 @@ def resolve_hparams_file(path: str | Path, alg_name: str) -> Path:
         raise HparamsError(f"`{path}` does not name an hparams file: give a file or the name of a bundled one.")
     for base in (given, bundled / given.name):
         for file in (base, base.with_name(base.name + ".yaml"), base.with_name(base.name + ".json")):
-            if exists(file) and file.is_file():
+            if is_file(file):
                 return file
         if given.parent != Path():  # a folder was named: do not silently fall back to a bundled file
             break

@@ -17,7 +17,7 @@ from causaledit.facts.text import normalise
 from causaledit.models.embedded import EMBEDDED_MODELS
 from causaledit.models.origin import hub_file, is_hub_name
 from causaledit.support.files import read_object
-from causaledit.support.paths import exists
+from causaledit.support.paths import exists, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -48,7 +48,7 @@ def card_file(model: str | Path, *, fetch: bool = False) -> Path | None:
         model, fetch: As in `read_card`.
     """
     place = Path(model).expanduser()
-    if exists(place) and place.is_dir():
+    if is_folder(place):
         return place / CARD_NAME
     if str(model) in EMBEDDED_MODELS or exists(place) or not is_hub_name(str(model)):
         return None

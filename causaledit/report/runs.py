@@ -11,7 +11,7 @@ from causaledit.errors import MetricsError
 from causaledit.metrics.predictions import cases_of, read_metrics
 from causaledit.runs.losses import read_losses
 from causaledit.support.files import read_object
-from causaledit.support.paths import exists
+from causaledit.support.paths import is_file, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,8 +75,8 @@ def read_run(path: str | Path) -> RunSource:
         RequestError: It is truncated or unreadable.
     """
     path = Path(path).expanduser()
-    file = path / "metrics.json" if exists(path) and path.is_dir() else path
-    if not (exists(file) and file.is_file()):
+    file = path / "metrics.json" if is_folder(path) else path
+    if not is_file(file):
         raise MetricsError(f"RUN {str(path)!r}: there is no {file.name}: give a run's folder or its metrics.json.")
     content = read_metrics(file, "RUN")
     arguments, info = (read_object(file.parent / "meta" / f"{name}.json") for name in ("run_args", "run_info"))

@@ -33,7 +33,7 @@ from causaledit.runs.arguments import NAME, OPTIONAL_FIELDS, PRE_EDITED, RunArgu
 from causaledit.runs.probing import check_vllm
 from causaledit.runs.sequence import SequencePlan, plan_sequence
 from causaledit.support.files import check_writable, read_object, write_json
-from causaledit.support.paths import exists, hparams_dir
+from causaledit.support.paths import hparams_dir, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -180,8 +180,8 @@ def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
     """The model of any method's hparams file of that name, or the name itself as a model."""
     if hparams_path is not None:
         file = Path(hparams_path).expanduser()
-        file = file if exists(file) and file.is_file() else file.with_name(f"{file.name}.yaml")
-        if not (exists(file) and file.is_file()):
+        file = file if is_file(file) else file.with_name(f"{file.name}.yaml")
+        if not is_file(file):
             raise HparamsError(f"--hparams_path: the file {hparams_path!r} does not exist.")
         files = [file]
     else:

@@ -36,3 +36,13 @@ def exists(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file at a path that a user named; see `exists`."""
+    return exists(path) and path.is_file()
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder at a path that a user named; see `exists`."""
+    return exists(path) and path.is_dir()
