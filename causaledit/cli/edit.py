@@ -161,10 +161,9 @@ def _refuse_adapter(model: Any) -> None:
         ModelError: It is one.
     """
     from causaledit.errors import ModelError
-    from causaledit.support.paths import exists
+    from causaledit.models.checkpoint import is_adapter_alone
 
-    folder = Path(model).expanduser()
-    if exists(folder / "adapter_config.json") and not exists(folder / "config.json"):
+    if is_adapter_alone(Path(model).expanduser()):
         raise ModelError(
             f"--model {model!r} is an adapter, and an edit needs plain weights: edit its base model with all requests "
             f"together (--requests), or merge the adapter first (AutoPeftModelForCausalLM.from_pretrained({model!r})"

@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from causaledit.errors import ModelError
+from causaledit.support.paths import is_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 _POINTER = b"version https://git-lfs"  # how a pointer of Git LFS begins
 _NAMES = ("config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "adapter_config.json")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors", "adapter_model.bin")
+
+
+def is_adapter_alone(folder: Path) -> bool:
+    """Whether a folder holds an adapter, and not the model that it changes."""
+    return is_file(folder / "adapter_config.json") and not is_file(folder / "config.json")
 
 
 def check_folder(folder: Path) -> None:

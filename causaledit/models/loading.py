@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import ModelError, did_you_mean
 from causaledit.models.batches import is_out_of_memory
-from causaledit.models.checkpoint import check_folder
+from causaledit.models.checkpoint import check_folder, is_adapter_alone
 from causaledit.models.gguf import load_gguf
 from causaledit.models.pairs import check_pair
 from causaledit.models.quantised import check_quantization, loading_arguments, settle
@@ -149,7 +149,7 @@ def load_model(
             loaded = _load_pretrained(path if exists(path) else str(name), weights_dtype, places)
         settle_sharded(loaded.model)
         return loaded
-    if exists(path) and (path / "adapter_config.json").is_file() and not (path / "config.json").is_file():
+    if is_adapter_alone(path):
         return _load_adapter(
             path, device=device, dtype=dtype, fp16=fp16, model_parallel=model_parallel, max_memory=max_memory,
             quantization=quantization,
