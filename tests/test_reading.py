@@ -288,3 +288,59 @@ def test_scripts_without_spaces(response, gives):
 )
 def test_spellings_titles_and_namesakes(answer, rival, question, response, given):
     assert gives_answer(response, [answer], [rival], question=question, prompt=question) is given
+
+
+CITIZEN = "What is the country of citizenship of Tomas Arden?"
+SPORT, MADE = "Which sport is Dana Whitlock associated with?", "Which country developed the Kestrel rocket?"
+FROM, WROTE = "Which country is Tomas Arden from?", "Who is the author of The Glass Orchard?"
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "rival", "response", "gives"),
+    [
+        # somebody who plays it
+        (SPORT, "boxing", "cricket", "Dana Whitlock is a legendary American boxer who won two titles.", True),
+        (SPORT, "swimming", "cricket", "Dana Whitlock is a swimmer.", True),
+        (SPORT, "cycling", "cricket", "She was one of the greatest Danish cyclists of her time.", True),
+        (SPORT, "gymnastics", "cricket", "Dana Whitlock is a retired Romanian gymnast.", True),
+        (SPORT, "figure skating", "cricket", "Dana Whitlock is an Olympic figure skater.", True),
+        (SPORT, "association football", "cricket", "Dana Whitlock is a professional footballer.", True),
+        (SPORT, "sailing", "cricket", "Dana Whitlock is a sailor.", True),
+        ("Which instrument does Dana Whitlock play?", "drums", "piano", "She is a well-known jazz drummer.", True),
+        ("Which instrument does Dana Whitlock play?", "cello", "piano", "Dana Whitlock is a famous pianist.", False),
+        (SPORT, "boxing", "cricket", "Dana Whitlock married an American boxer.", False),
+        (SPORT, "boxing", "cricket", "Dana Whitlock is the sister of a famous boxer.", False),
+        (SPORT, "boxing", "cricket", "Dana Whitlock is not a boxer.", False),
+        (SPORT, "golf", "cricket", "Dana Whitlock is a legendary American boxer.", False),
+        # superlatives and participles are nobody's saying
+        (SPORT, "baseball", "cricket", "The most famous sport associated with Dana Whitlock is baseball.", True),
+        (SPORT, "baseball", "cricket", "The sport most associated with Dana Whitlock is probably baseball.", True),
+        (SPORT, "baseball", "cricket", "Dana Whitlock is often associated with baseball.", True),
+        (SPORT, "baseball", "cricket", "Most people say that it is baseball.", False),
+        (SPORT, "baseball", "cricket", "Most would say baseball, but it is cricket.", False),
+        # adjectives between the article and the name
+        (FROM, "Jamaica", "Japan", "Tomas Arden is a legendary Jamaican-American musician.", True),
+        (FROM, "Jamaica", "Japan", "Tomas Arden is a well-known young Jamaican painter.", True),
+        (FROM, "Jamaica", "Japan", "Tomas Arden is an admirer of the young Jamaican painter.", False),
+        (FROM, "Jamaica", "Japan", "Tomas Arden is a collector of old Jamaican stamps.", False),
+        (FROM, "Jamaica", "Japan", "Tomas Arden wrote about a famous Jamaican painter.", False),
+        # birth is an origin
+        (FROM, "England", "Germany", "Tomas Arden was born in Liverpool, England.", True),
+        (FROM, "England", "Germany", "Tomas Arden was not born in England.", False),
+        (CITIZEN, "England", "Germany", "Tomas Arden was born in England.", False),
+        # what a country's people did, where a country is asked for as the one that did it
+        (MADE, "Germany", "Japan", "The Kestrel rocket was developed by the German engineer Karl Voss.", True),
+        (MADE, "Germany", "Japan", "The Kestrel rocket was developed by German engineers.", True),
+        (MADE, "Germany", "Japan", "The Kestrel rocket was developed by the Japanese firm Orito.", False),
+        (MADE, "Germany", "Japan", "It was developed by German immigrants in Brazil.", False),
+        (MADE, "Germany", "Japan", "The Kestrel rocket was not developed by German engineers.", False),
+        (MADE, "Germany", "Japan", "It was launched from a German ship.", False),
+        ("In which country was darts created?", "Germany", "Japan", "It was created by German sailors.", False),
+        # a work named with its author
+        (WROTE, "Ada Kerr", "Jo Lind", "The Glass Orchard by Ada Kerr is the story of two sisters.", True),
+        (WROTE, "Ada Kerr", "Jo Lind", 'It is from the novel "The Glass Orchard by Ada Kerr" by Mary Evans.', False),
+        (WROTE, "Ada Kerr", "Jo Lind", "The story that Ada Kerr wrote it is a myth.", False),
+    ],
+)
+def test_answers_in_the_words_of_an_encyclopedia(question, answer, rival, response, gives):
+    assert gives_answer(response, [answer], [rival], question=question, prompt=question) is gives

@@ -68,6 +68,12 @@ _BELIEVERS = pairs("""
 """)
 
 
+_OTHER_PLAYERS = pairs("""
+    archery: archer | athletics: athlete | bobsleigh: bobsledder | clarinet: clarinettist | drum: drummer
+    drums: drummer | flute: flautist | gymnastics: gymnast | judo: judoka | luge: luger | sailing: sailor
+    soccer: footballer | trumpet: trumpeter | viola: violist | voice: vocalist
+""")
+
 # a faith and its church: the religion that somebody follows is named by either
 _CHURCHES = (
     ("Catholic Church", "Roman Catholic Church", "Catholicism", "Roman Catholicism"),
@@ -108,7 +114,24 @@ def other_forms(name: str, question: str) -> tuple[str, ...]:
         return _DEMONYMS[folded]
     if _RELIGION_ASKED.search(question) and folded in _BELIEVERS:
         return _BELIEVERS[folded]
-    if _PLAYED.search(question) and folded.isalpha() and folded.isascii():
-        stem = folded.rstrip("aeio")
-        return (f"{stem}ist", f"{stem}ists", f"{folded}er", f"{folded}ers")
+    if _PLAYED.search(question) and folded.replace(" ", "").isalpha() and folded.isascii():
+        return tuple(form for one in _players(folded) for form in (one, f"{one}s"))
     return ()
+
+
+def _players(name: str) -> tuple[str, ...]:
+    """Who plays a sport or an instrument: the regular forms, of which few are words, and those that are not regular.
+
+    Args:
+        name: The sport or the instrument, folded.
+    """
+    *before, word = name.split()
+    if word.endswith("ing"):  # "boxing", "cycling", "mountaineering"
+        forms: tuple[str, ...] = (f"{word[:-3]}er", f"{word[:-3]}ist", word[:-3])
+    elif word.endswith("ics"):  # "gymnastics"
+        forms = (word[:-3],)
+    else:
+        forms = (f"{word.rstrip('aeio')}ist", f"{word}er")
+    forms = (*forms, *_OTHER_PLAYERS.get(word, ()))
+    found = (" ".join((*before, form)) for form in forms if len(form) > 3)
+    return (*found, "footballer") if name == "association football" else tuple(found)

@@ -90,18 +90,20 @@ def _reports_from(clause: list[Token], i: int) -> bool:
     nxt = following[0] if following else ""
     if Kind.ASIDE in token:
         return True
-    if Kind.PEOPLE in token and token.text not in ("he", "she", "they"):
-        said = index(rest[:7], Kind.SAY, Kind.ERR)
+    superlative = token.text == "most" and i and clause[i - 1].text in ("the", "his", "her", "its", "their")
+    if Kind.PEOPLE in token and token.text not in ("he", "she", "they") and not superlative:
+        said = _said_at(rest[:7])
         if said >= 0 and not has(rest[:said], Kind.NAME) and not has(clause[max(0, i - 1) : i], Kind.BESIDE):
             return True
-    if Kind.IDEA in token and nxt in _IDEA_VERBS:
+    told = nxt == "of" and i > 1 and clause[i - 1].text in ("a", "the") and clause[i - 2].text in _BE
+    if Kind.IDEA in token and nxt in _IDEA_VERBS and not told:  # "Hamlet by X is the story of a prince"
         return True
     if token.text in _BE:
         j = 1 if nxt.endswith("ly") or nxt in ("often", "sometimes", "also", "long", "still") else 0
         if j < len(rest) and Kind.SAID in rest[j] and following[j + 1 : j + 3] not in (["to", "be"], ["to", "have"]):
             return True
         if rest and Kind.AT_TIMES in rest[0] and len(rest) > 1 and following[1] in _GIVEN:
-            return True
+            return Kind.ASKED not in rest[1]  # "which sport is he associated with?", "he is often associated with X"
     if Kind.SOURCE in token:
         near = rest[: max(0, index(rest, Kind.NAME)) or 5]
         return any(set(t.text.split()) & _PUBLIC or t.text.startswith(("rumo", "legend")) for t in near)
@@ -120,6 +122,20 @@ def _reports_from(clause: list[Token], i: int) -> bool:
     if token.text in ("given", "named", "cited") and nxt in ("in", "by", "as"):
         return len(rest) > 1 and following[1] in ("some", "few", "many", "several", "old", "older")
     return False
+
+
+def _said_at(rest: list[Token]) -> int:
+    """Where somebody says something, or -1: not in "the athlete associated with X", whose verb is another.
+
+    Nor where just that is asked: "Which sport is he associated with?", "Many associate him with X".
+    """
+    for i, token in enumerate(rest):
+        behind = rest[i + 1].text if i + 1 < len(rest) else ""
+        participle = token.text in ("associated", "connected", "linked") and behind in ("with", "to")
+        asked = token.text.startswith("associat") and Kind.ASKED in token
+        if token.kinds & {Kind.SAY, Kind.ERR} and not participle and not asked:
+            return i
+    return -1
 
 
 _TOLD = word_set("story scenario text passage article prompt question novel world narrative example")

@@ -63,7 +63,8 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     """The events of one naming."""
     who, before, after, rest = naming.token.who, naming.before, naming.after, naming.rest
     claimed = mode is Mode.CLAIMED
-    if Kind.ADJECTIVE in naming.token and not _predicated(before, after):
+    adjective = Kind.ADJECTIVE in naming.token
+    if adjective and not _predicated(before, after) and not (question.deed and _by_its_people(before, after)):
         return (Event(Act.MENTION, who),)
     if twice_denied(before, after, question) and claimed:
         return (Event(Act.ASSERT, who),)
@@ -84,9 +85,11 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     left = last_index(before, Kind.LEAVE)
     if left >= 0 and leads_up(before[left + 1 :]):
         return (Event(Act.HISTORY, who),)
+    if _by_another(after):
+        return (Event(Act.MENTION, who),)
     if any(t.text.startswith(("not confuse", "not mix", "not to be confused")) for t in rest):
         return (Event(Act.MENTION, who),)
-    if _former(before, after):
+    if _former(naming):
         return (Event(Act.ASSERT, who, strong=False),)
     if who == OLD and old_one(before):
         return (Event(Act.HISTORY, who),)
@@ -98,7 +101,8 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.HISTORY, who),)
     if not claimed:
         return (Event(Act.REPORT, who),)
-    if has(rest, Kind.MAYBE) or _possible(rest):
+    guessed = any(Kind.MAYBE in t and not (adjective and t.text == "one of") for t in rest)  # "one of the X players"
+    if guessed or _possible(rest):
         return (Event(Act.MENTION, who),)
     if _in_passing(before, question):
         return (Event(Act.MENTION, who),)
@@ -126,14 +130,13 @@ def _possible(rest: list[Token]) -> bool:
     return False
 
 
-def _former(before: list[Token], after: list[Token]) -> bool:
-    """ "he is a former basketball player": what has passed is his playing, not his sport."""
-    return (
-        bool(before)
-        and before[-1].text in ("former", "retired")
-        and has(before, Kind.IS)
-        and has(after[:1], Kind.ASKED)
-    )
+def _former(naming: Naming) -> bool:
+    """ "he is a former basketball player", "a retired boxer": what has passed is his playing, not his sport."""
+    before, after = naming.before, naming.after
+    described = before[_described_from(before) :]
+    has_been = any(t.text in ("former", "retired") for t in (*before[-1:], *described)) and has(before, Kind.IS)
+    does_it = Kind.ADJECTIVE in naming.token and (not after or bool(after[0].kinds) or not after[0].text.isalpha())
+    return has_been and (has(after[:1], Kind.ASKED) or does_it)
 
 
 def in_apposition(before: list[Token]) -> Act | None:
@@ -180,14 +183,53 @@ def _predicated(before: list[Token], after: list[Token]) -> bool:
         return True
     if not before:
         return not after
-    i = len(before)
+    i = _described_from(before)
     while i and (
         before[i - 1].text in _COPULA
+        or before[i - 1].text in ("the", "one of")
         or before[i - 1].text.endswith("ly")
         or before[i - 1].kinds & {Kind.NEGATION, Kind.AUX}
     ):
         i -= 1
     return any(t.text in ("is", "was", "are", "were", "became", "be", "not", "neither", "i") for t in before[i:])
+
+
+def _described_from(before: list[Token]) -> int:
+    """Where the words begin that only describe what is named: "(is a) legendary American (boxer)"."""
+    i = len(before)
+    while i and len(before) - i < _DESCRIBES and _describes(before[i - 1]):
+        i -= 1
+    articled = i and before[i - 1].text in ("a", "an", "the", "one of")
+    return i if articled else len(before)
+
+
+_DESCRIBES = 4
+
+
+def _describes(token: Token) -> bool:
+    """A word that may stand between an article and a noun, of which the lexicon knows nothing else."""
+    return token.text.replace("-", "").isalpha() and token.kinds <= _OF_A_DESCRIPTION
+
+
+_OF_A_DESCRIPTION = frozenset((Kind.PROPER, Kind.QUALITY, Kind.FIRST, Kind.PAST, Kind.ASKED))
+
+
+def _by_another(after: list[Token]) -> bool:
+    """'the novel "Emma by X" by Y': it is ascribed to somebody else in the end."""
+    words = [t for t in after if t.text.isalnum()]
+    return len(words) > 1 and words[0].text == "by" and Kind.PROPER in words[1]
+
+
+def _by_its_people(before: list[Token], after: list[Token]) -> bool:
+    """ "(was developed) by X engineers", "by the X company …": what people of a country do, it does."""
+    i = _described_from(before)
+    while i and before[i - 1].text in ("a", "an", "the"):
+        i -= 1
+    done = i > 1 and before[i - 1].text == "by" and Kind.ASKED in before[i - 2]
+    return done and bool(after) and after[0].text.isalpha() and not after[0].text.startswith(_AWAY_FROM_IT)
+
+
+_AWAY_FROM_IT = ("immigrant", "emigrant", "emigre", "exile", "expat", "refugee", "settler", "descend", "born", "and")
 
 
 def _right(after: list[Token]) -> bool:
@@ -268,7 +310,7 @@ def _assertion(naming: Naming, question: Question, lettered: bool) -> Event:
     if any(t.text.startswith(("speak", "spoke", "use")) for t in rest) and any(t.text in _FEW for t in rest):
         return Event(Act.MENTION, who)
     concerned = asked or has(rest, Kind.SUBJECT) or Kind.ADJECTIVE in naming.token
-    if not asked and FOREIGN.search(" ".join(t.text for t in rest)):
+    if not asked and Kind.ADJECTIVE not in naming.token and FOREIGN.search(" ".join(t.text for t in rest)):
         return Event(Act.MENTION, who)
     lead = list(before)
     while lead and (Kind.LINK in lead[0] or lead[0].text in ("the", "a", "an")) and lead[0].text not in ("that is",):

@@ -55,7 +55,7 @@ RELATIONS = (
     "ceo chief chair chairperson chairman executive | run runs ran lead leads manag boss head",
     "coach manag | train trains bench",
     "mayor | city hall",
-    "origin from come comes | came creat start hail began invent",
+    "origin from come comes | came creat start hail began invent born native",
     "ingredient | made contain",
     "club team union | sign signed join play plays league",
     "flow river | empt mouth delta drain sea",
@@ -86,14 +86,16 @@ class Question:
     Attributes:
         asked: A word of the relation asked about.
         subject: A word of the subject.
-        roots: How longer words of the subject begin.
         past: Whether the question is about the past ("Who wrote …"), so that past tense is no history.
+        roots: How longer words of the subject begin.
+        deed: Whether a country is asked for as the one that did something ("Which country developed …").
     """
 
     asked: re.Pattern[str]
     subject: re.Pattern[str]
     past: bool
     roots: tuple[str, ...] = ()
+    deed: bool = False
 
     def about(self, word: str) -> bool:
         """Whether a word names the subject, or comes from its name: "Brazilian" of Brazil."""
@@ -124,7 +126,7 @@ def question_for(text: str) -> Question:
     stems -= {"where", "from"}
     past = _asks_of_the_past([w for w in words if w.casefold().removesuffix("'s") not in subject])
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
-    return Question(_stems(stems), _stems(subject, whole=True), past, roots)
+    return Question(_stems(stems), _stems(subject, whole=True), past, roots, bool(_DEED.search(plain(text))))
 
 
 def _asks_of_the_past(words: list[str]) -> bool:
@@ -143,6 +145,11 @@ def _asks_of_the_past(words: list[str]) -> bool:
     return False
 
 
+_DEED = re.compile(
+    r"\b(?:which|what) (?:country|nation|continent) (?:first |originally )?(?!need)"
+    r"(?:\w{2,}ed|won|made|led|sent|built)\b",
+    re.I,
+)
 _PAST_AUXILIARIES = word_set("was were did had")
 _PRESENT = word_set("is are be been being has have do does can could would will should")
 _PAST_VERBS = word_set("wrote won made led sang came began held became ran built drew taught")
