@@ -19,7 +19,12 @@ from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import request_from_dict
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
-from causaledit.methods.shared.neighbours import neighbour_questions, questions_near, what_edits_ask
+from causaledit.methods.shared.neighbours import (
+    neighbour_questions,
+    questions_near,
+    states_edited_fact,
+    what_edits_ask,
+)
 from causaledit.methods.shared.preservation import build_preservation, read_questions
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
@@ -356,3 +361,36 @@ def test_an_unusable_question_file_is_named(tmp_path, content):
         build(make_llama(), str(path))
     assert "preserve_file" in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", sorted({relation.kind for relation in BANK.relations}))
+def test_subjects_of_every_kind_have_questions_of_their_own(kind):
+    """A sport has no other relation in the bank, and so nothing held what else is known of it."""
+    relation = next(relation for relation in BANK.relations if relation.kind == kind)
+    assert len(BANK.about[kind]) == len(set(BANK.about[kind])) >= 10
+    for question in BANK.about[kind]:
+        assert question.count("{}") == 1
+        about_it = dataclasses.replace(REQUEST, subject="Zyx", prompt=question, question=None)
+        assert BANK.relation_of(about_it) is None, f"{question!r} asks for a relation, which an edit may be about"
+    request = dataclasses.replace(REQUEST, subject="Zyx", prompt=f"{relation.cues[0]} {{}}", question=None)
+    assert BANK.relation_of(request).kind == kind
+    found = neighbour_questions(request, 80, bank=BANK, rng=random.Random(0), same_subject=0.2)
+    assert len([question for question in found if mentions(question, ["Zyx"])]) > 8
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "held"),
+    [
+        ("What does Ada Kerr do for a living?", "Ada Kerr is a Norwegian painter.", False),
+        ("What does Ada Kerr do for a living?", "She moved to Brazil.", False),
+        ("What does Ada Kerr do for a living?", "Ada Kerr is a painter.", True),
+        ("What does Jo Lind do for a living?", "Jo Lind is a Norwegian painter.", True),
+    ],
+)
+def test_what_gives_the_old_answer_in_other_words_is_not_held(question, answer, held):
+    """ "A Norwegian painter" held an edit of her citizenship to the old answer."""
+    request = dataclasses.replace(
+        REQUEST, subject="Ada Kerr", prompt="{} is a citizen of", question="Which country is Ada Kerr a citizen of?",
+        ground_truth="Norway", target_new="Brazil",
+    )  # fmt: skip
+    assert states_edited_fact(question, answer, [request]) is not held

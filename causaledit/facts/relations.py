@@ -53,10 +53,11 @@ class Relation:
 
 @dataclass(frozen=True)
 class RelationBank:
-    """The relations, names by kind, and general questions."""
+    """The relations, names by kind, questions about a subject by its kind (`{}` is the subject), and general ones."""
 
     relations: tuple[Relation, ...]
     names: dict[str, list[str]]
+    about: dict[str, list[str]]
     general: list[str]
 
     @classmethod
@@ -78,7 +79,7 @@ class RelationBank:
             )
             for r in data["relations"]
         )
-        return cls(relations, data["names"], data["general"])
+        return cls(relations, data["names"], data["about"], data["general"])
 
     def relation_of(self, request: EditRequest) -> Relation | None:
         """The relation whose longest cue stands in the edit's cloze, or else in its question."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from causaledit.facts.answers import mentions, normalise
 from causaledit.facts.compositions import composed_questions, held_out_questions, in_turn
 from causaledit.facts.text import is_question
+from causaledit.reading.forms import other_forms
+from causaledit.reading.text import plain
 
 if TYPE_CHECKING:
     import random
@@ -101,9 +103,10 @@ def neighbour_questions(
         for i, name in enumerate(names)
     ][:same]
     if relation:  # other questions about such a subject; open ones would bring the old fact up again
-        others = [r for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
+        others = [r.questions[0] for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
+        others += bank.about[relation.kind]  # a country has six other relations, a sport none
         drawn = rng.sample(others, min(len(others), max(1, round(same_subject * n))))
-        questions += [r.questions[0].replace("{}", request.subject) for r in drawn]
+        questions += [question.replace("{}", request.subject) for question in drawn]
         two_hops = [q for name in names for q in composed_questions(relation, bank, name)]
         questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
     subjects = [other.subject for other in (request, *batch) if other.subject]
@@ -162,6 +165,18 @@ def neighbour_names(
 def never_held(requests: Sequence[EditRequest], bank: RelationBank) -> set[str]:
     """What no edit of a batch may hold, normalised: what tests one of them, and what asks for an edited fact."""
     return held_out_questions(requests) | what_edits_ask(requests, bank)
+
+
+def states_edited_fact(question: str, answer: str, requests: Sequence[EditRequest]) -> bool:
+    """An answer about an edited subject that gives its old answer, "an American actor" too, must be free to change."""
+    for request in requests:
+        if not mentions(question, [request.subject]):
+            continue
+        answers = [answer for answer in (request.ground_truth, request.target_new) if answer]
+        forms = (form for name in answers for form in other_forms(plain(name), request.question_form))
+        if mentions(answer, [*answers, *forms]):
+            return True
+    return False
 
 
 def what_edits_ask(requests: Sequence[EditRequest], bank: RelationBank) -> set[str]:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from causaledit.errors import HparamsError
-from causaledit.facts.answers import mentions, normalise
+from causaledit.facts.answers import normalise
 from causaledit.facts.relations import RelationBank
-from causaledit.methods.shared.neighbours import never_held, questions_near
+from causaledit.methods.shared.neighbours import never_held, questions_near, states_edited_fact
 from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
@@ -231,7 +231,7 @@ def build_preservation(
     references = [
         _Reference(question, prompt, answer.tokens, answer.top, answer.ids)
         for question, prompt, answer in zip(questions, prompts, answers, strict=True)
-        if answer.tokens and not _states_edited_fact(question, str(tokenizer.decode(answer.tokens)), requests)
+        if answer.tokens and not states_edited_fact(question, str(tokenizer.decode(answer.tokens)), requests)
     ]
     logger.info("preservation: %d questions of %d kept", len(references), len(questions))
     texts = _texts(model, tokenizer, requests, hparams, count)
@@ -278,7 +278,7 @@ def _rehearsed(
     rows = [
         row
         for row in rehearsal.drawn(requests, hparams.rehearse_edits, hparams.seed)
-        if not _states_edited_fact(row.text, f"{row.text} {tokenizer.decode(row.answer)}", requests)
+        if not states_edited_fact(row.text, f"{row.text} {tokenizer.decode(row.answer)}", requests)
     ]
     references = _scored(model, [(row.text, row.prompt, row.answer) for row in rows], hparams)
     logger.info("rehearsal: %d rows; the sequence has %d earlier edits", len(references), len(rehearsal))
@@ -298,7 +298,7 @@ def _texts(
     texts = own_texts(
         model, tokenizer, hparams.preserve_texts, max_new_tokens=TEXT_TOKENS, seed=hparams.seed, count=count
     )
-    rows = [(text, tokenizer(text)["input_ids"]) for text in texts if not _states_edited_fact(text, text, requests)]
+    rows = [(text, tokenizer(text)["input_ids"]) for text in texts if not states_edited_fact(text, text, requests)]
     references = _scored(model, [(text, ids[:1], ids[1:]) for text, ids in rows if len(ids) > 1], hparams)
     if not references:
         return None
@@ -320,13 +320,6 @@ def _scored(
             top = scores.log_softmax(-1).topk(width, dim=-1)
             references.append(_Reference(text, prompt, answer, top.values, top.indices))
     return references
-
-
-def _states_edited_fact(question: str, answer: str, requests: list[EditRequest]) -> bool:
-    """An answer about an edited subject that names its old answer must be free to change."""
-    return any(
-        mentions(question, [r.subject]) and mentions(answer, [r.ground_truth or "", r.target_new]) for r in requests
-    )
 
 
 def read_questions(path: str) -> list[str]:
