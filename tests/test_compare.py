@@ -309,8 +309,8 @@ def test_kill_9_and_resume_on_the_command_line_with_one_method_that_fails(workpl
         ({"max_cases": 2}, "--max_cases 200, and now it is 2"),
         ({"shuffle_seed": 71}, "--shuffle_seed 70, and now it is 71"),
         ({"max_new_tokens": 6}, "--max_new_tokens 5, and now it is 6"),
-        ({"methods": ("PreEdited", "LoRA")}, "--methods PreEdited, and now it is PreEdited,LoRA"),
-        ({"judge": "llm:other"}, "and now it is llm:other"),
+        ({"methods": ("PreEdited", "LoRA"), "run_id": None}, "--methods PreEdited, and now it is PreEdited,LoRA"),
+        ({"judge": "llm:other", "run_id": None}, "and now it is llm:other"),
     ],
 )
 def test_other_arguments_are_no_resume(change, words, workplace):
@@ -323,6 +323,24 @@ def test_other_arguments_are_no_resume(change, words, workplace):
         make_compare_plan(methods, arguments(**change), judge=judge, resume=True)
     other = dataclasses.replace(arguments(**change), run_id="another")
     assert not make_compare_plan(methods, other, judge=judge, resume=True).resumed
+
+
+def test_a_finished_comparison_is_judged_anew_and_gains_a_method(workplace):
+    """Hours of edits were lost to the next version of the judge: the comparison by its name was refused."""
+
+    class Newer(type(get_judge("rule"))):
+        identity = "rule-next"
+
+    run(plan_of(("LoRA",), max_cases=1))
+    given = arguments(max_cases=1)
+    plan = make_compare_plan(("LoRA", "PreEdited"), given, judge=Newer.identity, resume=True)
+    assert plan.resumed
+    counts = Counts()
+    rows = {row.method: row for row in execute_comparison(plan, Newer(), counts)}
+    assert counts.cases == 1  # PreEdited's
+    assert {row.metrics["judge"] for row in rows.values()} == {"rule-next"}
+    data = json.loads((plan.folder / "compare.json").read_text())
+    assert data["arguments"]["judge"] == "rule-next" and list(data["methods"]) == ["LoRA", "PreEdited"]
 
 
 def test_other_hparams_are_no_resume(workplace):

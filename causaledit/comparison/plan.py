@@ -208,19 +208,38 @@ def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: b
         if run_id is not None and kept:
             raise RunError(f"--run_id {run_id!r}: that comparison exists; --resume goes on with it.")
         return None
-    added: dict[str, Any] = {"model": None, "host": "auto", "hparams": {}, "protocol": "causal"}  # not written before
     for _, known, data in kept:
-        if all(data.get(name, added.get(name)) == value for name, value in ours.items()):
+        if not _differing(data, ours, named=run_id is not None):
             return known
     if not kept:
         logger.info("there is no comparison to resume: a new one begins")
         return None
     _, known, data = kept[0]
-    differing = next(name for name, value in ours.items() if data.get(name, added.get(name)) != value)
+    differing = _differing(data, ours, named=run_id is not None)
     raise RunError(
         f"--resume: the comparison {known!r} was started with --{differing} {_shown(data.get(differing))}, and now it "
         f"is {_shown(ours[differing])}: give the same arguments, or leave out --resume and give another --run_id."
     )
+
+
+def _differing(data: Mapping[str, Any], ours: Mapping[str, Any], *, named: bool) -> str:
+    """The first argument that keeps one comparison from going on with another one, or empty.
+
+    Args:
+        data: What the other one was started with.
+        ours: What this one is given.
+        named: Whether it goes on by its `--run_id`: then with any judge, as answers are kept and judged again, and with
+            further or fewer methods, each of which is a run of its own.
+    """
+    known: dict[str, Any] = {"model": None, "host": "auto", "hparams": {}, "protocol": "causal"}  # not written before
+    known.update(data)
+    ours = dict(ours)
+    if named:
+        both = set(known.get("methods") or ()) & set(ours["methods"])
+        for files in (known, ours):
+            files["hparams"] = {name: file for name, file in files["hparams"].items() if name in both}
+        del ours["methods"], ours["judge"]
+    return next((name for name, value in ours.items() if known.get(name) != value), "")
 
 
 def _shown(value: Any) -> str:
