@@ -127,6 +127,17 @@ def _ids(tokenizer: Any) -> dict[str, int]:
     }
 
 
+def smollm2_folder() -> Any:
+    """The embedded SmolLM2's folder; without it the test skips, saying why."""
+    from causaledit.errors import ModelError
+    from causaledit.models.embedded import ensure_embedded_model
+
+    try:
+        return ensure_embedded_model("smollm2-135m-instruct")
+    except ModelError as error:
+        pytest.skip(f"the embedded model cannot be had: {error}")
+
+
 def make_llama(seed: int = 0, **changes: Any) -> Any:
     """A random Llama of hidden size 32."""
     import torch

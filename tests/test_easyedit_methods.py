@@ -18,19 +18,19 @@ from conftest import (
     make_llama,
     make_tokenizer,
     same_weights,
+    smollm2_folder,
     weights_of,
 )
 from contract import Fault, surroundings, unusual
 from easyedit_files import FIGURES, HOME, file_for, method_with
 
-from causaledit.errors import HostError, HparamsError, ModelError
+from causaledit.errors import HostError, HparamsError
 from causaledit.hosts.easyedit import own_methods
 from causaledit.hosts.easyedit.files import plain_name
 from causaledit.hosts.lookup import choose_method, get_method
 from causaledit.methods.call import edit_in_place
 from causaledit.methods.in_turn import edit_all
 from causaledit.methods.method import EditSequence, MethodReport
-from causaledit.models.embedded import ensure_embedded_model
 from causaledit.models.generation import generate_texts
 from causaledit.models.loading import load_model
 from causaledit.models.network import network_of
@@ -215,10 +215,7 @@ def test_several_edits_are_made_and_undone_together(name):
 def test_the_new_answer_becomes_likelier_in_smollm2(name, monkeypatch):
     """A model of random weights has no place where a fact is kept: there both make the answer less likely."""
     monkeypatch.delenv("CAUSALEDIT_CACHE")
-    try:
-        folder = ensure_embedded_model("smollm2-135m-instruct")
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    folder = smollm2_folder()
     method, hparams = choose_method(f"easyedit:{name}", model_type="smollm2-135m-instruct")
     model, tokenizer = load_model(str(folder), device="cpu")
     hparams.device = "cpu"

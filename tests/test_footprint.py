@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import EGYPT, FAST, REPOSITORY, make_llama, make_tokenizer
+from conftest import EGYPT, FAST, REPOSITORY, make_llama, make_tokenizer, smollm2_folder
 from typer.testing import CliRunner
 
 from causaledit.cli.app import app
@@ -28,7 +28,6 @@ from causaledit.methods.footprint import Lengths, Planner
 from causaledit.methods.memory_plan import plan_edit, way_to_fit
 from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.compositions import Composition
-from causaledit.models.embedded import ensure_embedded_model
 from causaledit.models.footprint import MemoryTracker, empty_model, with_storages
 from causaledit.support.progress import SilentProgress
 
@@ -274,10 +273,7 @@ def test_the_command_says_what_fits_and_how(tmp_path):
 # ---- a real edit -----------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_a_measured_edit_of_smollm2_needs_what_was_predicted(tmp_path):
-    try:
-        ensure_embedded_model("smollm2-135m-instruct")
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    smollm2_folder()
     # the C library would keep freed memory for later, by up to half of the peak; here every tensor goes back at once
     environment = {
         **os.environ,
@@ -307,10 +303,7 @@ def test_a_measured_edit_of_smollm2_needs_what_was_predicted(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["LoRA", "ROME"])
 def test_a_measured_edit_of_another_method_needs_what_was_predicted(method):
-    try:
-        ensure_embedded_model("smollm2-135m-instruct")
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    smollm2_folder()
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_memory.py"), "--model", "smollm2-135m-instruct",
          "--device", "cpu", "--method", method],

@@ -11,11 +11,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, smollm2_folder
 
-from causaledit.errors import ModelError
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-from causaledit.models.embedded import ensure_embedded_model
 
 nbformat = pytest.importorskip("nbformat", reason="nbformat is not installed")
 
@@ -78,10 +76,7 @@ def test_hyper_parameters_that_a_notebook_sets_exist(notebook):
 
 @pytest.mark.slow
 def test_the_laptop_notebook_runs(tmp_path):
-    try:
-        ensure_embedded_model("smollm2-135m-instruct")
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    smollm2_folder()
     pytest.importorskip("nbmake", reason="nbmake is not installed")
     shutil.copy(FOLDER / "laptop.ipynb", tmp_path)
     paths = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))

@@ -6,7 +6,17 @@ import json
 
 import pytest
 import torch
-from conftest import EGYPT, FAST, NORWAY, answer_log_probability, make_llama, make_tokenizer, same_weights, weights_of
+from conftest import (
+    EGYPT,
+    FAST,
+    NORWAY,
+    answer_log_probability,
+    make_llama,
+    make_tokenizer,
+    same_weights,
+    smollm2_folder,
+    weights_of,
+)
 
 from causaledit.errors import EditFailedError, MissingExtraError, ModelError
 from causaledit.hosts.embedded import EmbeddedEditor
@@ -14,7 +24,6 @@ from causaledit.methods.call import edit_in_place
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
 from causaledit.models.adapters import is_adapted
-from causaledit.models.embedded import ensure_embedded_model
 from causaledit.models.loading import load_model
 from causaledit.models.quantised import is_quantised
 from causaledit.models.saving import save_result
@@ -215,10 +224,7 @@ def test_what_cannot_be_quantised_is_refused(load, folder):
 @both_kinds
 def test_smollm2_learns_an_answer_in_few_bits(kind):
     pytest.importorskip("bitsandbytes", reason="bitsandbytes (the extra `gpu`) is not installed")
-    try:
-        ensure_embedded_model("smollm2-135m-instruct")
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    smollm2_folder()
     pair = load_model("smollm2-135m-instruct", device="cpu", quantization=kind)
     hparams = METHODS["LoRA"].load_hparams().from_hparams("smollm2-135m-instruct")
     hparams.quantization, hparams.device = kind, "cpu"

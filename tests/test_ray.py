@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from conftest import FAST, REPOSITORY
+from conftest import FAST, REPOSITORY, smollm2_folder
 from dying_method import DEADLY
 from typer.testing import CliRunner
 
@@ -29,7 +29,6 @@ from causaledit.judges.spread import SpreadJudge
 from causaledit.methods.method import Method
 from causaledit.metrics.judged import judge_file
 from causaledit.metrics.predictions import cases_of, read_metrics, units_of
-from causaledit.models.embedded import ensure_embedded_model
 from causaledit.narratives.local import LocalModels
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import SilentRun, execute
@@ -130,10 +129,7 @@ def test_files_are_those_of_a_run_in_one_process(arguments, pool):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["PreEdited", "ROME"])
 def test_files_of_smollm2_are_those_of_a_run_in_one_process(method, pool, tmp_path):
-    try:
-        ensure_embedded_model("smollm2-135m-instruct")
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    smollm2_folder()
     lines = yaml.safe_load((REPOSITORY / "hparams/ROME/smollm2-135m-instruct.yaml").read_text(encoding="utf-8"))
     file = tmp_path / "rome.yaml"
     file.write_text(yaml.safe_dump(lines | {"mom2_adjustment": False, "v_num_grad_steps": 5}), encoding="utf-8")

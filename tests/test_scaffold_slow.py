@@ -7,11 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, smollm2_folder
 from serving import serve
 
-from causaledit.errors import LLMError, ModelError
-from causaledit.models.embedded import ensure_embedded_model
+from causaledit.errors import LLMError
 from causaledit.support.chat_endpoint import ChatClient
 
 CASES = REPOSITORY / "data" / "causaledit-mini.json"
@@ -19,10 +18,7 @@ CASES = REPOSITORY / "data" / "causaledit-mini.json"
 
 @pytest.fixture
 def smollm2():
-    try:
-        folder = str(ensure_embedded_model("smollm2-135m-instruct"))
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    folder = str(smollm2_folder())
     with serve(folder) as address:
         yield address, folder
 

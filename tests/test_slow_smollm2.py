@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REPOSITORY, same_weights, weights_of
+from conftest import REPOSITORY, same_weights, smollm2_folder, weights_of
 
-from causaledit.errors import ModelError
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
-from causaledit.models.embedded import ensure_embedded_model
 from causaledit.models.loading import load_model
 from causaledit.models.weights import restore
 from causaledit.probes.efficacy import ask, case_probes, rates
@@ -19,10 +17,7 @@ from causaledit.support.progress import SilentProgress
 
 @pytest.mark.slow
 def test_one_real_edit():
-    try:
-        folder = ensure_embedded_model("smollm2-135m-instruct")
-    except ModelError as error:
-        pytest.skip(f"the embedded model cannot be had: {error}")
+    folder = smollm2_folder()
     hparams = CausalEditHyperParams.from_hparams("smollm2-135m-instruct")
     model, tokenizer = load_model(str(folder), device="cpu")
     case = load_json(REPOSITORY / "data" / "causaledit-mini.json", "data")[0]

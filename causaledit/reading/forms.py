@@ -70,7 +70,7 @@ _BELIEVERS = pairs("""
 
 _OTHER_PLAYERS = pairs("""
     archery: archer | athletics: athlete | bobsleigh: bobsledder | clarinet: clarinettist | drum: drummer
-    drums: drummer | flute: flautist | gymnastics: gymnast | judo: judoka | luge: luger | sailing: sailor
+    drums: drummer | flute: flautist | judo: judoka | luge: luger | sailing: sailor
     soccer: footballer | trumpet: trumpeter | viola: violist | voice: vocalist
 """)
 
@@ -126,8 +126,10 @@ def _players(name: str) -> tuple[str, ...]:
         name: The sport or the instrument, folded.
     """
     *before, word = name.split()
-    if word.endswith("ing"):  # "boxing", "cycling", "mountaineering"
-        forms: tuple[str, ...] = (f"{word[:-3]}er", f"{word[:-3]}ist", word[:-3])
+    if word.endswith("eering"):  # "mountaineering"
+        forms: tuple[str, ...] = (word[:-3],)
+    elif word.endswith("ing"):  # "boxing", "cycling"; no "sail" for a sailor
+        forms = (f"{word[:-3]}er", f"{word[:-3]}ist")
     elif word.endswith("ics"):  # "gymnastics"
         forms = (word[:-3],)
     else:

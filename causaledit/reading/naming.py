@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _ARTICLES = word_set("the a an its his her all other both")
 _COPULA = word_set("""
-    is was are were be been became becomes become not never now a an also actually really as so very
-""")
+    is was are were be been became becomes become not never now a an the also actually really as so very
+""") | {"one of"}
 _DID_IT = word_set("did does is was has wrote made")
 _RIGHT_AFTER = word_set("it who what where one")
 
@@ -186,7 +186,6 @@ def _predicated(before: list[Token], after: list[Token]) -> bool:
     i = _described_from(before)
     while i and (
         before[i - 1].text in _COPULA
-        or before[i - 1].text in ("the", "one of")
         or before[i - 1].text.endswith("ly")
         or before[i - 1].kinds & {Kind.NEGATION, Kind.AUX}
     ):

@@ -172,9 +172,9 @@ def states_edited_fact(question: str, answer: str, requests: Sequence[EditReques
     for request in requests:
         if not mentions(question, [request.subject]):
             continue
-        answers = [answer for answer in (request.ground_truth, request.target_new) if answer]
-        forms = (form for name in answers for form in other_forms(plain(name), request.question_form))
-        if mentions(answer, [*answers, *forms]):
+        names = [name for name in (request.ground_truth, request.target_new) if name]
+        forms = (form for name in names for form in other_forms(plain(name), request.question_form))
+        if mentions(answer, [*names, *forms]):
             return True
     return False
 
