@@ -203,6 +203,7 @@ def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: b
             kept.append((file.stat().st_mtime, str(data["run_id"]), data))
         except (OSError, ValueError, KeyError, TypeError):
             logger.warning("%s cannot be read: that comparison is not resumed", file)
+    others = did_you_mean(run_id or "", [known for _, known, _ in kept])
     kept = [entry for entry in sorted(kept, key=lambda entry: -entry[0]) if run_id in (None, entry[1])]
     if not resume:
         if run_id is not None and kept:
@@ -212,7 +213,7 @@ def _run_id(parent: Path, ours: Mapping[str, Any], run_id: str | None, resume: b
         if not _differing(data, ours, named=run_id is not None):
             return known
     if not kept:
-        logger.info("there is no comparison to resume: a new one begins")
+        logger.info("there is no comparison to resume: a new one begins.%s", others)
         return None
     _, known, data = kept[0]
     differing = _differing(data, ours, named=run_id is not None)
