@@ -366,7 +366,14 @@ def measure_whole(args: argparse.Namespace, model: Any, tokenizer: Any, request:
     method = METHODS[args.method]
     hparams = method.load_hparams().from_hparams(args.hparams)
     hparams.model_name, hparams.device = (model, tokenizer), str(model.device)
-    few = {"steps": 3, "max_steps": 3, "proximal_steps": 3, "mom2_max_tokens": 4000, "mom2_ridge": 1e-3}
+    few = {
+        "steps": 3,
+        "max_steps": 3,
+        "proximal_steps": 3,
+        "v_num_grad_steps": 3,
+        "mom2_max_tokens": 4000,
+        "mom2_ridge": 1e-3,
+    }
     longest = {"context_dropout": 0.0}  # every row reads the story
     for name, value in {**few, **longest, "stats_cache": False}.items():
         if isinstance(getattr(hparams, name, None), int | float) or name == "mom2_max_tokens":

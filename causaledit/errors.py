@@ -34,6 +34,12 @@ class OptionError(CausalEditError, ValueError):
     exit_code = 2
 
 
+class PathError(CausalEditError, ValueError):
+    """A path lies in the home folder of nobody."""
+
+    exit_code = 2
+
+
 class HparamsError(CausalEditError, ValueError):
     """A hyper-parameter file or value is unusable."""
 

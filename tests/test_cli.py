@@ -72,6 +72,41 @@ def test_bad_input_is_one_line(arguments, code, words, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+SMALL = ["--model_type", "smollm2-135m-instruct"]
+NOBODYS = "~no-such-user/x"  # pathlib raises an error that names nothing
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ability", "--model", NOBODYS],
+        ["analyze", "--input", NOBODYS],
+        ["compare", "--methods", "FT", *SMALL, "--datatype", NOBODYS],
+        ["compare", "--methods", "FT", *SMALL, "--datatype", "causaledit-mini", "--output_root", NOBODYS],
+        ["demo", "--output", NOBODYS],
+        ["edit", "--requests", NOBODYS],
+        [*EDIT, "--new", "Lyon", "--old", "Paris", "--hparams", NOBODYS],
+        [*EDIT, "--new", "Lyon", "--old", "Paris", "--model", NOBODYS],
+        [*EDIT, "--new", "Lyon", "--old", "Paris", "--narrative", NOBODYS],
+        [*EDIT, "--new", "Lyon", "--old", "Paris", "--save", NOBODYS],
+        ["generate", "--model", NOBODYS, "--prompt", "hello"],
+        ["history", NOBODYS],
+        ["judge", "--input", NOBODYS],
+        ["run", "--editing_method", "FT", *SMALL, "--datatype", "causaledit-mini", "--hparams_path", NOBODYS],
+        ["scaffold", "--source", "template", "--mquake_file", NOBODYS, "--merged_file", "y.json"],
+        ["show", NOBODYS],
+        ["undo", NOBODYS, "--save", "out"],
+    ],
+    ids=" ".join,
+)
+def test_a_path_in_the_home_of_nobody_is_named(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert NOBODYS in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

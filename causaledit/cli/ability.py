@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from causaledit.support.console import plain_console
+from causaledit.support.paths import expanded
 
 
 def ability(
@@ -37,9 +38,9 @@ def ability(
         chosen = parse_tasks(tasks, limit=limit, option="--tasks")
         check_tasks(chosen, "--tasks")
         if output is not None:
-            if output.expanduser().is_dir():
+            if expanded(output).is_dir():
                 raise SaveError(f"--output {str(output)!r} is a folder: give a file.")
-            check_writable(output.expanduser().parent, "the folder of --output")
+            check_writable(expanded(output).parent, "the folder of --output")
     first = base if base is not None else model
     with console.status(f"loading {first}"):
         loaded = load_model(first, device=device, argument="--base" if base is not None else "--model")

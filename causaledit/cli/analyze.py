@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -22,9 +21,11 @@ from causaledit.metrics.wording import (
     worded_rate,
 )
 from causaledit.runs.worker_options import WorkerOptions
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from causaledit.judges.base import Task
     from causaledit.judges.store import VerdictTable
@@ -56,7 +57,7 @@ def analyze(
 ) -> None:
     """Analyse a run: writes analysis/pred_analysis.json and .txt beside the input."""
     analyse_file(
-        input_file.expanduser(),
+        expanded(input_file),
         judging,
         refutations=llm_self_refute is Switch.on,
         rationales=rewrite_why is Switch.on,
@@ -93,7 +94,7 @@ def analyse_file(
     from causaledit.metrics.summary import summarise
     from causaledit.support.files import check_writable, write_json, write_text
 
-    other_file = Path(paired).expanduser() if paired else None
+    other_file = expanded(paired) if paired else None
     content = read_metrics(file)
     cases = cases_of(content)
     other_cases = cases_of(read_metrics(other_file, "--paired")) if other_file else []

@@ -14,6 +14,7 @@ from causaledit.cli.workers import judge_on, worker_pool
 from causaledit.runs.arguments import PRE_EDITED, RunArguments
 from causaledit.runs.worker_options import WorkerOptions
 from causaledit.support.console import plain_console
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +66,7 @@ def compare(
         names = parse_methods(methods)
         if html is not None:
             require_extra("report", "--html")
-            if html.expanduser().is_dir():
+            if expanded(html).is_dir():
                 raise SaveError(f"--html {str(html)!r} is a folder: give a file.")
             check_writable(html.parent, "the folder of --html")
         arguments = dataclasses.replace(arguments, editing_method=names[0])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from causaledit.support.console import plain_console
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -163,7 +164,7 @@ def _refuse_adapter(model: Any) -> None:
     from causaledit.errors import ModelError
     from causaledit.models.checkpoint import is_adapter_alone
 
-    if is_adapter_alone(Path(model).expanduser()):
+    if is_adapter_alone(expanded(model)):
         raise ModelError(
             f"--model {model!r} is an adapter, and an edit needs plain weights: edit its base model with all requests "
             f"together (--requests), or merge the adapter first (AutoPeftModelForCausalLM.from_pretrained({model!r})"

@@ -134,16 +134,16 @@ def request_from_options(
 
 def _narrative_text(value: str) -> str:
     """A file's text where the value names one, the value itself otherwise."""
-    from causaledit.errors import RequestError
+    from causaledit.errors import PathError, RequestError
+    from causaledit.support.paths import expanded, is_file, is_folder
 
     if not value:
         return ""
     try:
-        path = Path(value).expanduser()
-        is_file, is_folder = path.is_file(), path.is_dir()
-    except (OSError, RuntimeError):  # no name of a file: too long, or of nobody's home
-        is_file = is_folder = False
-    if is_file:
+        path = expanded(value)
+    except PathError:  # a text that begins with a tilde
+        path = Path(value)
+    if is_file(path):
         try:
             text = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
@@ -153,7 +153,7 @@ def _narrative_text(value: str) -> str:
         return text
     if not value.strip():
         raise RequestError("--narrative is empty: give a text or a file that holds it, or leave it out.")
-    if is_folder:
+    if is_folder(path):
         raise RequestError(f"--narrative: {value!r} is a folder: give a file with the narrative in it.")
     # one word says no reason, except in scripts that put no spaces between words
     if value.endswith((".txt", ".md")) or (len(value.split()) == 1 and value.isascii()):

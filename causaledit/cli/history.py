@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from causaledit.support.console import plain_console
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ def history(
 
     cards = cards_of(read_card(model, fetch=True))
     if not cards:
-        if not (exists(Path(model).expanduser()) or is_hub_name(model)):
+        if not (exists(expanded(model)) or is_hub_name(model)):
             raise ModelError(
                 f"The model folder {model!r} does not exist: give the folder that an edit was saved to, or owner/name."
             )
@@ -66,7 +66,7 @@ def _first_to_undo(model: str, cards: Sequence[Card]) -> tuple[int | None, str]:
     from causaledit.models.undo import plan_undo
     from causaledit.support.paths import exists
 
-    if not exists(Path(model).expanduser()):
+    if not exists(expanded(model)):
         return None, f"{model} is not on this machine; download it first (hf download {model} --local-dir DIR)"
     first, why = None, ""
     for number in range(len(cards), 0, -1):

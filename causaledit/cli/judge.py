@@ -8,6 +8,7 @@ from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import InputOption, JudgeOptions, takes
 from causaledit.cli.workers import JUDGE_WORKERS, loaded_judge
 from causaledit.runs.worker_options import WorkerOptions  # noqa: TC001  (`takes` reads the annotation)
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from causaledit.judges.store import VerdictTable
@@ -27,7 +28,7 @@ def judge(
     from causaledit.metrics.summary import summarise
     from causaledit.support.files import check_writable, write_json
 
-    file = input_file.expanduser()
+    file = expanded(input_file)
     content = read_metrics(file)
     cases = cases_of(content)
     check_writable(file.parent, "the folder of --input")

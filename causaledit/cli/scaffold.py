@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -15,9 +14,11 @@ from causaledit.cli.workers import worker_pool
 from causaledit.runs.worker_options import WorkerOptions
 from causaledit.support.console import plain_console
 from causaledit.support.options import option
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -187,17 +188,17 @@ def _paths(merged: str, grounding: str, articles: str, inputs: tuple[str, ...]) 
     from causaledit.narratives.pipeline import Files
     from causaledit.support.files import check_writable
 
-    target = Path(merged).expanduser()
+    target = expanded(merged)
     if target.is_dir():
         raise ScaffoldError(f"--merged_file {merged!r} is a folder: name a file.")
     files = Files(
         merged=target,
-        grounding=Path(grounding).expanduser() if grounding else target.with_suffix(".grounding.jsonl"),
-        articles=Path(articles).expanduser() if articles else target.with_suffix(".articles.jsonl"),
+        grounding=expanded(grounding) if grounding else target.with_suffix(".grounding.jsonl"),
+        articles=expanded(articles) if articles else target.with_suffix(".articles.jsonl"),
         extras=target.with_suffix(".questions.jsonl"),
     )
     named = [p.resolve() for p in (files.merged, files.grounding, files.articles, files.extras) if p is not None]
-    named += [Path(i).expanduser().resolve() for i in inputs if i]
+    named += [expanded(i).resolve() for i in inputs if i]
     if twice := [str(path) for path, n in Counter(named).items() if n > 1]:
         raise ScaffoldError(f"{twice[0]!r} is named twice: the input and each stage need a file of their own.")
     check_writable(target.parent, "--merged_file")

@@ -6,11 +6,14 @@ import copy
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HostError, RequestError, did_you_mean
 from causaledit.support.files import check_writable
+from causaledit.support.paths import expanded
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ def read_options(call: str, kwargs: Mapping[str, Any], said: set[str]) -> Option
             said.add(name)
             logger.warning("`%s` of `%s` has no effect: %s", name, call, reason)
     if (file := kwargs.get("pre_file")) is not None:
-        check_writable(Path(file).expanduser().parent, "`pre_file`:")
+        check_writable(expanded(file).parent, "`pre_file`:")
     return Options(
         requests=kwargs.get("requests"),
         columns={key: kwargs[name] for name, key in _COLUMNS.items() if kwargs.get(name) is not None},

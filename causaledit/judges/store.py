@@ -14,6 +14,7 @@ from causaledit.errors import SaveError
 from causaledit.judges.base import JudgedResponse, Task, verdict_to_dict
 from causaledit.judges.prompts import Verdict, verdict_from_dict
 from causaledit.support.jsonl import JsonlWriter, read_lines
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ Unit = tuple[Task, JudgedResponse]
 
 def analysis_folder(file: Path) -> Path:
     """Where verdicts and analyses of a metrics file lie."""
-    return file.expanduser().parent / "analysis"
+    return expanded(file).parent / "analysis"
 
 
 def store_of(file: Path, judge: str) -> Path:

@@ -30,7 +30,7 @@ import yaml
 from causaledit.errors import HparamsError, did_you_mean
 from causaledit.methods.published_keys import Converted, Ignored, OnlyAt, PublishedKey, Refused
 from causaledit.support.json_text import read_json_text
-from causaledit.support.paths import hparams_dir, is_file
+from causaledit.support.paths import expanded, hparams_dir, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -325,7 +325,7 @@ def resolve_hparams_file(path: str | Path, alg_name: str) -> Path:
     Raises:
         HparamsError: There is none; the message offers the nearest bundled name.
     """
-    given = Path(path).expanduser()
+    given = expanded(path)
     bundled = hparams_dir(alg_name)
     if not given.name:
         raise HparamsError(f"`{path}` does not name an hparams file: give a file or the name of a bundled one.")

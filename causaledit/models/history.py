@@ -7,7 +7,6 @@ as they were. An edit is one call, with all the requests that it applied togethe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError, RequestError
@@ -17,10 +16,11 @@ from causaledit.facts.text import normalise
 from causaledit.models.embedded import EMBEDDED_MODELS
 from causaledit.models.origin import hub_file, is_hub_name
 from causaledit.support.files import read_object
-from causaledit.support.paths import exists, is_folder
+from causaledit.support.paths import exists, expanded, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from causaledit.facts.requests import EditRequest
 
@@ -47,7 +47,7 @@ def card_file(model: str | Path, *, fetch: bool = False) -> Path | None:
     Args:
         model, fetch: As in `read_card`.
     """
-    place = Path(model).expanduser()
+    place = expanded(model)
     if is_folder(place):
         return place / CARD_NAME
     if str(model) in EMBEDDED_MODELS or exists(place) or not is_hub_name(str(model)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import ModelError
-from causaledit.support.paths import exists
+from causaledit.support.paths import exists, expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,7 +46,7 @@ def _place(name: Any) -> Any:
     """Where a model's files are: a real path; a hub name that is not there; or the pair's own identity."""
     if not isinstance(name, str | os.PathLike):
         return tuple(id(part) for part in name) if isinstance(name, tuple | list) else id(name)
-    path = Path(name).expanduser()
+    path = expanded(name)
     if exists(path):
         return path.resolve()
     from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model

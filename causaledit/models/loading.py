@@ -24,7 +24,7 @@ from causaledit.models.sharded import (
     without_accelerates_sharding,
 )
 from causaledit.support.hub import hub_fault
-from causaledit.support.paths import exists
+from causaledit.support.paths import exists, expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -212,7 +212,7 @@ def _place_of(name: str | Path) -> Path:
     """
     from causaledit.models.embedded import EMBEDDED_MODELS, ensure_embedded_model
 
-    path = Path(name).expanduser()
+    path = expanded(name)
     if exists(path):
         return path
     if str(name) in EMBEDDED_MODELS:

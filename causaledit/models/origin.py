@@ -14,7 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from causaledit.errors import one_line
 from causaledit.models.embedded import EMBEDDED_MODELS, embedded_folder, embedded_name
-from causaledit.support.paths import exists
+from causaledit.support.paths import exists, expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -53,7 +53,7 @@ def find_origin(name: str) -> Origin:
     Args:
         name: A folder, a Hub name, a `.gguf` file, or an embedded model's name.
     """
-    path = Path(name).expanduser()
+    path = expanded(name)
     known = embedded_name(path) or (name if name in EMBEDDED_MODELS and not exists(path) else None)
     if known is not None:
         embedded, folder = EMBEDDED_MODELS[known], embedded_folder(known)
@@ -106,7 +106,7 @@ def note_license(name: str) -> None:
     Args:
         name: As for `find_origin`, which then finds the licence in the cache.
     """
-    if not exists(Path(name).expanduser()) and name not in EMBEDDED_MODELS and is_hub_name(name):
+    if not exists(expanded(name)) and name not in EMBEDDED_MODELS and is_hub_name(name):
         hub_file(name, "README.md", fetch=True)
 
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from causaledit.errors import SaveError
 from causaledit.models.weights import revision_of
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ def check_room(folder: Path, originals: int, model: int) -> None:
     Raises:
         SaveError: There is not enough room.
     """
-    existing = folder.expanduser().absolute()
+    existing = expanded(folder).absolute()
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free

@@ -21,6 +21,7 @@ from causaledit.models.origin import Origin, find_origin
 from causaledit.models.originals import ORIGINALS, carry_originals, keep_originals
 from causaledit.models.sharded import is_sharded, own_tensors
 from causaledit.support.files import check_writable, read_object
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -83,26 +84,26 @@ def save_result(
     Raises:
         SaveError: The disk is full or cannot be written; nothing is left behind.
     """
-    folder, base = folder.expanduser(), hparams.to_dict()["model_name"]
+    folder, base = expanded(folder), hparams.to_dict()["model_name"]
     earlier = cards_of(read_card(base))
     with saved_whole(folder) as scratch:
         origin = find_origin(base)
         # a GGUF file by its whole path: the adapter is not loaded from this working folder alone
-        name_base_model(model, origin.path or str(Path(origin.name).expanduser().absolute()))
+        name_base_model(model, origin.path or str(expanded(origin.name).absolute()))
         # of several processes the first one saves, alone
         model.save_pretrained(scratch, **({"state_dict": own_tensors(model)} if is_sharded(model) else {}))
         tokenizer.save_pretrained(scratch)
         card = {**report.card(hparams, metrics), "origin": dataclasses.asdict(origin)}
         if originals:
             card[ORIGINALS] = keep_originals(scratch, len(earlier) + 1, originals, model, _dtype_of(base))
-            carry_originals(Path(base).expanduser(), scratch, earlier)
+            carry_originals(expanded(base), scratch, earlier)
         write_cards(scratch, [*earlier, card], name or name_of(folder), getattr(model, "active_peft_config", None))
     return folder
 
 
 def name_of(folder: Path) -> str:
     """A folder's own name, also where it was given as `.` or `..`."""
-    return Path(os.path.normpath(folder.expanduser().absolute())).name  # `resolve` would give the name behind a link
+    return Path(os.path.normpath(expanded(folder).absolute())).name  # `resolve` would give the name behind a link
 
 
 def write_cards(folder: Path, cards: list[Card], name: str, adapter: Any = None) -> None:
@@ -142,7 +143,7 @@ def check_new_folder(folder: Path, option: str) -> None:
         SaveError: The message names the option and the folder.
     """
     check_writable(folder, option)
-    folder = folder.expanduser()
+    folder = expanded(folder)
     if folder.exists() and any(folder.iterdir()):
         raise SaveError(f"{option} {str(folder)!r} is not empty: give a new folder, so that no model is overwritten.")
 
@@ -161,7 +162,7 @@ def saved_whole(folder: Path) -> Iterator[Path]:
         SaveError: The disk is full or cannot be written: nothing is left behind. Or somebody else has put something in
             the folder's place: what was saved stays, and the message says where.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     scratch: Path | None = None
     whole = False
     try:

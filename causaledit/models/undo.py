@@ -20,7 +20,7 @@ from causaledit.models.originals import ORIGINALS, carry_originals, kept_file
 from causaledit.models.saving import name_of, saved_whole, write_cards
 from causaledit.models.weights import restore, revision_of
 from causaledit.support.files import read_object
-from causaledit.support.paths import is_folder
+from causaledit.support.paths import expanded, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ def plan_undo(model: str, first: int | None = None) -> Undo:
     Raises:
         ModelError: It is no folder of an edited model, has no edit of that number, or lacks what undoes one of them.
     """
-    place = Path(model).expanduser()
+    place = expanded(model)
     if not is_folder(place):
         raise ModelError(f"The model folder {model!r} does not exist: give the folder that an edit was saved to.")
     cards = cards_of(read_card(place))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from causaledit.mquake.forms import form_of
 from causaledit.support.json_text import read_json_text
+from causaledit.support.paths import expanded
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _READ = 1 << 20
 _AS_LIST = "write its entries as one JSON list"
@@ -16,7 +19,7 @@ _AS_LIST = "write its entries as one JSON list"
 def looks_like(path: str | Path) -> str:
     """A sentence, with a space before it, about a file that is no JSON; empty where it resembles nothing known."""
     try:
-        with Path(path).expanduser().open("rb") as stream:
+        with expanded(path).open("rb") as stream:
             head = stream.read(_READ)
     except OSError:
         return ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -21,11 +20,12 @@ from causaledit.mquake.cases import read_cases
 from causaledit.mquake.checks import check_cases
 from causaledit.mquake.published import DATASETS, MQUAKE
 from causaledit.support.files import write_text
-from causaledit.support.paths import cache_dir, data_dir
+from causaledit.support.paths import cache_dir, data_dir, expanded
 from causaledit.support.retries import RETRIED_STATUS, wait_as_asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from causaledit.mquake.checks import Flaw
     from causaledit.mquake.published import Dataset, Source
@@ -67,7 +67,7 @@ def locate_dataset(datatype: str) -> LocatedDataset:
     """
     if not datatype.strip():
         raise DatasetError("--datatype is empty: give a data set's name or the path of an MQuAKE file.")
-    given = Path(datatype).expanduser()
+    given = expanded(datatype)
     kept = datasets_dir() / f"{datatype}.json"
     try:
         is_path, is_kept = given.is_file(), kept.is_file()
@@ -151,7 +151,7 @@ def fetch_dataset(
             f"There is no public data set {name!r}.{twin_of(name, DATASETS) or did_you_mean(name, DATASETS)} Known: "
             f"{', '.join(DATASETS)}."
         )
-    folder = (folder or datasets_dir()).expanduser()
+    folder = expanded(folder or datasets_dir())
     path, part = folder / spec.file, folder / f"{spec.file}.part"
     url = f"{(base_url or spec.source.base_url).rstrip('/')}/{spec.remote or spec.file}"
     try:

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import DatasetError, ScaffoldError
@@ -20,8 +19,11 @@ from causaledit.facts.twins import twin_file
 from causaledit.mquake.cases import CaseEdit, read_edits
 from causaledit.narratives.verbatim import json_items
 from causaledit.support.json_text import read_json_text, well_formed
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from causaledit.facts.requests import EditRequest
 
 
@@ -134,7 +136,7 @@ def read_cases(path: str | Path, *, limit: int | None = None) -> CaseFile:
     Raises:
         ScaffoldError: The file is missing, is no UTF-8 JSON, or is not a list of cases.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         text = read_bytes(path, "--mquake_file").decode("utf-8-sig")
     except UnicodeDecodeError as error:

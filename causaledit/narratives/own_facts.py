@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import RequestError, ScaffoldError, did_you_mean
@@ -14,9 +13,11 @@ from causaledit.facts.text import normalise
 from causaledit.narratives.cases import CaseFile, Problem, parse_cases, read_bytes
 from causaledit.narratives.templates import TemplateBank
 from causaledit.support.json_text import read_json_text
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 # column → its other names
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -46,7 +47,7 @@ def read_facts(path: str | Path, *, limit: int | None = None) -> CaseFile:
     Raises:
         ScaffoldError: The file is missing, in another encoding, without a needed column, or empty.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix.lower() not in (".csv", ".tsv", ".jsonl"):
         raise ScaffoldError(f"--facts: {str(path)!r} is neither .csv nor .jsonl.")
     text = _decode(path)

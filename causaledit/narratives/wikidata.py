@@ -11,7 +11,6 @@ import logging
 import re
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -21,11 +20,13 @@ from causaledit.errors import ScaffoldError
 from causaledit.facts.text import normalise
 from causaledit.support.files import write_json
 from causaledit.support.json_text import read_json_text
+from causaledit.support.paths import expanded
 from causaledit.support.retries import RETRIED_STATUS, Pace, wait_as_asked
 from causaledit.support.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class Wikidata:
         self.offline = offline
         self.usage = GroundUsage()
         self._url = url
-        self._cache = Path(cache).expanduser() if cache else None
+        self._cache = expanded(cache) if cache else None
         self._max_age = max_age_days * 86400
         self._pace = Pace(interval)
         self._attempts = max(1, attempts)

@@ -25,6 +25,7 @@ from causaledit.report.records import browser_data
 from causaledit.report.runs import ReportedRun, labels_of, read_run
 from causaledit.support.extras import require_extra
 from causaledit.support.files import check_writable, write_text
+from causaledit.support.paths import expanded
 from causaledit.support.progress import SilentProgress
 from causaledit.support.version import __version__
 
@@ -70,7 +71,7 @@ def write_report(
         MissingExtraError: The packages of the extra `report` are not installed.
     """
     require_extra("report", "the report page")
-    out = Path(out).expanduser()
+    out = expanded(out)
     if out.is_dir():
         raise SaveError(f"--html {str(out)!r} is a folder: give a file.")
     check_writable(out.parent, "the folder of --html")

@@ -11,7 +11,7 @@ from causaledit.errors import MetricsError
 from causaledit.metrics.predictions import cases_of, read_metrics
 from causaledit.runs.losses import read_losses
 from causaledit.support.files import read_object
-from causaledit.support.paths import is_file, is_folder
+from causaledit.support.paths import expanded, is_file, is_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +74,7 @@ def read_run(path: str | Path) -> RunSource:
         MetricsError: There is no metrics.json, or it is not of the published form.
         RequestError: It is truncated or unreadable.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     file = path / "metrics.json" if is_folder(path) else path
     if not is_file(file):
         raise MetricsError(f"RUN {str(path)!r}: there is no {file.name}: give a run's folder or its metrics.json.")

@@ -33,7 +33,7 @@ from causaledit.runs.arguments import NAME, OPTIONAL_FIELDS, PRE_EDITED, RunArgu
 from causaledit.runs.probing import check_vllm
 from causaledit.runs.sequence import SequencePlan, plan_sequence
 from causaledit.support.files import check_writable, read_object, write_json
-from causaledit.support.paths import hparams_dir, is_file
+from causaledit.support.paths import expanded, hparams_dir, is_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -179,7 +179,7 @@ def _find_method(arguments: RunArguments) -> tuple[Method | None, Any]:
 def _model_settings(model_type: str, hparams_path: str | None) -> ModelSettings:
     """The model of any method's hparams file of that name, or the name itself as a model."""
     if hparams_path is not None:
-        file = Path(hparams_path).expanduser()
+        file = expanded(hparams_path)
         file = file if is_file(file) else file.with_name(f"{file.name}.yaml")
         if not is_file(file):
             raise HparamsError(f"--hparams_path: the file {hparams_path!r} does not exist.")
@@ -231,7 +231,7 @@ def _label(value: str) -> str:
 
 def place_of(arguments: RunArguments, dataset: LocatedDataset, name: str) -> Path:
     """Where runs of a method of that name lie."""
-    parent = Path(arguments.output_root).expanduser() / _label(dataset.name) / _label(arguments.model_type)
+    parent = expanded(arguments.output_root) / _label(dataset.name) / _label(arguments.model_type)
     return parent / _folder_of(name) / f"tag-{arguments.exp_tag}"
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from causaledit.errors import RequestError, SaveError
 from causaledit.support.json_text import read_json_text
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +51,7 @@ def write_text(path: str | Path, text: str) -> Path:
     Raises:
         SaveError: As in `written_whole`.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     with written_whole(path) as stream:
         stream.write(text.encode("utf-8"))
     return path
@@ -82,7 +83,7 @@ def check_writable(folder: Path, option: str) -> None:
     Raises:
         SaveError: No write permission, no room, a file or a dead link is in the way, or the name is too long.
     """
-    folder = folder.expanduser()
+    folder = expanded(folder)
     try:
         if folder.exists() and not folder.is_dir():
             raise SaveError(f"{option} {str(folder)!r} is a file: give a folder.")
@@ -121,7 +122,7 @@ def load_json(path: str | Path, what: str) -> Any:
 
     A byte-order mark, which some editors write, is passed over.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         return read_json_text(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:

@@ -12,14 +12,15 @@ import os
 import threading
 import time
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from causaledit.errors import SaveError, ScaffoldError
 from causaledit.support.json_text import read_json_text
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -143,7 +144,7 @@ class JsonlStore:
     """
 
     def __init__(self, path: str | Path | None, what: str) -> None:
-        self.path = Path(path).expanduser() if path else None
+        self.path = expanded(path) if path else None
         self.rows: dict[str, dict[str, Any]] = {}
         self._writer = JsonlWriter(self.path) if self.path is not None else None
         self._lock = threading.Lock()

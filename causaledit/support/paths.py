@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from causaledit.errors import PathError
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -26,8 +28,23 @@ def data_dir() -> Path:
 def cache_dir() -> Path:
     """`CAUSALEDIT_CACHE`, or `causaledit` under the user's cache folder."""
     if override := os.environ.get("CAUSALEDIT_CACHE"):
-        return Path(override).expanduser()
+        return expanded(override)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "causaledit"
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path that a user named, with a home folder in place of `~`.
+
+    Raises:
+        PathError: It begins with `~NAME`, and nobody has that name. (pathlib's own error names nothing.)
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise PathError(
+            f"{str(path)!r} begins with somebody's home folder, and {Path(path).parts[0]} is nobody here: write the "
+            "folder out."
+        ) from None
 
 
 def exists(path: Path) -> bool:

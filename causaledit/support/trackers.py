@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import netrc
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from causaledit.errors import HparamsError, did_you_mean
 from causaledit.support.extras import require_extra
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ def _wandb_login(environment: Mapping[str, str]) -> bool:
         return True
     host = urlsplit(environment.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     homes = [environment["NETRC"]] if environment.get("NETRC") else ["~/.netrc", "~/_netrc"]
-    for file in (Path(home).expanduser() for home in homes):
+    for file in (expanded(home) for home in homes):
         try:
             if netrc.netrc(file).authenticators(host):
                 return True

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from causaledit.errors import ModelError, RunError
-from causaledit.support.paths import exists
+from causaledit.support.paths import exists, expanded
 from causaledit.ui.of_model import CONFIGURATIONS, show_model
 from causaledit.ui.of_run import show_run
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from causaledit.judges.base import Judge
     from causaledit.support.progress import ProgressSink
     from causaledit.ui.asking import BeforeAndAfter
@@ -42,7 +43,7 @@ def look_at(
         MetricsError, RequestError: It is a run that is damaged or holds no case.
         JudgingStoppedError: The judge cannot continue.
     """
-    path = Path(target).expanduser()
+    path = expanded(target)
     if not exists(path):
         raise ModelError(f"{str(path)!r} does not exist: give the folder of a saved model or of a run.")
     if path.is_file() or (path / "metrics.json").is_file():

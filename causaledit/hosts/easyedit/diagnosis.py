@@ -21,6 +21,7 @@ from causaledit.hosts.easyedit.requirements import (
     pin_clashes,
 )
 from causaledit.support.costs import versions
+from causaledit.support.paths import expanded
 
 # the whole of EasyEdit is imported, on a slow disk too
 IMPORT_SECONDS = 600
@@ -100,7 +101,7 @@ def diagnose(easyedit: str | None = None, *, really_import: bool = True) -> Diag
 def _home(given: str | None) -> Path | None:
     named = given or os.environ.get(HOME_VARIABLE)
     if named:
-        folder = Path(named).expanduser().resolve()
+        folder = expanded(named).resolve()
         if not (folder / PACKAGE / "__init__.py").is_file():
             raise HostError(
                 f"{'--easyedit' if given else HOME_VARIABLE} is {named!r}, but there is no {PACKAGE}/ package in it: "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from causaledit.errors import HparamsError, did_you_mean
 from causaledit.hosts.easyedit.found import home_folder
 from causaledit.methods.hyperparams import BaseHyperParams
-from causaledit.support.paths import hparams_dir
+from causaledit.support.paths import expanded, hparams_dir
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,7 +73,7 @@ def find_file(path: str | Path, name: str) -> Path:
     Raises:
         HparamsError: There is none; the known names are listed.
     """
-    given = Path(path).expanduser()
+    given = expanded(path)
     for suffix in _SUFFIXES:
         file = given.with_name(given.name + suffix) if given.name else given
         if file.is_file():

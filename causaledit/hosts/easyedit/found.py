@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from causaledit.errors import HostError, one_line
 from causaledit.hosts.easyedit.requirements import ENTRY_MODULES, install_lines, missing_packages
+from causaledit.support.paths import expanded
 from causaledit.support.torchvision import make_torchvision_importable
 
 HOME_VARIABLE = "EASYEDIT_HOME"
@@ -32,7 +33,7 @@ def _add_home_to_path() -> None:
     home = os.environ.get(HOME_VARIABLE)
     if not home:
         return
-    folder = Path(home).expanduser().resolve()
+    folder = expanded(home).resolve()
     if not (folder / "easyeditor" / "__init__.py").is_file():
         raise HostError(
             f"{HOME_VARIABLE} is {home!r}, but there is no easyeditor/ package in it: name the folder of an "

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HostError
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ def refuse_unusable(name: str, hparams: Any, extra: Mapping[str, Any]) -> None:
             "here."
         )
     archive = getattr(hparams, "archive", None)
-    if name in _TRAINED_FIRST and not (archive and Path(archive).expanduser().exists()):
+    if name in _TRAINED_FIRST and not (archive and expanded(archive).exists()):
         raise HostError(
             f"EasyEdit's {name} applies an editor that was trained before, and `archive` ({archive!r}) is not there: "
             "train it with EasyEdit's EditTrainer, and set `archive` to its checkpoint."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +11,7 @@ import torch
 
 from causaledit.errors import EditFailedError
 from causaledit.support.files import write_arrays
-from causaledit.support.paths import cache_dir
+from causaledit.support.paths import cache_dir, expanded
 
 if TYPE_CHECKING:
     from causaledit.methods.alphaedit.hparams import AlphaEditHyperParams
@@ -32,7 +31,7 @@ def prepare_projections(editor: LocateEditor, hparams: AlphaEditHyperParams) -> 
     known = editor.memory.projections
     if all(layer in known for layer in hparams.layers):
         return
-    if hparams.P_loc is not None and Path(hparams.P_loc).expanduser().is_file():
+    if hparams.P_loc is not None and expanded(hparams.P_loc).is_file():
         known.update(editor.projections_from_file(hparams.P_loc))
         editor.report.statistics.update(dict.fromkeys(hparams.layers, f"the projections in {hparams.P_loc}"))
         return

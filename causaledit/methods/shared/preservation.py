@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import random
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,6 +27,7 @@ from causaledit.models.generation import greedy_answers
 from causaledit.models.own_text import own_texts
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
 from causaledit.support.json_text import read_json_text
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -325,7 +325,7 @@ def _scored(
 def read_questions(path: str) -> list[str]:
     """Read the questions of `preserve_file`, or raise an `HparamsError` that names it."""
     try:
-        data = read_json_text(Path(path).expanduser().read_text(encoding="utf-8-sig"))
+        data = read_json_text(expanded(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise HparamsError(f"`preserve_file` ({path!r}) cannot be read: {error}") from None
     if not isinstance(data, list) or not data or not all(isinstance(q, str) and q.strip() for q in data):

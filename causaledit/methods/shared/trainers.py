@@ -11,7 +11,6 @@ import os
 import tempfile
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import datasets
@@ -26,6 +25,7 @@ from causaledit.errors import EditFailedError, HparamsError, ModelError, did_you
 from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments, tracker_output
 from causaledit.models.sharded import rows_apart, without_accelerates_sharding
 from causaledit.support.extras import require_extra
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -89,7 +89,7 @@ def _zero_stage(environment: Mapping[str, str]) -> int | None:
         return int(plugin.zero_stage)
     if environment.get("ACCELERATE_USE_DEEPSPEED", "false").lower() not in ("1", "true", "yes"):
         return None
-    file = Path(environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none")).expanduser()
+    file = expanded(environment.get("ACCELERATE_DEEPSPEED_CONFIG_FILE", "none"))
     if file.is_file():
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
             stage = json.loads(file.read_text(encoding="utf-8")).get("zero_optimization", {}).get("stage")

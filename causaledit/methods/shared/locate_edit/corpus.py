@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import HparamsError, one_line
 from causaledit.methods.shared.locate_edit.corpus_files import corpus_files, documents_in, texts_of
 from causaledit.support.hub import hub_fault, is_offline
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
 
@@ -52,7 +53,7 @@ def open_corpus(source: str) -> Corpus:
     Raises:
         HparamsError: There is nothing of that kind, or no text in it.
     """
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return _from_files(source, [path])
     if path.is_dir():

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import logging
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,10 +22,11 @@ from causaledit.models.hooks import run_until, watched
 from causaledit.models.layout import by_token, not_behind_keys
 from causaledit.models.weights import revision_of
 from causaledit.support.files import write_arrays
-from causaledit.support.paths import cache_dir
+from causaledit.support.paths import cache_dir, expanded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from causaledit.methods.shared.locate_edit.hparams import LocateEditHyperParams
     from causaledit.models.layout import Layout
@@ -106,7 +106,7 @@ def cache_key(revision: str, layer_name: str, corpus: Corpus, hparams: LocateEdi
 
 def _given_file(model: Any, layout: Layout, layer: int, hparams: LocateEditHyperParams) -> Path | None:
     if hparams.mom2_file is not None:
-        return Path(hparams.mom2_file.replace("{}", str(layer))).expanduser()
+        return expanded(hparams.mom2_file.replace("{}", str(layer)))
     return next((file for file in _kept_files(model, layout, layer, hparams) if file.is_file()), None)
 
 
@@ -114,7 +114,7 @@ def _kept_files(model: Any, layout: Layout, layer: int, hparams: LocateEditHyper
     if hparams.stats_dir is None or hparams.mom2_dataset is None:
         return []
     return easyedit_files(
-        Path(hparams.stats_dir).expanduser(), model, layout.projection.format(layer), hparams.mom2_dataset,
+        expanded(hparams.stats_dir), model, layout.projection.format(layer), hparams.mom2_dataset,
         hparams.mom2_dtype, hparams.mom2_n_samples,
     )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +18,7 @@ from causaledit.methods.shared.locate_edit.subjects import locate, refuse_unclea
 from causaledit.methods.shared.locate_edit.values import Value, optimise_values
 from causaledit.models.layout import Layout, find_layout
 from causaledit.support.curves import aligned
+from causaledit.support.paths import expanded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -238,7 +238,7 @@ class LocateEditor:
         """AlphaEdit's projection file, one matrix per layer in the order of `layers`."""
         layers = self.hparams.layers
         features = self.layout.weight(self.model, layers[0]).shape[1]
-        return dict(zip(layers, read_projections(Path(path).expanduser(), features, layers), strict=True))
+        return dict(zip(layers, read_projections(expanded(path), features, layers), strict=True))
 
 
 def locate_edit(
