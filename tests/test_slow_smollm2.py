@@ -1,4 +1,4 @@
-"""One real edit of the embedded SmolLM2-135M-Instruct: the bundled file's, with fewer steps (about a minute)."""
+"""One real edit of the embedded SmolLM2-135M-Instruct: the bundled file's, with fewer steps (a few minutes)."""
 
 from __future__ import annotations
 
