@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -302,11 +303,18 @@ def test_a_measured_edit_of_smollm2_needs_what_was_predicted(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["LoRA", "ROME"])
-def test_a_measured_edit_of_another_method_needs_what_was_predicted(method):
+def test_a_measured_edit_of_another_method_needs_what_was_predicted(method, words, tmp_path):
     smollm2_folder()
+    own = yaml.safe_load((REPOSITORY / f"hparams/{method}/smollm2-135m-instruct.yaml").read_text(encoding="utf-8"))
+    if method == "ROME":  # the text that the model would write itself takes minutes
+        text = tmp_path / "text.txt"
+        text.write_text("\n\n".join([Path(words).read_text(encoding="utf-8")] * 8), encoding="utf-8")
+        own["mom2_dataset"] = str(text)
+    file = tmp_path / "measured.yaml"
+    file.write_text(yaml.safe_dump(own), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_memory.py"), "--model", "smollm2-135m-instruct",
-         "--device", "cpu", "--method", method],
+         "--device", "cpu", "--method", method, "--hparams", str(file)],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "MALLOC_MMAP_THRESHOLD_": "65536", "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip

@@ -10,7 +10,8 @@ from torch import nn
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
 from causaledit.models.adapters import merged_for_inference, snapshot_adapted
-from causaledit.models.weights import preserved_state, restore
+from causaledit.models.weights import fingerprint, preserved_state, restore, revision_of
+from causaledit.support.costs import peak_rss_mb, reset_peak_rss
 
 every_architecture = pytest.mark.parametrize("architecture", MODELS)
 
@@ -218,3 +219,37 @@ def test_preserved_state_nests():
             disturb(model)
         assert described(model) == middle
     assert described(model) == before
+
+
+# ---- telling weights apart -------------------------------------------------------------------------
+def _with_a_large_embedding():
+    model = make_llama()
+    model.resize_token_embeddings(400_000, mean_resizing=False)
+    return model
+
+
+@pytest.mark.parametrize("identity", [fingerprint, revision_of])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_are_told_apart_without_a_copy_of_an_embedding(identity, dtype):
+    """Widened to eight bytes a number, Llama-3.1-8B's embedding alone would take 4 GB beside a loaded model."""
+    model = _with_a_large_embedding().to(dtype)
+    weight = model.get_input_embeddings().weight
+    identity(model)  # what a first pass loads and keeps
+    if not reset_peak_rss():
+        pytest.skip("this system does not count the peak of a part of a process")
+    resident = peak_rss_mb()
+    before = identity(model)
+    assert peak_rss_mb() - resident < weight.numel() * 4 / 2**20
+    last = weight.detach()[-1, -1]
+    own = last.clone()
+    last.fill_(7)
+    assert identity(model) != before
+    last.copy_(own)
+    assert identity(model) == before
+
+
+def test_a_fingerprint_is_the_sum_of_all_bits():
+    """Its parts are added up exactly: what is kept under it is found again."""
+    model = _with_a_large_embedding()
+    sums = [int(value.detach().view(torch.int32).sum(dtype=torch.int64)) for value in model.parameters()]
+    assert fingerprint(model)[: len(sums)] == tuple(sums)

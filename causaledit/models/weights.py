@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+_SUMMED_TOGETHER = 1 << 20  # numbers of a weight: an embedding as a whole would need twice its size once more
+
 
 @torch.no_grad()
 def restore(model: nn.Module, originals: dict[str, torch.Tensor]) -> None:
@@ -99,8 +101,12 @@ def fingerprint(model: Any) -> tuple[int, ...]:
     """
     whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     tensors = [t.detach() for t in (*model.parameters(), *model.buffers()) if not t.is_meta]
-    sums = [t.contiguous().view(whole[t.element_size()]).sum(dtype=torch.int64) for t in tensors if t.numel()]
-    return tuple(int(value) for value in sums)
+    return tuple(_exact_sum(t.contiguous().view(-1).view(whole[t.element_size()])) for t in tensors if t.numel())
+
+
+def _exact_sum(values: torch.Tensor) -> int:
+    """The sum of a row of integers, of a part at a time: they are widened to eight bytes each to be added."""
+    return sum(int(part.sum(dtype=torch.int64)) for part in values.split(_SUMMED_TOGETHER))
 
 
 def state_of(model: Any) -> dict[str, Any]:
@@ -202,6 +208,6 @@ def revision_of(model: Any, without: Sequence[str] = ()) -> str:
         if name.startswith(tuple(without)) and without:
             continue
         flat = value.detach().contiguous().view(-1).view(bits[value.element_size()])
-        sums = [int(flat[::step].sum(dtype=torch.int64)) for step in (1, 7, 11)]
+        sums = [_exact_sum(flat[::step]) for step in (1, 7, 11)]
         digest.update(repr((name, tuple(value.shape), str(value.dtype), sums)).encode())
     return digest.hexdigest()
