@@ -130,6 +130,14 @@ def test_paired_with_nothing_in_common(tmp_path):
     done = run("analyze", "--input", this, "--paired", other)
     assert done.returncode == 2
     assert "share no case_id" in done.stderr
+    # numbers from 1 on are in every file of cases
+    changed = case(1)
+    for rewrite in changed["requested_rewrite"]:
+        rewrite["target_new"] = {"str": "Tromsø"}
+    write(tmp_path / "other", [changed])
+    done = run("analyze", "--input", this, "--paired", other)
+    assert done.returncode == 2
+    assert "case_id 1 is another case" in done.stderr and "Tromsø" in done.stderr
     done = run("analyze", "--input", this, "--paired", tmp_path / "none.json")
     assert done.returncode == 2
     assert "--paired" in done.stderr

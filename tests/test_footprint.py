@@ -291,7 +291,7 @@ def test_a_measured_edit_of_smollm2_needs_what_was_predicted(tmp_path):
         [sys.executable, str(REPOSITORY / "benchmarks" / "gpu_memory.py"), "--model", "smollm2-135m-instruct",
          "--hparams", str(file),
          "--device", "cpu", "--variants", "plain,gradient_checkpointing", "--steps", "1",
-         "--candidates", "12", "--trace-new", "24", "--rollout-new", "16"],
+         "--candidates", "12", "--trace-tokens", "160", "--trace-new", "24", "--rollout-new", "16"],
         env=environment, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -127,8 +127,7 @@ def test_files_are_those_of_a_run_in_one_process(arguments, pool):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["PreEdited", "ROME"])
-def test_files_of_smollm2_are_those_of_a_run_in_one_process(method, pool, tmp_path):
+def test_files_of_smollm2_are_those_of_a_run_in_one_process(pool, tmp_path):
     smollm2_folder()
     lines = yaml.safe_load((REPOSITORY / "hparams/ROME/smollm2-135m-instruct.yaml").read_text(encoding="utf-8"))
     file = tmp_path / "rome.yaml"
@@ -136,7 +135,7 @@ def test_files_of_smollm2_are_those_of_a_run_in_one_process(method, pool, tmp_pa
 
     def run(name, **over):
         given = RunArguments(
-            editing_method=method, datatype=str(REPOSITORY / "data" / "causaledit-mini.json"), max_cases=2,
+            editing_method="ROME", datatype=str(REPOSITORY / "data" / "causaledit-mini.json"), max_cases=2,
             model_type="smollm2-135m-instruct", hparams_path=str(file), output_root=str(tmp_path / "out"), run_id=name,
             device="cpu", max_new_tokens=6, probes=("hop",),
         )  # fmt: skip

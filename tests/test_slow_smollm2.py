@@ -20,7 +20,7 @@ from causaledit.support.progress import SilentProgress
 @pytest.mark.slow
 def test_one_real_edit():
     folder = smollm2_folder()
-    # the whole edit is made by the laptop's notebook, which is a test too, and by `causaledit demo`
+    # `.ci/run` makes the whole edit by `causaledit demo`
     fewer = {"bootstrap_max_steps": 20, "preserve_prompts": 24, "distill_steps_base": 1}
     hparams = dataclasses.replace(CausalEditHyperParams.from_hparams("smollm2-135m-instruct"), **fewer)
     model, tokenizer = load_model(str(folder), device="cpu")

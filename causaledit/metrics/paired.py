@@ -13,7 +13,7 @@ from causaledit.support.statistics import Interval, PairedTable, Rate, bootstrap
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
-    from causaledit.metrics.predictions import JudgedCase
+    from causaledit.metrics.predictions import JudgedCase, JudgedEdit
     from causaledit.metrics.scores import CaseScores, Source
     from causaledit.metrics.summary import RunMetrics
 
@@ -169,7 +169,7 @@ def shared_cases(these: Sequence[JudgedCase], others: Sequence[JudgedCase]) -> l
     """Ids of the cases that have predictions in both runs, in the order of the first.
 
     Raises:
-        MetricsError: There is none, or an id is not unique.
+        MetricsError: There is none, an id is not unique, or it names a case with other edits in the other file.
     """
     ids = [[str(case.case_id) for case in cases if case.error is None] for cases in (these, others)]
     for listed in ids:
@@ -178,7 +178,19 @@ def shared_cases(these: Sequence[JudgedCase], others: Sequence[JudgedCase]) -> l
     known = set(ids[1])
     if not (shared := [case_id for case_id in ids[0] if case_id in known]):
         raise MetricsError("The two files share no case_id with predictions: they cannot be compared.")
+    mine, theirs = ({str(case.case_id): case for case in cases if case.error is None} for cases in (these, others))
+    for case_id in shared:
+        edits, others_edits = mine[case_id].edits, theirs[case_id].edits
+        if edits and others_edits and not {edit.identity for edit in edits} & {edit.identity for edit in others_edits}:
+            raise MetricsError(
+                f"case_id {case_id} is another case in each of the two files ({_edit_in_words(edits[0])} in one, "
+                f"{_edit_in_words(others_edits[0])} in the other): compare runs on the same data."
+            )
     return shared
+
+
+def _edit_in_words(edit: JudgedEdit) -> str:
+    return f"{edit.question!r} gets {edit.target_new!r}"
 
 
 def _matched(
