@@ -64,10 +64,11 @@ def footprint(planner: Planner) -> list[StageFootprint]:
             stages.append(_traces(plain, hparams, planner, trace))
     with planner.model(partial(with_adapter, hparams=hparams)) as adapted:
         terms = adapter_terms(adapted, planner)
+        preserving = preserving_peak(adapted, planner)  # of both stages
         if 1 in hparams.stages:
-            stages.append(_bootstrap(adapted, hparams, planner, trace, terms))
+            stages.append(_bootstrap(adapted, hparams, planner, trace, preserving, terms))
         if 2 in hparams.stages and hparams.distill_steps(1):
-            stages += _internalise(adapted, hparams, planner, terms)
+            stages += _internalise(adapted, hparams, planner, preserving, terms)
         stages += adapter_stages(adapted, planner)
     return stages
 
@@ -148,7 +149,12 @@ def _stage_1_rows(hparams: CausalEditHyperParams) -> int:
 
 
 def _bootstrap(
-    adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner, trace: int, terms: dict[str, int]
+    adapted: PlannedModel,
+    hparams: CausalEditHyperParams,
+    planner: Planner,
+    trace: int,
+    preserving: Peak,
+    terms: dict[str, int],
 ) -> StageFootprint:
     """A micro-batch of the longest rows."""
     row = planner.lengths.prompt + trace
@@ -161,13 +167,13 @@ def _bootstrap(
     limit = hparams.bootstrap_step_limit(1)
     steps = steps if limit is None else min(steps, limit)
     tokens = steps * min(pairs, hparams.bootstrap_batch_size) * row
-    peak = larger(trained, preserving_peak(adapted, planner), contrast_peak(adapted, planner))
+    peak = larger(trained, preserving, contrast_peak(adapted, planner))
     return StageFootprint("bootstrap", peak, trained=tokens, **terms)
 
 
 # ---- stage 2 ---------------------------------------------------------------------------------------
 def _internalise(
-    adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner, terms: dict[str, int]
+    adapted: PlannedModel, hparams: CausalEditHyperParams, planner: Planner, preserving: Peak, terms: dict[str, int]
 ) -> list[StageFootprint]:
     """Rollouts of all accumulation steps together, then a training pass over those of one."""
     lengths, new = planner.lengths, hparams.distill_max_new_tokens
@@ -187,7 +193,7 @@ def _internalise(
         # on a CPU the adapter is merged for them, and the weights it is merged into are copied
         copies = 0 if planner.gpu else planner.adapted_bytes(adapted)
         stages.append(StageFootprint("rollouts", peak, copies=copies, generated=steps * rows * new, **terms))
-    peak = larger(_training_pass(adapted, hparams, planner), preserving_peak(adapted, planner))
+    peak = larger(_training_pass(adapted, hparams, planner), preserving)
     trained = steps * rows * (lengths.prompt + new)
     return [*stages, StageFootprint("internalise", peak, trained=trained, engine=awake, **terms)]
 

@@ -54,10 +54,11 @@ def footprint(planner: Planner) -> list[StageFootprint]:
             stages.append(StageFootprint("labels", peak, generated=made))
     with planner.model(partial(with_adapter, hparams=hparams)) as adapted:
         terms = adapter_terms(adapted, planner)
+        preserving = preserving_peak(adapted, planner)  # of both stages
         if 1 in hparams.stages:
-            stages.append(_proximal(adapted, hparams, planner, label, terms))
+            stages.append(_proximal(adapted, hparams, planner, label, preserving, terms))
         if 2 in hparams.stages:
-            stages += _consolidate(adapted, hparams, planner, terms)
+            stages += _consolidate(adapted, hparams, planner, preserving, terms)
         return [*stages, *adapter_stages(adapted, planner)]
 
 
@@ -74,7 +75,12 @@ def remedies(hparams: EtConHyperParams) -> Iterator[Remedy]:
 
 
 def _proximal(
-    adapted: PlannedModel, hparams: EtConHyperParams, planner: Planner, label: int, terms: dict[str, int]
+    adapted: PlannedModel,
+    hparams: EtConHyperParams,
+    planner: Planner,
+    label: int,
+    preserving: Peak,
+    terms: dict[str, int],
 ) -> StageFootprint:
     """The snapshot over all labels, and a micro-batch of the longest rows."""
     row = planner.lengths.prompt + label
@@ -98,7 +104,7 @@ def _proximal(
     tokens = hparams.steps_of_stage_1(1) * min(hparams.proximal_batch_size, pairs) * row
     return StageFootprint(
         "proximal",
-        larger(peak, trained, preserving_peak(adapted, planner), contrast_peak(adapted, planner)),
+        larger(peak, trained, preserving, contrast_peak(adapted, planner)),
         trained=tokens,
         **terms,
     )
@@ -110,7 +116,7 @@ def _clipped(logits: torch.Tensor, completion: list[int]) -> torch.Tensor:
 
 
 def _consolidate(
-    adapted: PlannedModel, hparams: EtConHyperParams, planner: Planner, terms: dict[str, int]
+    adapted: PlannedModel, hparams: EtConHyperParams, planner: Planner, preserving: Peak, terms: dict[str, int]
 ) -> list[StageFootprint]:
     """Rollouts that several steps share, and one step over its part of them."""
     lengths, new = planner.lengths, hparams.rollout_max_new_tokens
@@ -138,5 +144,5 @@ def _consolidate(
         del logits, scaled
         log_p.exp().mean().backward()
     trained = steps * part * (lengths.prompt + new)
-    peak = larger(tracker.peak, preserving_peak(adapted, planner))
+    peak = larger(tracker.peak, preserving)
     return [*stages, StageFootprint("consolidate", peak, trained=trained, **terms)]
