@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
+
+
+def transformers_command() -> list[str] | None:
+    """The `transformers` command, run by this interpreter: its script may lie in the folder of another environment."""
+    entry = next(iter(importlib.metadata.entry_points(group="console_scripts", name="transformers")), None)
+    if entry is None:
+        return None
+    code = (
+        f"import sys; from {entry.module} import {entry.attr}; sys.argv[0] = 'transformers'; sys.exit({entry.attr}())"
+    )
+    return [sys.executable, "-c", code]
 
 
 @contextlib.contextmanager
@@ -23,7 +33,7 @@ def serve(folder, *options):
         folder: The model's.
         *options: Further ones of the command.
     """
-    program = shutil.which("transformers", path=str(Path(sys.executable).parent)) or shutil.which("transformers")
+    program = transformers_command()
     if program is None:
         pytest.skip("the `transformers` command is not installed")
     with socket.socket() as probe:
@@ -31,7 +41,7 @@ def serve(folder, *options):
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
-        [program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), *options],
+        [*program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), *options],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

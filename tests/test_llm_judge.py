@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 import urllib.request
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from conftest import REPOSITORY, make_llama, make_tokenizer
 from endpoint import Endpoint, Fault, free_port, response_in, verdict_by_marks
 from published import RIGHT, case
+from serving import transformers_command
 
 from causaledit.errors import JudgeError, JudgingStoppedError, ModelError
 from causaledit.judges.base import AnswerVerdict, JudgedResponse, RefutationVerdict
@@ -25,6 +25,9 @@ from causaledit.judges.registry import get_judge
 from causaledit.judges.store import VerdictStore
 from causaledit.metrics.predictions import cases_of, units_of
 from causaledit.metrics.summary import evaluate_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 PASS = JudgedResponse("Capital of Norway?", "Now, capital of Norway?", "[PASS] Bergen.", "Bergen", ("Bjørgvin",))
 VERDICT = '{"evidence": "", "grade": "PASS"}'
@@ -401,10 +404,10 @@ def transformers_server(always_pass):
     """`transformers serve` in a process of its own."""
     port = free_port()
     log = always_pass.parent / "serve.log"
-    command = Path(sys.executable).with_name("transformers")
     with log.open("w") as stream:
         process = subprocess.Popen(
-            [command, "serve", str(always_pass), "--device", "cpu", "--dtype", "float32", "--port", str(port)],
+            [*transformers_command(), "serve", str(always_pass), "--device", "cpu", "--dtype", "float32",
+             "--port", str(port)],
             stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     try:
@@ -450,7 +453,7 @@ def test_llm_judge_on_smollm2_over_http(tmp_path):
 
     folder, port = ensure_embedded_model("smollm2-135m-instruct"), free_port()
     process = subprocess.Popen(
-        [Path(sys.executable).with_name("transformers"), "serve", str(folder), "--device", "cpu", "--port", str(port)],
+        [*transformers_command(), "serve", str(folder), "--device", "cpu", "--port", str(port)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY,
     )  # fmt: skip
     try:
