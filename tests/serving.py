@@ -14,13 +14,11 @@ import httpx
 import pytest
 
 
-def transformers_command() -> list[str] | None:
+def transformers_command() -> list[str]:
     """The `transformers` command, run by this interpreter: its script may lie in the folder of another environment."""
-    entry = next(iter(importlib.metadata.entry_points(group="console_scripts", name="transformers")), None)
-    if entry is None:
-        return None
+    (entry,) = importlib.metadata.entry_points(group="console_scripts", name="transformers")
     code = (
-        f"import sys; from {entry.module} import {entry.attr}; sys.argv[0] = 'transformers'; sys.exit({entry.attr}())"
+        f"import sys; from {entry.module} import {entry.attr} as main; sys.argv[0] = {entry.name!r}; sys.exit(main())"
     )
     return [sys.executable, "-c", code]
 
@@ -33,15 +31,12 @@ def serve(folder, *options):
         folder: The model's.
         *options: Further ones of the command.
     """
-    program = transformers_command()
-    if program is None:
-        pytest.skip("the `transformers` command is not installed")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
-        [*program, "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), *options],
+        [*transformers_command(), "serve", str(folder), "--host", "127.0.0.1", "--port", str(port), *options],
         env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -171,14 +171,16 @@ def shared_cases(these: Sequence[JudgedCase], others: Sequence[JudgedCase]) -> l
     Raises:
         MetricsError: There is none, an id is not unique, or it names a case with other edits in the other file.
     """
-    ids = [[str(case.case_id) for case in cases if case.error is None] for cases in (these, others)]
-    for listed in ids:
-        if len(set(listed)) < len(listed):
+    found = []
+    for cases in (these, others):
+        listed = [case for case in cases if case.error is None]
+        by_id = {str(case.case_id): case for case in listed}
+        if len(by_id) < len(listed):
             raise MetricsError("A case_id occurs more than once in a file: its cases cannot be paired.")
-    known = set(ids[1])
-    if not (shared := [case_id for case_id in ids[0] if case_id in known]):
+        found.append(by_id)
+    mine, theirs = found
+    if not (shared := [case_id for case_id in mine if case_id in theirs]):
         raise MetricsError("The two files share no case_id with predictions: they cannot be compared.")
-    mine, theirs = ({str(case.case_id): case for case in cases if case.error is None} for cases in (these, others))
     for case_id in shared:
         edits, others_edits = mine[case_id].edits, theirs[case_id].edits
         if edits and others_edits and not {edit.identity for edit in edits} & {edit.identity for edit in others_edits}:

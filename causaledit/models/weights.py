@@ -106,7 +106,7 @@ def fingerprint(model: Any) -> tuple[int, ...]:
 
 def _exact_sum(values: torch.Tensor) -> int:
     """The sum of a row of integers, of a part at a time: they are widened to eight bytes each to be added."""
-    return sum(int(part.sum(dtype=torch.int64)) for part in values.split(_SUMMED_TOGETHER))
+    return int(sum(part.sum(dtype=torch.int64) for part in values.split(_SUMMED_TOGETHER)))
 
 
 def state_of(model: Any) -> dict[str, Any]:
