@@ -138,6 +138,7 @@ def test_paired_with_nothing_in_common(tmp_path):
     done = run("analyze", "--input", this, "--paired", other)
     assert done.returncode == 2
     assert "case_id 1 is another case" in done.stderr and "Tromsø" in done.stderr
+    assert f"--paired ({str(tmp_path / 'other' / 'metrics.json')!r})" in done.stderr.replace("\n", "")
     done = run("analyze", "--input", this, "--paired", tmp_path / "none.json")
     assert done.returncode == 2
     assert "--paired" in done.stderr

@@ -10,6 +10,7 @@ import typer
 from causaledit.cli.judging import judge_with_progress, show
 from causaledit.cli.options import InputOption, JudgeOptions, takes
 from causaledit.cli.workers import JUDGE_WORKERS, loaded_judge
+from causaledit.errors import MetricsError
 from causaledit.metrics.ability import ability_lines
 from causaledit.metrics.wording import (
     SOURCE_NAMES,
@@ -99,7 +100,10 @@ def analyse_file(
     cases = cases_of(content)
     other_cases = cases_of(read_metrics(other_file, "--paired")) if other_file else []
     if other_file:
-        shared_cases(last_checkpoint(cases), last_checkpoint(other_cases))  # refused before anything is judged
+        try:  # refused before anything is judged
+            shared_cases(last_checkpoint(cases), last_checkpoint(other_cases))
+        except MetricsError as error:
+            raise MetricsError(f"--paired ({str(other_file)!r}) and --input: {error}") from None
     folder = analysis_folder(file)
     check_writable(folder, "the folder of --input")
     tasks: list[Task] = ["answer"]
