@@ -145,7 +145,10 @@ def led_prompts(
         mean=sum(found) / len(found) if found else None,
         by_kind=kinds,
     )
-    logger.info("stage 2: the teacher leads on %d of %d prompts (%s)", report.kept, report.asked, report.by_kind)
+    by_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    logger.info(
+        "stage 2: the teacher leads on %d of %d prompts%s", report.kept, report.asked, by_kind and f" ({by_kind})"
+    )
     return kept, report
 
 
