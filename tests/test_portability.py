@@ -6,13 +6,17 @@ import json
 
 import pytest
 from conftest import FAST, REPOSITORY, make_llama, make_tokenizer
+from typer.testing import CliRunner
 
+from causaledit.cli.app import app
 from causaledit.cli.bars import averages_text
+from causaledit.cli.run import show_run
 from causaledit.comparison.tables import tables
 from causaledit.errors import RunError
 from causaledit.judges.base import JudgedResponse
 from causaledit.judges.registry import get_judge
 from causaledit.judges.rule import RuleJudge
+from causaledit.metrics.paired import compare_runs
 from causaledit.metrics.summary import evaluate_run
 from causaledit.mquake.cases import read_case
 from causaledit.probes.portability import (
@@ -29,6 +33,7 @@ from causaledit.probes.sets import build_probes
 from causaledit.runs.arguments import RunArguments
 from causaledit.runs.execution import execute
 from causaledit.runs.plan import make_plan
+from causaledit.support.console import plain_console
 from causaledit.support.files import load_json
 
 FICTBIO = load_json(REPOSITORY / "data" / "fictbio-mini.json", "data")
@@ -220,6 +225,7 @@ def test_a_run_of_the_protocol(arguments):
     arguments_file = json.loads((folder / "meta" / "run_args.json").read_text(encoding="utf-8"))
     assert results["portability_version"] == arguments_file["portability_version"] == PORTABILITY_VERSION
     assert "portability multi_fact 0/3" in averages_text(results)
+    assert (results["portability_answers"], results["portability_tagged"]) == (len(probes), 0)
     results = results["portability"]
     assert results["portability/multi_fact/direct"] == {"hits": 0, "total": 3}
     assert results["edit_success/original/direct"]["total"] == 3
@@ -253,6 +259,64 @@ def test_scores_by_judge_and_by_the_papers_match(arguments):
     cell = dict(zip(table.columns, table.rows[0], strict=True))["Portability, with reasoning"]
     assert cell[0] == "100.0 %"
     assert cell[-1] == "paper's match 0.0 %"
+
+
+def answered(folder, wrong=()):
+    """A run's answers as if the right ones had been given in tags, but for some kinds."""
+    items = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    for probe in (p for item in items for p in item["post"]["portability_probe"]):
+        said = (
+            "Oz" if probe["kind"] in wrong else " and ".join(names[0] for names in probe.get("parts", [probe["ref"]]))
+        )
+        probe["pred"] = f"<answer>{said}</answer>"
+    return items
+
+
+def test_runs_are_paired_by_question_and_kind(arguments):
+    folder = execute(make_plan(arguments()), model=make_llama(), tokenizer=make_tokenizer()).folder
+    harmed = ("edit_success/rephrased/direct", "portability/multi_fact/reasoned")
+    items, others = answered(folder, harmed), answered(folder, ("locality/original/direct",))
+    for item in items:
+        item["post"]["portability_probe"].reverse()  # what is paired is the question, not its place
+    judge = get_judge("rule")
+    this, other = evaluate_run(items, judge), evaluate_run(others, judge)
+    assert all(score.judged.rate == (score.kind.key not in harmed) for score in this.portability)
+    found = compare_runs(this, other)
+    asked = {score.kind.key: score.judged.total for score in this.portability}
+    assert {key: table.n for key, table in found.tables.items() if "/" in key} == asked
+    assert [found.tables[key].harmed for key in harmed] == [asked[key] for key in harmed]
+    assert found.tables["locality/original/direct"].repaired == asked["locality/original/direct"]
+    row = {
+        "metrics": this.to_dict(), "paired": found.to_dict(), "costs": {}, "device": None, "finished_cases": 2,
+        "cases": 2, "failed_cases": {}, "status": "finished",
+    }  # fmt: skip
+    methods = {"FT": {**row, "metrics": other.to_dict(), "paired": None}, "LoRA": row}
+    for protocol, heading in (("portability", "Edit success, answer alone"), ("causal", "H-Acc")):
+        table = tables({"methods": methods, "reference": "FT", "arguments": {"protocol": protocol}})[-2]
+        assert table.title == "Against FT, on the cases that both have"
+        assert table.columns[1] == heading
+        cell = dict(zip(table.columns, table.rows[0], strict=True))["Portability, multi-fact, with reasoning"]
+        assert cell[:2] == ("+0 −3", "of 3")
+
+
+def test_the_commands_that_judge_a_run_show_the_protocol(arguments, capsys):
+    plan = make_plan(arguments())
+    summary = execute(plan, model=make_llama(), tokenizer=make_tokenizer())
+    show_run(summary, plan, plain_console())
+    shown = capsys.readouterr().out
+    assert "(by the paper's match, not judged)" in shown
+    asked = sum(len(portability_questions(case)) for case in (FRANCE, BOTH))
+    assert f"{asked} of {asked} answers to the portability questions without <answer> tags" in shown
+    file = summary.folder / "metrics.json"
+    file.write_text(json.dumps(answered(summary.folder, ("edit_success/original/direct",))), encoding="utf-8")
+    wrong, right = "Edit success, answer alone", "Edit success, with reasoning"
+    for command in ("judge", "analyze"):
+        shown = CliRunner().invoke(app, [command, "--input", str(file)], catch_exceptions=False).output
+        lines = {line.strip()[:43].strip(): line for line in shown.splitlines() if "paper's match" in line}
+        assert "0.0 % (0/3" in lines[wrong] and "100.0 % (3/3" in lines[right]
+        assert ("H-Acc" in shown) is (command == "analyze")
+    kept = json.loads(file.with_name("metrics_judged.summary.json").read_text(encoding="utf-8"))
+    assert kept["portability"]["edit_success/original/direct"]["judged"]["hits"] == 0
 
 
 def test_a_run_can_be_resumed_and_the_protocol_is_part_of_it(arguments):

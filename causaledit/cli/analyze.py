@@ -213,9 +213,10 @@ def _text(file: Path, metrics: RunMetrics, comparison: PairedComparison | None, 
         "",
         "Locality",
         *_locality_lines(metrics),
-        "",
-        "By length of the chain",
     ]
+    if metrics.portability:
+        lines += ["", "Portability protocol", *(f"  {score.line()}" for score in metrics.portability)]
+    lines += ["", "By length of the chain"]
     for hops, part in metrics.by_hops.items():
         chain = f"{hops}-hop" if hops else "no hop-wise probes"
         srr = worded_rate(part.self_refutation.conditional, srr_notes(part.self_refutation, judge))

@@ -60,7 +60,7 @@ def _add_verdict(content: Any, item: Item, verdicts: VerdictTable) -> None:
 
 def _summary(name: str, metrics: RunMetrics, verdicts: VerdictTable) -> dict[str, Any]:
     data = metrics.to_dict()
-    wanted = ("judge", "cases", "failed_cases", "edits", "h_acc", "m_acc", "locality")
+    wanted = ("judge", "cases", "failed_cases", "edits", "h_acc", "m_acc", "locality", "portability")
     by_hops = {hops: {key: part[key] for key in ("cases", "h_acc", "m_acc")} for hops, part in data["by_hops"].items()}
     return {"input": name, **{key: data[key] for key in wanted}, "by_hops": by_hops, "errors": verdicts.errors()}
 
@@ -69,14 +69,14 @@ def _lines(metrics: RunMetrics) -> list[str]:
     from causaledit.metrics.wording import counted, worded_rate
 
     failed = f", {metrics.failed_cases} without predictions" if metrics.failed_cases else ""
-    lines = [
-        f"{counted(metrics.cases, 'case')}{failed}; judge {metrics.judge}",
-        f"H-Acc {worded_rate(metrics.h_acc)}",
-        f"M-Acc {worded_rate(metrics.m_acc)}; any of a case's questions {worded_rate(metrics.any_right_accuracy)}",
-    ]
+    lines = [f"{counted(metrics.cases, 'case')}{failed}; judge {metrics.judge}"]
+    if not metrics.portability or metrics.h_acc.values or metrics.m_acc.values:  # the protocol asks no hops by itself
+        any_right = worded_rate(metrics.any_right_accuracy)
+        lines.append(f"H-Acc {worded_rate(metrics.h_acc)}")
+        lines.append(f"M-Acc {worded_rate(metrics.m_acc)}; any of a case's questions {any_right}")
     if metrics.locality.unchanged.total or metrics.locality.unchanged.not_judged:
         lines.append(
             f"locality: unchanged {worded_rate(metrics.locality.unchanged)}; "
             f"still right {worded_rate(metrics.locality.still_right)}"
         )
-    return lines
+    return lines + [score.line() for score in metrics.portability]

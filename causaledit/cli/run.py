@@ -48,9 +48,21 @@ def run(arguments: RunArguments, editing: WorkerOptions) -> None:
 
 def show_run(summary: Any, plan: Any, console: Console) -> None:
     """Print how a run ended."""
+    from causaledit.metrics.wording import counted
+
     results, costs = summary.results, summary.costs
-    done = f"{results['cases']} cases, {results['edits']} edits; {averages_text(results)} (by alias match, not judged)"
+    by = "alias match"
+    if "portability" in results:
+        by = "the paper's match" if plan.arguments.protocol == "portability" else f"{by} and the paper's match"
+    done = f"{results['cases']} cases, {results['edits']} edits; {averages_text(results)} (by {by}, not judged)"
     console.print(done, highlight=False, markup=False, soft_wrap=True)
+    if without := results.get("portability_answers", 0) - results.get("portability_tagged", 0):
+        console.print(
+            f"{without} of {counted(results['portability_answers'], 'answer')} to the portability questions without "
+            "<answer> tags, which the paper's match counts as wrong; `causaledit judge --input "
+            f"{plan.folder / 'metrics.json'}` reads them all.",
+            highlight=False, markup=False, soft_wrap=True,
+        )  # fmt: skip
     parts = [
         f"{costs['seconds_per_edit']:.1f} s per edit" if costs["seconds_per_edit"] is not None else "no edits",
         f"plain generation {costs['plain_tokens_per_second']:.0f} tokens/s" if costs["plain_tokens_per_second"] else "",

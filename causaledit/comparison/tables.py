@@ -43,12 +43,17 @@ def tables(data: Mapping[str, Any]) -> list[Table]:
     methods, reference = data["methods"], data["reference"]
     others = {name: row for name, row in methods.items() if name != reference}
     made = [_table("Metrics", _METRICS, methods, _metrics_note(methods))]
-    if columns := _portability_columns(methods):
+    paired, paired_note = _PAIRED, _PAIRED_NOTE
+    if names := _portability_names(methods):
+        columns = (("Cases", _cases), *((name, _portability(key)) for key, name in names.items()))
         portability = _table("Portability", columns, methods, _PORTABILITY_NOTE)
-        made = [portability] if data["arguments"].get("protocol") == "portability" else [*made, portability]
+        of_pairs = tuple((name, _paired(key)) for key, name in names.items())
+        alone = data["arguments"].get("protocol") == "portability"  # nothing else was asked
+        made = [portability] if alone else [*made, portability]
+        paired, paired_note = (of_pairs, _PORTABILITY_PAIRED_NOTE) if alone else ((*_PAIRED, *of_pairs), _PAIRED_NOTE)
     if any(row["paired"] for row in others.values()):
         title = f"Against {reference}, on the cases that both have"
-        made.append(_table(title, _PAIRED, others, _PAIRED_NOTE.format(reference=reference)))
+        made.append(_table(title, paired, others, paired_note.format(reference=reference)))
     if any(_at(row["metrics"], ("retention",)) for row in methods.values()):
         made.append(_along_the_sequence(methods))
     if measured := [(name, row["ability"]) for name, row in methods.items() if row.get("ability")]:
@@ -136,12 +141,12 @@ def _device(device: Mapping[str, Any]) -> str:
     return " ".join(str(part) for part in [*known, threads] if part)
 
 
-def _portability_columns(methods: Mapping[str, Any]) -> _Columns:
-    """A column for each score of the portability protocol that some method has."""
+def _portability_names(methods: Mapping[str, Any]) -> dict[str, str]:
+    """Key and name of each score of the portability protocol that some method has."""
     found: dict[str, str] = {}
     for row in methods.values():
         found |= {key: score["name"] for key, score in ((row["metrics"] or {}).get("portability") or {}).items()}
-    return (("Cases", _cases), *((name, _portability(key)) for key, name in found.items())) if found else ()
+    return found
 
 
 def _portability(key: str) -> _Cell:
@@ -269,6 +274,11 @@ _PAIRED_NOTE = (
     "cases and SRR edits (those that assert the new answer with both); the p of hop answers, rationale and locality is "
     "over single answers, which are not independent within a case, and is too small. Nothing is corrected for the "
     "number of tests."
+)
+_PORTABILITY_PAIRED_NOTE = (
+    "By the judge. + repaired: wrong with {reference}, right with the method; − harmed: the reverse; the number of "
+    "pairs; exact McNemar p over single answers, which are not independent within a case, so that it is too small. "
+    "Nothing is corrected for the number of tests."
 )
 _SEQUENCE_NOTE = (
     "Edits are kept, and all of them are asked again at each checkpoint. Held: most of an edit's hop-wise answers are "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from causaledit.errors import MetricsError
@@ -91,9 +92,9 @@ class PairedComparison:
         cases: How many cases are in both.
         only_this, only_other: How many are in one of them only (or failed in the other).
         tables: Metric → 2×2 table. Units are cases (`any_right_accuracy`), answers (`hop_wise_answers`,
-            `multi_hop_answers`, `locality` right after the edit, `locality_unchanged`, `rationale`); those of one
-            case are correlated, so their p is too small; or edits (`self_refutation.*`: those that assert the new
-            answer in both runs; `*.all_edits`: all).
+            `multi_hop_answers`, `locality` right after the edit, `locality_unchanged`, `rationale`, and by `Kind.key`
+            those of the portability protocol); those of one case are correlated, so their p is too small; or edits
+            (`self_refutation.*`: those that assert the new answer in both runs; `*.all_edits`: all).
         differences: `h_acc` and `m_acc` → difference of the per-case scores.
     """
 
@@ -135,6 +136,10 @@ def compare_runs(this: RunMetrics, other: RunMetrics) -> PairedComparison:
         "locality_unchanged": PairedTable.of(_matched(pairs, lambda s: _locality(s, 0))),
         "rationale": PairedTable.of(_matched(pairs, _rationales)),
     }
+    for kind in (score.kind.key for score in this.portability):
+        table = PairedTable.of(_matched(pairs, partial(_portability, kind=kind)))
+        if table.n or table.not_judged:
+            tables[kind] = table
     edits = [
         (own, match[own.edit.identity])
         for a, b in pairs
@@ -213,6 +218,15 @@ def _locality(scores: CaseScores, part: int) -> dict[Hashable, bool | None]:
         ): scores.locality[item.slot][part]
         for item in scores.case.of("answer", "locality")
         if not item.before
+    }
+
+
+def _portability(scores: CaseScores, kind: str) -> dict[Hashable, bool | None]:
+    """Whether an answer of the portability protocol is right, by edit and question."""
+    edits = {outcome.edit.index: outcome.edit.identity for outcome in scores.edits}
+    return {
+        (None if answer.edit is None else edits.get(answer.edit), normalise(answer.question)): answer.judged
+        for answer in scores.portability.get(kind, ())
     }
 
 

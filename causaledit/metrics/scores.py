@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from causaledit.facts.text import normalise, word_count
 from causaledit.judges.base import RefutationVerdict
+from causaledit.metrics.portability import PortabilityAnswer, portability_answers
 from causaledit.support.statistics import mean
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class CaseScores:
         open_book_edits: The same from the open-book twins, where the run has them.
         rationales: Grades of the explanations.
         locality: Slot → (unchanged, right before, right after).
+        portability: `Kind.key` → the answers of the portability protocol; empty where it was not asked.
     """
 
     case: JudgedCase
@@ -69,6 +71,7 @@ class CaseScores:
     open_book_edits: tuple[EditOutcome, ...]
     rationales: tuple[str | None, ...]
     locality: Mapping[int, tuple[bool | None, bool | None, bool | None]]
+    portability: Mapping[str, tuple[PortabilityAnswer, ...]]
 
     @property
     def h_acc(self) -> float | None:
@@ -107,6 +110,7 @@ def score_case(case: JudgedCase, verdicts: VerdictTable) -> CaseScores:
         ),
         rationales=tuple(_grade(item, verdicts) for item in case.of("rationale", "hop_wise")),
         locality=_locality(case, verdicts),
+        portability=portability_answers(case, lambda item: is_right(item, verdicts)),
     )
 
 

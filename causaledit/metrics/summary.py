@@ -15,7 +15,7 @@ from causaledit.judges.store import VerdictTable
 from causaledit.metrics.portability import PortabilityScore, portability_scores
 from causaledit.metrics.predictions import JudgedCase, cases_of, last_checkpoint, units_of
 from causaledit.metrics.retention import Retention, retention_of
-from causaledit.metrics.scores import SOURCES, CaseScores, EditOutcome, Source, is_right, score_case
+from causaledit.metrics.scores import SOURCES, CaseScores, EditOutcome, Source, score_case
 from causaledit.support.statistics import Mean, Rate, mean
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def summarise(cases: Sequence[JudgedCase], verdicts: VerdictTable) -> RunMetrics
         by_hops={hops: _chain_metrics([s for s in answered if s.case.hops == hops]) for hops in _lengths(answered)},
         trained_predictions=len(trained),
         unseen=unseen,
-        portability=portability_scores((s.case for s in answered), lambda item: is_right(item, verdicts)),
+        portability=portability_scores(s.portability for s in answered),
         scores=scores,
         retention=retention_of(every, verdicts),
     )

@@ -203,6 +203,9 @@ def paired_rows(runs: Sequence[ReportedRun]) -> tuple[list[dict[str, Any]], list
         for key, name in (("any_right_accuracy", "M-Acc, any question"), ("self_refutation.combined", "SRR, combined")):
             if found.tables[key].n:
                 rows.append({"run": run.label, "name": name, **_paired(found.tables[key])})
+        for score in run.metrics.portability:
+            if (table := found.tables.get(score.kind.key)) and table.n:
+                rows.append({"run": run.label, "name": score.name, **_paired(table)})
         for key, name in (("h_acc", "H-Acc"), ("m_acc", "M-Acc, all questions")):
             difference = found.differences[key]
             if difference.mean is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from causaledit.facts.answers import alias_match
-from causaledit.probes.portability import PORTABILITY_VERSION, paper_match, scores
+from causaledit.probes.portability import PORTABILITY_VERSION, paper_match, scores, tagged_answer
 from causaledit.probes.sets import CONFLICT, HOP, PROBE_SET_VERSION, CaseProbe
 from causaledit.support.statistics import mean
 
@@ -134,8 +134,12 @@ def averages(
         values = [value for of_case in counted if (value := of_case[name]) is not None]
         result[name] = mean(values)
         result[f"{name}_cases"] = len(values)
-    hits = [(p["kind"], p["hit"]) for item in done for p in item["post"].get("portability_probe", ())]
-    if hits:
-        result |= {"portability_version": PORTABILITY_VERSION, "portability": scores(hits)}
+    if answers := [p for item in done for p in item["post"].get("portability_probe", ())]:
+        result |= {
+            "portability_version": PORTABILITY_VERSION,
+            "portability": scores([(p["kind"], p["hit"]) for p in answers]),
+            "portability_answers": len(answers),
+            "portability_tagged": sum(tagged_answer(p["pred"]) is not None for p in answers),
+        }
     result["time"] = mean([item["time"] for item in done])
     return result
