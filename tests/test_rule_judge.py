@@ -428,6 +428,62 @@ def test_what_stands_before_or_around_an_answer(response, expected):
     assert read(response) == expected
 
 
+# what a question asks → sentences about a person that answer it, and others that speak of something else
+LIVES = {
+    "In which city was Mozart born?": (
+        [
+            "He was born in Paris.", "He was born and raised in Paris.", "He was born and brought up in Paris.",
+            "Born in Paris.",
+        ],
+        ["He died in Paris.", "He resides in Paris.", "She studied in Paris.", "He attended a school in Paris."],
+    ),
+    "Where did Mozart die?": (
+        ["He died in Paris.", "Mozart lived and died in Paris.", "He died in his home in Paris."],
+        [
+            "He was born in Paris.", "Born in Paris.", "He lives in Paris.", "He is living in Paris.",
+            "He grew up in Paris.", "He was raised in Paris.", "He was brought up in Paris.",
+            "He was baptised in Paris.",
+            "He spent his childhood in Paris.", "She attended school in Paris.", "Mozart lived in Paris.",
+        ],
+    ),
+    "What is the residence of Mozart?": (
+        ["He lives in Paris.", "Mozart lived in Paris.", "He resides in Paris.", "She is living in Paris."],
+        ["He was born in Paris.", "He grew up in Paris."],
+    ),
+    "Where did Mozart grow up?": (
+        ["He grew up in Paris.", "Mozart was raised in Paris.", "He was brought up in Paris."],
+        ["He died in Paris."],
+    ),
+    "Where is Mozart from?": (
+        ["He is from Paris.", "He was born in Paris.", "He grew up in Paris.", "He was raised in Paris."],
+        ["He died in Paris."],
+    ),
+    "What is the country of citizenship of Mozart?": (
+        ["He is from Paris.", "He was born in Vienna, but is a citizen of Paris."],
+        ["He was born in Paris.", "Mozart grew up in Paris.", "She lives in Paris.", "He resides in Paris."],
+    ),
+    "In which city does Mozart work?": (
+        ["He works in Paris.", "He lives and works in Paris."],
+        ["He was born in Paris.", "He lives in Paris and works in Vienna."],
+    ),
+    "What is the capital of Spain?": (["It is Paris."], ["He was born in Paris.", "The king lives in Paris."]),
+    "Who is the author of Emma?": (["It was Paris."], ["He was born in Paris.", "She lives in Paris."]),
+    "Where is Acme's head office?": (["It is in Paris.", "Acme resides in Paris."], ["Its founder was born in Paris."]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("question", LIVES)
+def test_what_else_somebody_did_in_a_place_is_no_answer(question):
+    right, wrong = LIVES[question]
+
+    def passes(response):
+        item = JudgedResponse(question, question, response, "Paris", (), "Vienna", ())
+        return get_judge("rule").judge_answer(item).grade == "PASS"
+
+    assert [r for r in right if not passes(r)] == []
+    assert [r for r in wrong if passes(r)] == []
+
+
 @pytest.mark.parametrize(
     ("question", "past"),
     [
@@ -476,7 +532,7 @@ def test_measured_recall_is_what_the_benchmark_measures():
 
 
 def test_recall_is_claimed_for_measured_judges_only():
-    assert "22/25" in recall_note("rule-v6")
+    assert "22/25" in recall_note("rule-v7")
     assert recall_note("rule-v2") == recall_note("llm:some-model:prompts-v2") == ""
 
 

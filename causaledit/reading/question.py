@@ -16,7 +16,7 @@ from causaledit.reading.wording import word_set, words
 # stands for all that begin with it.
 RELATIONS = (
     "capital | seat govern parliament ministr",
-    "headquarter hq head | main offic base run corporate seat sits",
+    "headquarter hq head | main offic base run corporate seat sits resid",
     "found founded founder creat establish start | launch set brainchild began begun start co-founder behind",
     "author wrote written write writer wrot | writ pen penned novelist book novel play story poem text publish",
     "compos music | score symphon opera wrote writ",
@@ -24,9 +24,11 @@ RELATIONS = (
     "develop creat design theor | invent devis formulat came propos",
     "make makes made manufactur produc maker | build built product launch sell sells sold",
     "citizen nationality national citizenship | passport naturali held hold holds country",
-    "locat situat lies | lie stand within site belong sits country found",
+    "locat situat lies | lie stand within site belong sits country found resid",
     "where country | locat situat lies lie stands belong",
-    "born birth birthplace native | came world native hail",
+    "born birth birthplace native | came world native hail raised brought",
+    "live lived lives living resid home | house dwell based settled",
+    "raised grow brought upbringing childhood | grew up bred spent",
     "died death die buried | dead passed",
     "language speak spoke spoken | tongue idioma sprache written wrote",
     "religio faith | worship practis practic follow believ",
@@ -55,7 +57,7 @@ RELATIONS = (
     "ceo chief chair chairperson chairman executive | run runs ran lead leads manag boss head",
     "coach manag | train trains bench",
     "mayor | city hall",
-    "origin from come comes | came creat start hail began invent born native",
+    "origin from come comes | came creat start hail began invent born native raised grew",
     "ingredient | made contain",
     "club team union | sign signed join play plays league",
     "flow river | empt mouth delta drain sea",
@@ -64,8 +66,9 @@ RELATIONS = (
 )
 # verbs of further relations: a clause with one of them, and with nothing asked for, is about something else
 FOREIGN = words(r"""
-    born | died | stud(?:y|ied) | married | visit\w* | lived | travel\w* | wrote | written | paint\w* | invent\w*
-    founded | bred
+    born | died | stud(?:y|ied) | married | visit\w* | lived | lives | living in
+    resid(?:es|ed) | raised | grew up | brought up | childhood | bapti[sz]ed | attended | travel\w*
+    wrote | written | paint\w* | invent\w* | founded | bred
     directed | compos\w* | trained | worked | met | fled | buried | (?:went|goes)(?! back) | moved | stayed | taught
     returned
     arrived | emigrated | toured | performed | border\w* | inspired | influenced | rival\w*
