@@ -484,6 +484,70 @@ def test_what_else_somebody_did_in_a_place_is_no_answer(question):
     assert [r for r in wrong if passes(r)] == []
 
 
+PEOPLE = (
+    "Who is the president of France?",
+    "The author of Emma is",
+    "What is the name of the current head of the Norway government?",
+    "The name of the current head of state in Spain is",
+    "By whom is the presidency of France held?",
+    "To whom is X married?",
+    "Which person was elected to lead Brazil?",
+    "Which author wrote Emma?",
+    "What's the name of X's spouse?",
+    "Which American author wrote Emma?",
+    "In the UK, who is king?",
+    "The chief executive officer of Apple is",
+    "Who is the author of the book that was written in the city of Paris?",
+    "Who is the head of state of the country where Emma was written?",
+    "Who is the spouse of the author of Emma?",
+    "What is the name of the spouse of the author of Emma?",
+    "What is the name of the founder of the religion of X?",
+    "Which country's president won?",
+    "Whose hands hold the presidency?",
+    "Brazil's presidency is in whose hands?",
+    "The founder of Acme is",
+    "The person who founded Acme is",
+    "The spouse of the author of Emma is",
+    "Which person was sworn in most recently as head of state of France?",
+    "X's child is",
+)
+OF_PEOPLE = (
+    "In which city was the president of Brazil born?",
+    "At which university did the president of France study?",
+    "What is the country of citizenship of the author of Emma?",
+    "What is the capital of the country of the founder of Acme?",
+    "Where was the author of Emma born?",
+    "The capital of the country of citizenship of the author of Emma is",
+    "Which country is the author of Emma a citizen of?",
+    "What is the name of the capital of the country that the author of Emma comes from?",
+    "What language does the president of France speak?",
+    "The country that the author of Emma is a citizen of is",
+    "What city did the author of Emma live in?",
+    "What sport does the head coach play?",
+    "Which university did the CEO of Apple attend?",
+    "On which continent is the country whose king is Olaf?",
+    "What is the birthplace of the author of Emma?",
+    "From which country does the founder of Acme come?",
+    "What is the capital city of Spain?",
+    "When was the author born?",
+    "What is the name of the capital city of Spain?",
+    "Of which country is Olaf the king?",
+    "The person who is president of France comes from which city?",
+)
+
+
+@pytest.mark.parametrize("question", [*PEOPLE, *OF_PEOPLE])
+def test_a_surname_stands_for_a_person_where_a_person_is_asked_for(question):
+    """In "At which university did the president …" somebody is named, and a university asked for."""
+
+    def grade(response, answer):
+        return get_judge("rule").judge_answer(JudgedResponse(question, question, response, answer, (), None, ())).grade
+
+    assert grade("Wekesa.", "Amina Wekesa") == ("PASS" if question in PEOPLE else "FAIL")
+    if question in OF_PEOPLE:
+        assert grade("It is the University of Nairobi.", "Makerere University") == "FAIL"
+
+
 @pytest.mark.parametrize(
     ("question", "past"),
     [

@@ -23,8 +23,20 @@ MARKS = {NEW: NEW, OLD: OLD, **ADJECTIVES}
 _ADJECTIVE_OF = {who: mark for mark, who in ADJECTIVES.items()}
 
 _PERSON = re.compile(
-    r"\b(who|whom|whose|author|founder|head of|president|monarch|king|queen|minister|ceo|coach|spouse|composer|painter|"
-    r"director|writer|inventor|developer|mayor|name of)\b",
+    r"\b(who|whom|whose|person|author|founder|head of|president|monarch|king|queen|minister|chancellor|ceo|"
+    r"chief executive|chairperson|leader|governor|coach|spouse|husband|wife|father|mother|child|son|daughter|composer|painter|"
+    r"director|writer|inventor|developer|mayor|singer|actor|actress|politician)\b",
+    re.IGNORECASE,
+)
+_NAME_OF = re.compile(r"\bnames? of\b", re.IGNORECASE)
+# what before the first person of a question says that something else is asked for: "in which city was the president …",
+# "which university did the president …", "the capital of the country of the author …"
+_AT_WHICH = re.compile(r"\b(?:in|on|at|from|to|of|for|under) (?:which|what)\b", re.IGNORECASE)
+_OF_A_PERSON = re.compile(
+    r"\b(?:where|when|how|of)\b"
+    rf"|{_AT_WHICH.pattern}"
+    r"|\b(?:which|what) (?!is|are|was|were)[\w'-]+ (?:[\w'-]+ )*?(?:is|are|was|were|did|does|do|has|had|have|will)\b"
+    r"|\b(?:country|city|town|place|capital|continent|company|language|religion|sport)\b(?!')",
     re.IGNORECASE,
 )
 _NOT_A_SURNAME = re.compile(r"^(?:[IVX]+|Jr|Sr|\w{1,3}|[a-z].*|.*\d.*)$")
@@ -64,6 +76,16 @@ _FUNCTION_WORDS = word_set("""
 # scripts without spaces between words
 _PAREN_OPTION = re.compile(r"\(([A-Ha-h])\)\s*([^\n()]{1,120}?)\s*(?=\(|\n|$|[,;?])")
 _LINE_OPTION = re.compile(r"^[ \t]*([A-H])[.):][ \t]+([^\n]{1,120}?)[ \t]*$", re.MULTILINE)
+
+
+def _asks_for_a_person(question: str) -> bool:
+    """Whether an answer may be a surname alone: "who …", "the president of …", not "where was the president … born"."""
+    named = _NAME_OF.search(question)
+    asked = question[named.end() :] if named else question
+    if (person := _PERSON.search(asked)) is None:
+        return named is not None and not _OF_A_PERSON.search(asked)
+    behind = asked[person.end() :] if person[0].casefold() not in ("who", "whom", "whose") else ""
+    return not _OF_A_PERSON.search(asked[: person.start()]) and not _AT_WHICH.search(behind)
 
 
 @dataclass(frozen=True)
@@ -195,7 +217,7 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
         question: Tells whether surnames are wanted, and which larger names hold an answer's name.
         prompt: Where option letters are looked up.
     """
-    person = bool(_PERSON.search(question))
+    person = _asks_for_a_person(question)
     table: dict[str, str] = {}
     shapes: dict[str, _Shape] = {}
     for mark, given in ((NEW, new), (OLD, old)):
