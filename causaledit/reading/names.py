@@ -24,8 +24,8 @@ _ADJECTIVE_OF = {who: mark for mark, who in ADJECTIVES.items()}
 
 _PERSON = re.compile(
     r"\b(who|whom|whose|person|author|founder|head of|president|monarch|king|queen|minister|chancellor|ceo|"
-    r"chief executive|chairperson|leader|governor|coach|spouse|husband|wife|father|mother|child|son|daughter|composer|painter|"
-    r"director|writer|inventor|developer|mayor|singer|actor|actress|politician)\b",
+    r"chief executive|chairperson|leader|governor|coach|spouse|husband|wife|father|mother|child|son|daughter|"
+    r"composer|painter|director|writer|inventor|developer|mayor|singer|actor|actress|politician)\b",
     re.IGNORECASE,
 )
 _NAME_OF = re.compile(r"\bnames? of\b", re.IGNORECASE)
