@@ -265,10 +265,8 @@ def answered(folder, wrong=()):
     """A run's answers as if the right ones had been given in tags, but for some kinds."""
     items = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     for probe in (p for item in items for p in item["post"]["portability_probe"]):
-        said = (
-            "Oz" if probe["kind"] in wrong else " and ".join(names[0] for names in probe.get("parts", [probe["ref"]]))
-        )
-        probe["pred"] = f"<answer>{said}</answer>"
+        right = " and ".join(names[0] for names in probe.get("parts", [probe["ref"]]))
+        probe["pred"] = f"<answer>{'Oz' if probe['kind'] in wrong else right}</answer>"
     return items
 
 

@@ -358,7 +358,7 @@ LEXICON: dict[Kind, str] = {
         your | letter | hence | thus | simply | clearly | again | here | after | today | now | then | yes | i | mean
         guess | would | final | must | he | she | they | but | play | choose | pick | therefore | currently
         because | rather | instead | definitely | of course | probably | certainly | just | who | my | will | going
-        no longer | still | its | his | known | first | originally | born | work | works | any more | " | - | '
+        no longer | still | its | his | known | first | originally | work | works | any more | " | - | '
         credit | run | led | 's | i would say | i would go with | i will go with | i am going with | i would guess
         i would lean towards | i lean towards
     """,

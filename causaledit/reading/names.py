@@ -29,9 +29,9 @@ _PERSON = re.compile(
     re.IGNORECASE,
 )
 _NAME_OF = re.compile(r"\bnames? of\b", re.IGNORECASE)
+_AT_WHICH = re.compile(r"\b(?:in|on|at|from|to|of|for|under) (?:which|what)\b", re.IGNORECASE)
 # what before the first person of a question says that something else is asked for: "in which city was the president …",
 # "which university did the president …", "the capital of the country of the author …"
-_AT_WHICH = re.compile(r"\b(?:in|on|at|from|to|of|for|under) (?:which|what)\b", re.IGNORECASE)
 _OF_A_PERSON = re.compile(
     r"\b(?:where|when|how|of)\b"
     rf"|{_AT_WHICH.pattern}"

@@ -355,8 +355,6 @@ def _picks(naming: Naming) -> bool:
     words = [t for t in naming.rest if any(c.isalnum() for c in t.text)]
     said_no = has(naming.after, Kind.NO)  # "X said no"
     alone = only(words, Kind.FILL, Kind.HARMLESS, Kind.NO) and not said_no and not is_topic(naming.before)
-    if alone and not has(words, Kind.ASKED) and FOREIGN.search(" ".join(t.text for t in words)):
-        return False  # "he was born in X", asked where he died
     return alone or _explicit(naming.before)
 
 
