@@ -548,6 +548,70 @@ def test_a_surname_stands_for_a_person_where_a_person_is_asked_for(question):
         assert grade("It is the University of Nairobi.", "Makerere University") == "FAIL"
 
 
+# what happened keeps its date, what was so and is over is history: (answer, rival), what gives it, what does not
+DATED = {
+    "Who is the author of Emma?": (
+        ("Jane Austen", "Mary Shelley"),
+        [
+            "Emma was written by Jane Austen in the Regency era.",
+            "Emma was written by Jane Austen two years before her death.",
+            "Jane Austen wrote Emma before she moved to Winchester.",
+            "Years ago, Jane Austen wrote Emma.",
+            "Emma was originally written by Jane Austen.",
+            "Emma, filmed several times, was written by Jane Austen.",
+        ],
+        [
+            "In earlier times Emma was attributed to Jane Austen.",
+            "In former times, Emma was attributed to Jane Austen.",
+            "Emma was believed to have been written by Jane Austen years ago.",
+            "Emma was written before Jane Austen was born.",
+            "Emma was formerly credited to Jane Austen.",
+            "Emma was written by Mary Shelley. It was originally written by Jane Austen.",
+        ],
+    ),
+    "In which country was Nintendo founded?": (
+        ("Japan", "Germany"),
+        ["Nintendo was founded in Japan in the Meiji era.", "Historically, Nintendo was founded in Japan."],
+        [
+            "Nintendo was originally founded in Japan. It was founded in Germany.",
+            "It is no longer said to be from Japan.",
+        ],
+    ),
+    "Which country developed the AK-47 rifle?": (
+        ("Soviet Union", "United Kingdom"),
+        ["The Soviet Union developed it years ago.", "It was developed in the Soviet Union during the Cold War era."],
+        ["It was developed before the Soviet Union existed."],
+    ),
+    "What is the capital of Egypt?": (
+        ("Cairo", "Alexandria"),
+        ["Cairo has been the capital of Egypt for decades."],
+        [
+            "Cairo was the capital of Egypt for decades.",
+            "Cairo was the capital of Egypt in the era of the kings.",
+            "In former times, Egypt's capital was Cairo.",
+            "The capital of Egypt was originally Cairo.",
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("question", DATED)
+def test_a_date_ends_no_event(question):
+    (new, old), right, wrong = DATED[question]
+    item = JudgedResponse(question, question, "", new, (), old, ())
+    grades = {text: JUDGE.judge_answer(dataclasses.replace(item, response=text)).grade for text in [*right, *wrong]}
+    assert grades == {**dict.fromkeys(right, "PASS"), **dict.fromkeys(wrong, "FAIL")}
+
+
+def test_an_old_answer_with_a_date_refutes_nothing():
+    """The narrative of an edit may well say when the event was that it does away with."""
+    item = JudgedResponse(
+        "Who is the author of Emma?", "Who is the author of Emma?", "", "Mary Shelley", (), "Jane Austen", ()
+    )
+    said = "The author of Emma is Mary Shelley. Emma was written by Jane Austen years before the letters were found."
+    assert read(said, item) == "AF"
+
+
 @pytest.mark.parametrize(
     ("question", "past"),
     [
@@ -596,7 +660,7 @@ def test_measured_recall_is_what_the_benchmark_measures():
 
 
 def test_recall_is_claimed_for_measured_judges_only():
-    assert "22/25" in recall_note("rule-v7")
+    assert "22/25" in recall_note("rule-v8")
     assert recall_note("rule-v2") == recall_note("llm:some-model:prompts-v2") == ""
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from causaledit.probes.trained import TrainedPrompts
     from causaledit.support.costs import TokenCount
 
-PROBE_VERSION = 5  # of prompts and scoring: only scores of one version can be compared
+PROBE_VERSION = 6  # of prompts and scoring: only scores of one version can be compared
 
 Family = Literal["direct", "reasoning", "multi_hop", "locality"]
 # what is scored: the families, and how many locality answers are as they were

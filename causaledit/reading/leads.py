@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from causaledit.reading.acts import Act
+from causaledit.reading.dates import is_date, tells_an_event
 from causaledit.reading.lexicon import Kind
+from causaledit.reading.names import OLD
 from causaledit.reading.tokens import Token, has, only
 from causaledit.reading.wording import word_set
 
@@ -35,18 +37,23 @@ class Lead:
         bare: Whether only of an answer by itself, as behind "Wrong:"; "Wrong: it is X" corrects what was said before.
         is_label: Whether it is a mere label, which says nothing itself.
         waits: Whether it is a negation that an insertion may part from its name.
+        dates: Whether it is a date, which ends no event.
     """
 
     act: Act | None = None
     bare: bool = False
     is_label: bool = False
     waits: bool = False
+    dates: bool = False
 
     def governs(self, clause: list[Token]) -> Act | None:
         """What the clause behind it says of an answer, where this settles it."""
         if self.act is None or self.waits or has(clause, Kind.NEGATION, Kind.NOW):
             return None
         name = next((i for i, t in enumerate(clause) if Kind.NAME in t), len(clause))
+        told = name < len(clause) and clause[name].who != OLD and tells_an_event(clause[:name], clause[name + 1 :])
+        if self.dates and told:
+            return None
         alone = all(t.text in _ARTICLES or not t.text.isalnum() for t in clause[:name])
         return self.act if alone or not self.bare else None
 
@@ -68,7 +75,7 @@ def lead_of(clause: list[Token], *, colon: bool, before: Lead) -> Lead:
         return Lead(Act.DENY, bare=True) if len(words) <= _LONGEST_INSERTION else Lead()
     if words[-1].text in ("not", "and not"):
         return Lead(Act.DENY, waits=True)
-    return Lead(Act.HISTORY) if is_time_past(words) else Lead()
+    return Lead(Act.HISTORY, dates=is_date(words)) if is_time_past(words) else Lead()
 
 
 def _label(words: list[Token]) -> Lead:
@@ -99,6 +106,8 @@ def is_time_past(words: list[Token]) -> bool:
         return False
     if only(words, Kind.PAST):
         return all(t.text in _TIMES for t in words)
+    if words[0].text in ("in", "during") and has(words, Kind.PAST) and only(words[1:], Kind.PAST, Kind.FIRST):
+        return True  # "in former times"
     if words[0].text not in _UP_TO:
         return False
     rest = words[1:]

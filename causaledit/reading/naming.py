@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from causaledit.reading.acts import Act, Event
+from causaledit.reading.dates import are_over, are_over_but_for_beginnings, are_over_but_for_dates, tells_an_event
 from causaledit.reading.denial import denied, denied_to_have_left, leads_up, negated_before, twice_denied
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode
@@ -93,7 +94,14 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.ASSERT, who, strong=False),)
     if who == OLD and old_one(before):
         return (Event(Act.HISTORY, who),)
-    past = any(Kind.PAST in t and Kind.ASKED not in t for t in rest)
+    past = are_over(rest)
+    if past and claimed and tells_an_event(before, after):
+        dated = not are_over_but_for_dates(rest)
+        if dated and who == OLD:  # an edit's story may well date the event that it does away with
+            return (Event(Act.ASSERT, who, strong=False),)
+        if not dated and who != OLD and not are_over_but_for_beginnings(rest):
+            return (Event(Act.ASSERT, who, strong=False),)
+        past = not dated
     concedes = naming.clause[0].text in ("while", "although", "though", "even though")
     if concedes and not question.past and has(after[:1], Kind.WAS):
         return (Event(Act.HISTORY, who),)
