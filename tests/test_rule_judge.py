@@ -597,8 +597,83 @@ DATED = {
 
 @pytest.mark.parametrize("question", DATED)
 def test_a_date_ends_no_event(question):
-    (new, old), right, wrong = DATED[question]
-    item = JudgedResponse(question, question, "", new, (), old, ())
+    assert_grades(question, *DATED[question])
+
+
+# a chain's links are third names on the way to the answer: question, (answer, rival), what gives it, what does not
+CHAINS = {
+    "What is the country of citizenship of the author of Emma?": (
+        ("France", "England"),
+        [
+            "The author of Emma is Victor Hugo. Victor Hugo is a citizen of France.",
+            "The author of Emma is Victor Hugo. Hugo is a citizen of France.",
+            "Step 1: The author of Emma is Victor Hugo.\nStep 2: Victor Hugo's country of citizenship is France.",
+            "The author of Emma is Victor Hugo, who is a citizen of France.",
+        ],
+        [
+            "The author of Emma is Victor Hugo.",
+            "The author of Emma is Victor Hugo. Jane Austen was a citizen of France.",
+            "The author of Emma is Jane Austen. Jane Austen is a citizen of England.",
+        ],
+    ),
+    "Which city was the developer of the Ford Mustang's headquarters located in?": (
+        ("Tokyo", "Dearborn"),
+        [
+            "The developer of the Ford Mustang is Subaru. Subaru is headquartered in Tokyo.",
+            "The developer of the Ford Mustang is Subaru, and Subaru's headquarters are in Tokyo.",
+        ],
+        ["The developer of the Ford Mustang is Subaru. Toyota is headquartered in Tokyo."],
+    ),
+    "Who is the head of state of the country that Tina Turner is a citizen of?": (
+        ("Viola Amherd", "Joe Biden"),
+        ["The country of citizenship of Tina Turner is Switzerland. The head of state of Switzerland is Viola Amherd."],
+        ["The country of Tina Turner is the United States. The head of state of the United States is Joe Biden."],
+    ),
+    "Which continent is the country of origin of judo on?": (
+        ("South America", "Asia"),
+        ["The country of origin of judo is Peru, a country in South America."],
+        [],
+    ),
+    "Who is the author of Emma?": (  # no chain
+        ("Jane Austen", "Ann Lee"),
+        [],
+        ["The author of Emma is Victor Hugo. Victor Hugo's favourite writer is Jane Austen."],
+    ),
+}
+
+
+@pytest.mark.parametrize("question", CHAINS)
+def test_a_link_of_a_chain_is_no_answer_in_the_answers_place(question):
+    assert_grades(question, *CHAINS[question])
+
+
+NAMED = {
+    "What is the highest mountain in Africa?": (
+        ("Kilimanjaro", "Everest"),
+        ["The highest mountain in Africa is Mount Kilimanjaro, which is located in Tanzania.", "Mount Kilimanjaro."],
+        [],
+    ),
+    "What is the largest lake in Africa?": (("Victoria", "Chad"), ["The largest is Lake Victoria."], []),
+    "What is the capital of Seychelles?": (("Victoria", "Kigali"), ["It is Victoria."], ["It is Lake Victoria."]),
+    "Where is the firm's headquarters?": (("Vernon", "Paris"), ["It is in Vernon."], ["It is in Mount Vernon."]),
+    "Who wrote Dune?": (
+        ("Frank Herbert", "Asimov"),
+        [
+            "Dune is a science fiction novel by Frank Herbert.",
+            "Frank Herbert wrote it. The story takes place on Arrakis, a fictional planet.",
+        ],
+        ["Frank Herbert. That is fiction.", "Frank Herbert wrote Dune. That claim is fictional."],
+    ),
+}
+
+
+@pytest.mark.parametrize("question", NAMED)
+def test_mounts_lakes_and_fiction(question):
+    assert_grades(question, *NAMED[question])
+
+
+def assert_grades(question, names, right, wrong):
+    item = JudgedResponse(question, question, "", names[0], (), names[1], ())
     grades = {text: JUDGE.judge_answer(dataclasses.replace(item, response=text)).grade for text in [*right, *wrong]}
     assert grades == {**dict.fromkeys(right, "PASS"), **dict.fromkeys(wrong, "FAIL")}
 

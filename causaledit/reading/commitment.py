@@ -87,7 +87,7 @@ def read(
         prompt: The full user message, for option letters and for a sentence that the response continues.
     """
     names = names_for(new, old, question, prompt)
-    fold = _Fold()
+    fold = _Fold(chained=question_for(question).chained)
     for sentence, read_as in _sentences(response, question, prompt, names, [*new, *old]):
         fold.take(sentence, read_as)
     return fold.reading()
@@ -160,10 +160,20 @@ def _option(line: str, names: Names) -> str:
     return letter if names.is_option(letter, found[3]) else ""
 
 
-class _Fold:
-    """The state between sentences: what is held, what was claimed last, and who was named last."""
+# a third name in a statement of it, and what may go on behind it in the same sentence
+_LINK = re.compile(r"\b(?:is|are) (?:the |an? )?([A-Z][\w'’-]*(?: [A-Z][\w'’-]*)*)")
+_OF_THE_LINK = re.compile(r"\W*(?:who|whose|which|where|an?|and (?:its|his|her|their))\b")
 
-    def __init__(self) -> None:
+
+class _Fold:
+    """The state between sentences: what is held, what was claimed last, and who was named last.
+
+    Args:
+        chained: Whether the question names more than one relation, so that a third name may be a link to the answer.
+    """
+
+    def __init__(self, *, chained: bool = False) -> None:
+        self.chained = chained
         self.held = ""
         self.first = ""
         self.claim: tuple[bool, str] | None = None  # (asserted or denied, whose)
@@ -226,6 +236,7 @@ class _Fold:
             elif event.act is Act.ASSERT:
                 thinks_again = doubted or self.hinted
                 rivalled = event.aside and self.held not in ("", event.who) and not thinks_again
+                rivalled = rivalled and not self._goes_on(sentence)
                 rivalled = rivalled or (event.aside and event.who == OTHER and self.held != NEW)
                 if not rivalled:
                     self._assert(event.who, sentence, event.strong, doubted, event.bare)
@@ -248,6 +259,21 @@ class _Fold:
                 self.claim = (True, event.who)
             if event.who and event.act is not Act.ASK:
                 self.named = event.who
+
+    def _goes_on(self, sentence: str) -> bool:
+        """Whether a sentence goes on with a third name that was given as one link of a chain.
+
+        "The author of Emma is Z. Z is a citizen of X", "… is Z, who is a citizen of X".
+        """
+        if not self.chained or self.held != OTHER:
+            return False
+        given = _LINK.search(self.final)
+        if given is None:
+            return False
+        behind = self.final[given.end(1) :] if sentence == self.final else sentence
+        if sentence == self.final and _OF_THE_LINK.match(behind):
+            return True
+        return not set(re.findall(r"\w+", given[1])).isdisjoint(re.findall(r"\w+", behind))
 
     def _supports(self, later: tuple[Event, ...]) -> bool:
         """ "No, not Oslo" after "Bergen" is emphasis: what follows upholds the last claim."""

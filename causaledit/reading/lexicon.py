@@ -23,7 +23,7 @@ class Kind(IntEnum):
     COLON = auto()
     # denial
     NEGATION = auto()
-    HARMLESS = auto()  # contains a negation that denies nothing
+    HARMLESS = auto()  # contains a negation, or a word of falsehood, that denies nothing
     DENIAL = auto()  # deny, doubt
     FALSE = auto()  # wrong, a mistake
     CLASH = auto()  # contradicts, falls apart: as good as wrong
@@ -105,7 +105,13 @@ LEXICON: dict[Kind, str] = {
         without a doubt | no wonder | no surprise | no secret | if not | or not | need not | none other than
         no other | no one else | no longer than | nothing but | nothing other than | nothing else | not easy
         not contradict* | not be misled |
-        not every | not everything
+        not every | not everything |
+        fictional city | fictional town | fictional village | fictional country | fictional nation
+        fictional kingdom | fictional land | fictional island | fictional world | fictional universe | fictional place
+        fictional planet | fictional character* | fictional person* | fictional detective* | fictional hero*
+        fictional company | fictional organi* | fictional school | fictional work* | fictional novel*
+        science fiction | historical fiction | work of fiction | works of fiction | fiction novel* | fiction writer*
+        fiction author* | fiction book* | fiction film* | fiction series
     """,
     Kind.DENIAL: """
         deny | denies | denying | denied | dispute* | doubt | doubts | doubted | question | questions | questioned

@@ -42,10 +42,13 @@ _OF_A_PERSON = re.compile(
 _NOT_A_SURNAME = re.compile(r"^(?:[IVX]+|Jr|Sr|\w{1,3}|[a-z].*|.*\d.*)$")
 # "New England" is not England, "South Vietnam" not Vietnam, "York University" not York
 _LARGER_BEFORE = re.compile(
-    r"\b(?:North|South|East|West|New|Port|Fort|Mount|Lake|San|Santa|Upper|Lower|"
+    r"\b(?:North|South|East|West|New|Port|Fort|San|Santa|Upper|Lower|"
     r"Equatorial|Inner|Outer)\s$"
 )
 _WATERS = re.compile(r"\b(?:river|lake|gulf of|bay of|strait of)\s$", re.IGNORECASE)
+_MOUNTAINS = re.compile(r"\b(?:Mount|Mt\.?)\s$")
+_ASKS_FOR_WATERS = re.compile(r"\b(?:rivers?|lakes?|flows?|sea|gulf|bay)\b", re.IGNORECASE)
+_ASKS_FOR_MOUNTAINS = re.compile(r"\b(?:mountains?|mount|peaks?|summits?|volcano(?:es)?)\b", re.IGNORECASE)
 _LARGER_NAMES = frozenset(("american samoa", "northern ireland", "northern cyprus", "western sahara", "western samoa"))
 # countries and states whose name with "City" is another place; "New York City" is New York
 _WITH_A_CITY = word_set("mexico kansas oklahoma guatemala panama kuwait quebec belize iowa")
@@ -97,6 +100,7 @@ class Names:
         marks: The mark of each matched text, folded.
         letters: The mark of each option letter, in upper case; empty where the prompt offers no options.
         waters: Whether rivers or lakes are asked for, so that "the river Niger" is an answer.
+        mountains: Whether mountains are, so that "Mount Olympus" is one.
         own: The other words of the names that end in a surname, by surname: "Janet Jackson" is no Michael Jackson.
         options: The prompt's text behind each option letter, folded; the last one's with what the prompt goes on with.
     """
@@ -105,6 +109,7 @@ class Names:
     marks: dict[str, str]
     letters: dict[str, str]
     waters: bool = False
+    mountains: bool = False
     options: dict[str, str] = field(default_factory=dict)
     own: dict[str, frozenset[str]] = field(default_factory=dict)
 
@@ -120,7 +125,7 @@ class Names:
 
         def replace(match: re.Match[str]) -> str:
             start, end = match.span()
-            if _larger_before(text, start, match.group(), self.waters) or _LARGER_AFTER.match(text, end):
+            if self._larger_before(text, start, match.group()) or _LARGER_AFTER.match(text, end):
                 return f" {OTHER} "
             key = _key(match.group())
             key = key if key in self.marks else _TITLE.sub("", key)
@@ -132,6 +137,18 @@ class Names:
         if self.letters:
             marked = self._mark_letters(marked)
         return re.sub(r"[ \t]{2,}", " ", marked)
+
+    def _larger_before(self, text: str, start: int, name: str) -> bool:
+        """Whether the word before a match makes another name of it."""
+        before = text[max(0, start - 12) : start]
+        if name.casefold() in _CONTINENTS:  # West Africa is a part of Africa
+            return False
+        if name.casefold() in _WITH_A_CITY and text.startswith(" City", start + len(name)):
+            return True
+        if (not self.waters and _WATERS.search(before)) or (not self.mountains and _MOUNTAINS.search(before)):
+            return True
+        larger = f"{before.strip().split(' ')[-1]} {name}".casefold()
+        return bool(_LARGER_BEFORE.search(before)) or larger in _LARGER_NAMES
 
     def _mark_letters(self, text: str) -> str:
         for shape in _letter_shapes("".join(self.letters)):
@@ -166,18 +183,6 @@ def _letter_shapes(letters: str) -> tuple[re.Pattern[str], ...]:
             rf"\b([{letters}])(?=\s(?i:is|was)\s(?i:not|wrong|right|incorrect|correct|false|the|a mistake|an error)\b)",
         )
     )
-
-
-def _larger_before(text: str, start: int, name: str, waters: bool) -> bool:
-    """Whether the word before a match makes another name of it."""
-    before = text[max(0, start - 12) : start]
-    if name.casefold() in _CONTINENTS:  # West Africa is a part of Africa
-        return False
-    if name.casefold() in _WITH_A_CITY and text.startswith(" City", start + len(name)):
-        return True
-    if not waters and _WATERS.search(before):
-        return True
-    return bool(_LARGER_BEFORE.search(before)) or f"{before.strip().split(' ')[-1]} {name}".casefold() in _LARGER_NAMES
 
 
 def _of_another(before: str, own: frozenset[str]) -> bool:
@@ -239,11 +244,12 @@ def names_for(new: tuple[str, ...], old: tuple[str, ...], question: str, prompt:
         table[_key(phrase)] = OTHER
         shapes[_key(phrase)] = _shape(phrase, False)
         pattern = _alternatives(shapes)
-    waters = bool(re.search(r"\b(?:rivers?|lakes?|flows?|sea|gulf|bay)\b", question, re.IGNORECASE))
+    waters, mountains = bool(_ASKS_FOR_WATERS.search(question)), bool(_ASKS_FOR_MOUNTAINS.search(question))
     own = _own_words((*new, *old)) if person else {}
     options = _options(prompt)
     letters = _letters(Names(pattern, table, {}), options)
-    return Names(pattern, table, letters, waters, {letter: _bare(text) for letter, text in options.items()}, own)
+    texts = {letter: _bare(text) for letter, text in options.items()}
+    return Names(pattern, table, letters, waters, mountains, texts, own)
 
 
 def _own_words(given: tuple[str, ...]) -> dict[str, frozenset[str]]:

@@ -92,6 +92,7 @@ class Question:
         past: Whether the question is about the past ("Who wrote …"), so that past tense is no history.
         roots: How longer words of the subject begin.
         deed: Whether a country is asked for as the one that did something ("Which country developed …").
+        chained: Whether it names more than one relation ("the citizenship of the author of …").
     """
 
     asked: re.Pattern[str]
@@ -99,6 +100,7 @@ class Question:
     past: bool
     roots: tuple[str, ...] = ()
     deed: bool = False
+    chained: bool = False
 
     def about(self, word: str) -> bool:
         """Whether a word names the subject, or comes from its name: "Brazilian" of Brazil."""
@@ -129,7 +131,23 @@ def question_for(text: str) -> Question:
     stems -= {"where", "from"}
     past = _asks_of_the_past([w for w in words if w.casefold().removesuffix("'s") not in subject])
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
-    return Question(_stems(stems), _stems(subject, whole=True), past, roots, bool(_DEED.search(plain(text))))
+    deed, chained = bool(_DEED.search(plain(text))), _relations(content) > 1
+    return Question(_stems(stems), _stems(subject, whole=True), past, roots, deed, chained)
+
+
+def _relations(content: set[str]) -> int:
+    """How many relations words ask for, those that can ask for one and the same taken together."""
+    groups: list[set[int]] = []
+    for word in content - _OF_ANY_RELATION:
+        lines = {i for i, line in enumerate(_TRIGGERS) if any(_same(stem, word) for stem in line)}
+        if lines:
+            joined = [group for group in groups if group & lines]
+            groups = [group for group in groups if not group & lines] + [lines.union(*joined)]
+    return len(groups) + ("continent" in content)
+
+
+_TRIGGERS = tuple(line.split("|")[0].split() for line in RELATIONS)
+_OF_ANY_RELATION = word_set("where country from")
 
 
 def _asks_of_the_past(words: list[str]) -> bool:
