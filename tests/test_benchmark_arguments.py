@@ -73,6 +73,7 @@ def test_benchmarks_of_some_cases(command, typed, words, refusal):
         (["compare_results", "no-such.json", "out.json"], "no-such.json"),
         (["distil_step_cost", "--data", "cases.json", "--hparams", "no-such.yaml"], "no-such.yaml"),
         (["judge_agreement", "--data", "no-such.json"], "no-such.json"),
+        (["chain_answers", "--data", "no-such.json"], "no-such.json"),
         (["known_before", "--data", "no-such.json"], "no-such.json"),
         (["probe_cost", "--repeats", "0"], "--repeats: must be at least 1, got 0"),
         (["retention", "--data", "no-such.json"], "no-such.json"),

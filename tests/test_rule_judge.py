@@ -24,10 +24,13 @@ from causaledit.reading.text import LONGEST_SENTENCE, sentences
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
 
+import chain_answers
 from judge_agreement import LABELS, figures, measure
 
 CASES = json.loads((Path(__file__).parent / "data" / "judge_cases.json").read_text(encoding="utf-8"))
 MORE_CASES = json.loads((Path(__file__).parent / "data" / "judge_cases_2.json").read_text(encoding="utf-8"))
+OWN_CHAINS = REPOSITORY / "data" / "causaledit-mini.json"
+MQUAKE_CHAINS = REPOSITORY.parent / "shared" / "data" / "mquake_cf3k_300.json"
 DEV_FILE = REPOSITORY.parent / "shared" / "data" / "judge_dev.json"
 JUDGE = get_judge("rule")
 
@@ -645,6 +648,17 @@ CHAINS = {
 @pytest.mark.parametrize("question", CHAINS)
 def test_a_link_of_a_chain_is_no_answer_in_the_answers_place(question):
     assert_grades(question, *CHAINS[question])
+
+
+@pytest.mark.parametrize(("file", "share"), [(OWN_CHAINS, 0.96), (MQUAKE_CHAINS, 0.98)], ids=["ours", "MQuAKE"])
+def test_answers_told_hop_by_hop(file, share):
+    """The old chain passes only where both answers are one faith in two names."""
+    if not file.exists():
+        pytest.skip(f"{file.name} is not here")
+    result = chain_answers.measure(json.loads(file.read_text(encoding="utf-8")))
+    for of in result["forms"].values():
+        assert of["new"] >= share * of["n"]
+        assert of["old"] <= 0.01 * of["n"]
 
 
 NAMED = {

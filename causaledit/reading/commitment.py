@@ -87,7 +87,7 @@ def read(
         prompt: The full user message, for option letters and for a sentence that the response continues.
     """
     names = names_for(new, old, question, prompt)
-    fold = _Fold(chained=question_for(question).chained)
+    fold = _Fold(question)
     for sentence, read_as in _sentences(response, question, prompt, names, [*new, *old]):
         fold.take(sentence, read_as)
     return fold.reading()
@@ -165,15 +165,22 @@ _LINK = re.compile(r"\b(?:is|are) (?:the |an? )?([A-Z][\w'’-]*(?: [A-Z][\w'’
 _OF_THE_LINK = re.compile(r"\W*(?:who|whose|which|where|an?|and (?:its|his|her|their))\b")
 
 
+def _content(text: str) -> list[str]:
+    """A text's words in lower case, without short ones, which are names only with a capital."""
+    return [word.casefold() for word in re.findall(r"\w+", text) if len(word) > 3 or word[0].isupper()]
+
+
 class _Fold:
     """The state between sentences: what is held, what was claimed last, and who was named last.
 
     Args:
-        chained: Whether the question names more than one relation, so that a third name may be a link to the answer.
+        question: What is asked. Where it names more than one relation, a third name may be a link to the answer.
     """
 
-    def __init__(self, *, chained: bool = False) -> None:
-        self.chained = chained
+    def __init__(self, question: str = "") -> None:
+        self.chained = question_for(question).chained
+        self.asked_words = set(_content(question))
+        self.links: set[str] = set()
         self.held = ""
         self.first = ""
         self.claim: tuple[bool, str] | None = None  # (asserted or denied, whose)
@@ -259,6 +266,7 @@ class _Fold:
                 self.claim = (True, event.who)
             if event.who and event.act is not Act.ASK:
                 self.named = event.who
+        self._follow(sentence)
 
     def _goes_on(self, sentence: str) -> bool:
         """Whether a sentence goes on with a third name that was given as one link of a chain.
@@ -267,13 +275,19 @@ class _Fold:
         """
         if not self.chained or self.held != OTHER:
             return False
-        given = _LINK.search(self.final)
+        if sentence != self.final:
+            return not self.links.isdisjoint(_content(sentence))
+        given = _LINK.search(sentence)
         if given is None:
             return False
-        behind = self.final[given.end(1) :] if sentence == self.final else sentence
-        if sentence == self.final and _OF_THE_LINK.match(behind):
-            return True
-        return not set(re.findall(r"\w+", given[1])).isdisjoint(re.findall(r"\w+", behind))
+        behind = sentence[given.end(1) :]
+        return bool(_OF_THE_LINK.match(behind)) or not set(_content(given[1])).isdisjoint(_content(behind))
+
+    def _follow(self, sentence: str) -> None:
+        """Note the names that a chain has come to: those of the third answer, and of what is said of them."""
+        if self.held == OTHER and self.chained and (sentence == self.final or self._goes_on(sentence)):
+            given = _LINK.search(sentence) if sentence == self.final else None
+            self.links.update(set(_content(given[1] if given else sentence)) - self.asked_words)
 
     def _supports(self, later: tuple[Event, ...]) -> bool:
         """ "No, not Oslo" after "Bergen" is emphasis: what follows upholds the last claim."""

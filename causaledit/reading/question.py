@@ -17,7 +17,7 @@ from causaledit.reading.wording import word_set, words
 RELATIONS = (
     "capital | seat govern parliament ministr",
     "headquarter hq head | main offic base run corporate seat sits resid",
-    "found founded founder creat establish start | launch set brainchild began begun start co-founder behind",
+    "found founded founder formed creat establish start | launch set brainchild began begun start co-founder behind",
     "author wrote written write writer wrot | writ pen penned novelist book novel play story poem text publish",
     "compos music | score symphon opera wrote writ",
     "paint painter | artist portrait canvas picture brush work",
@@ -57,7 +57,7 @@ RELATIONS = (
     "ceo chief chair chairperson chairman executive | run runs ran lead leads manag boss head",
     "coach manag | train trains bench",
     "mayor | city hall",
-    "origin from come comes | came creat start hail began invent born native raised grew",
+    "origin originat from come comes belong | came creat start hail began invent born native raised grew",
     "ingredient | made contain",
     "club team union | sign signed join play plays league",
     "flow river | empt mouth delta drain sea",
@@ -147,7 +147,7 @@ def _relations(content: set[str]) -> int:
 
 
 _TRIGGERS = tuple(line.split("|")[0].split() for line in RELATIONS)
-_OF_ANY_RELATION = word_set("where country from")
+_OF_ANY_RELATION = word_set("where country")
 
 
 def _asks_of_the_past(words: list[str]) -> bool:
