@@ -3,8 +3,8 @@
     python benchmarks/chain_answers.py --data FILE [--json OUT]
 
 Of each case's multi-hop questions, the hops' own sentences ("The author of Misery is Z. Z is a citizen of X.") in
-several forms as the answer: those after the edit must pass, those before it must not. Cases whose answer stays are left out.
-Prints how many do, and the questions that are read wrongly.
+several forms as the answer: those after the edit must pass, those before it must not. Cases whose answer stays are left
+out. Prints how many do, and the questions that are read wrongly.
 """
 
 from __future__ import annotations
