@@ -686,6 +686,44 @@ def test_mounts_lakes_and_fiction(question):
     assert_grades(question, *NAMED[question])
 
 
+TITLES = {
+    "Who performed Nowhere Man?": (("Madonna", "Prince"), ["Nowhere Man was performed by Madonna."], []),
+    "Who performed Within You Without You?": (("Madonna", "Prince"), ["Within You Without You is by Madonna."], []),
+    "Who wrote Never Let Me Go?": (
+        ("Kazuo Ishiguro", "Bo Derek"),
+        ["Never Let Me Go was written by Kazuo Ishiguro."],
+        ["Never Let Me Go was not written by Kazuo Ishiguro.", "Kazuo Ishiguro never wrote Never Let Me Go."],
+    ),
+    'Who is the author of "If I Were You"?': (
+        ("Joan Aiken", "Bo Derek"),
+        ["The author of If I Were You is Joan Aiken.", '"If I Were You" was written by Joan Aiken.'],
+        ["If I were you, I would say Joan Aiken. It is Bo Derek."],
+    ),
+    "Who wrote No Country for Old Men?": (
+        ("Cormac McCarthy", "Bo Derek"),
+        ["No Country for Old Men was written by Cormac McCarthy."],
+        ["No, Cormac McCarthy did not write No Country for Old Men."],
+    ),
+}
+
+
+@pytest.mark.parametrize("question", TITLES)
+def test_a_title_says_nothing(question):
+    assert_grades(question, *TITLES[question])
+
+
+def test_what_is_set_aside_is_not_what_follows():
+    right = [
+        f"{lead}, the capital of Norway is Bergen."
+        for lead in (
+            "Contrary to what many think", "Contrary to popular belief", "Unlike what some people say",
+            "Despite what many believe", "Although many people believe otherwise",
+        )
+    ]  # fmt: skip
+    wrong = ["Many people think that the capital of Norway is Bergen.", "As some say, the capital of Norway is Bergen."]
+    assert_grades(CAPITAL.question, ("Bergen", "Oslo"), right, wrong)
+
+
 def assert_grades(question, names, right, wrong):
     item = JudgedResponse(question, question, "", names[0], (), names[1], ())
     grades = {text: JUDGE.judge_answer(dataclasses.replace(item, response=text)).grade for text in [*right, *wrong]}

@@ -72,14 +72,27 @@ def supposes(clause: list[Token]) -> bool:
         return True
     if start < len(clause) and Kind.IF in clause[start]:
         return True
-    return any(t.text.split()[0] == "if" for t in clause)
+    return any(Kind.IF in t and t.text.split()[0] == "if" for t in clause)
 
 
 def reports(clause: list[Token]) -> bool:
     """Whether others, or the response itself before, are said to say so."""
     if any(t.text.startswith(_DO_NOT) for t in clause):
         return True
+    if not has(clause, Kind.NAME) and _sets_aside(clause):
+        return False
     return any(_reports_from(clause, i) for i in range(len(clause)))
+
+
+def _sets_aside(clause: list[Token]) -> bool:
+    """ "contrary to what many think", "although some say otherwise": what others say, and what follows is not."""
+    first, others = clause[0].text, {t.text for t in clause}
+    return first in _AGAINST or (first in _CONCEDING and not others.isdisjoint(_OTHERWISE))
+
+
+_AGAINST = frozenset(("contrary to", "unlike", "despite", "in spite of", "in contrast to", "regardless", "whatever"))
+_CONCEDING = frozenset(("although", "though", "even though", "while"))
+_OTHERWISE = word_set("otherwise differently")
 
 
 def _reports_from(clause: list[Token], i: int) -> bool:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-from causaledit.reading.text import plain
+from causaledit.reading.text import plain, spell_out
 from causaledit.reading.wording import word_set, words
 
 # One line per relation: what asks for it | by what else an answer may speak of it. A word of four letters or more
@@ -93,6 +93,7 @@ class Question:
         roots: How longer words of the subject begin.
         deed: Whether a country is asked for as the one that did something ("Which country developed …").
         chained: Whether it names more than one relation ("the citizenship of the author of …").
+        titles: What it quotes or writes in capitals, of several words each: "Never Let Me Go" lets nothing go.
     """
 
     asked: re.Pattern[str]
@@ -101,6 +102,7 @@ class Question:
     roots: tuple[str, ...] = ()
     deed: bool = False
     chained: bool = False
+    titles: tuple[str, ...] = ()
 
     def about(self, word: str) -> bool:
         """Whether a word names the subject, or comes from its name: "Brazilian" of Brazil."""
@@ -132,7 +134,14 @@ def question_for(text: str) -> Question:
     past = _asks_of_the_past([w for w in words if w.casefold().removesuffix("'s") not in subject])
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
     deed, chained = bool(_DEED.search(plain(text))), _relations(content) > 1
-    return Question(_stems(stems), _stems(subject, whole=True), past, roots, deed, chained)
+    titles = tuple(dict.fromkeys(" ".join(spell_out(found).split()) for found in _TITLE.findall(plain(text))))
+    return Question(_stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles)
+
+
+_TITLE = re.compile(
+    r"(?<=\")\w[^\"]*\s[^\"]*(?=\")"
+    r"|[A-Z0-9][\w'-]*(?:\s(?:(?:a|an|and|at|for|in|of|on|or|the|to|with)\s)*[A-Z0-9][\w'-]*)+"
+)
 
 
 def _relations(content: set[str]) -> int:

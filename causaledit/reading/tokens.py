@@ -95,12 +95,17 @@ def tokens_of(text: str, question: Question, proper: frozenset[str] = frozenset(
     words = _WORD.findall(text)
     found: list[Token] = []
     lexicon = _lexicon()
+    titles = _titles_of(question)
     i = 0
     while i < len(words):
         word = words[i]
         if word in MARKS:
             found.append(Token(word, _ADJECTIVE if word in ADJECTIVES else _NAME, MARKS[word]))
             i += 1
+            continue
+        if title := next((t for t in titles if words[i : i + len(t)] == t), None):
+            found.append(Token(" ".join(title), _SUBJECT))
+            i += len(title)
             continue
         length, kinds = lexicon.longest(words, i)
         wording = " ".join(words[i : i + length])
@@ -118,6 +123,25 @@ _NOT_OF_A_NAME = frozenset(
     (Kind.FALSE, Kind.CLASH, Kind.TRUE, Kind.UNDO, Kind.ERR, Kind.BESIDE, Kind.PAST, Kind.EVIDENCE)
 )
 _PROPER, _NONE = frozenset((Kind.PROPER,)), frozenset[Kind]()
+
+
+@lru_cache(maxsize=1024)
+def _titles_of(question: Question) -> list[list[str]]:
+    """The words of each title of the question that would say something if they were not a title, longest first."""
+    titles = [_WORD.findall(title) for title in question.titles]
+    speaking = (
+        words
+        for words in titles
+        if any(not _lexicon().longest(words, i)[1].isdisjoint(_SPEAKING) for i in range(len(words)))
+    )
+    return sorted(speaking, key=len, reverse=True)
+
+
+_SUBJECT = frozenset((Kind.SUBJECT,))
+_SPEAKING = frozenset((
+    Kind.NEGATION, Kind.NO, Kind.IF, Kind.WOULD, Kind.MAYBE, Kind.SELF, Kind.AGAIN, Kind.CONTRAST, Kind.UNDO,
+    Kind.AMEND, Kind.PEOPLE, Kind.SAY, Kind.FALSE, Kind.LEAVE,
+))  # fmt: skip
 
 
 @lru_cache(maxsize=8192)
