@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
     from causaledit.reading.tokens import Token
 
-_DATES = frozenset((
+# what ends no event
+DATES = frozenset((
     "era", "times", "before", "years ago", "centuries ago", "at that time", "early years", "in his youth",
     "in her youth", "as a child",
 ))  # fmt: skip
-_BEGINNINGS = frozenset(("originally", "initially", "historically", "in the past"))
+# what leaves open whether something else came after it
+BEGINNINGS = frozenset(("originally", "initially", "historically", "in the past"))
 _SPANS = frozenset(("for decades", "for a long time", "for years"))
 # what happens once and is not undone; making and producing go on, and end
 _EVENTS = word_set("""
@@ -33,24 +35,19 @@ _BEFORE_THE_VERB = word_set("also first himself herself itself themselves and hi
 _SUBORDINATE = word_set("before after until till when since while")
 
 
-def are_over(rest: Sequence[Token]) -> bool:
-    """Whether words of a clause, without its names, put what it says into the past."""
-    return any(_is_past(t) for t in rest if not (t.text in _SPANS and _lasts(rest)))
+def are_over(rest: Sequence[Token], *, but: frozenset[str] = frozenset()) -> bool:
+    """Whether words of a clause, without its names, put what it says into the past.
 
-
-def are_over_but_for_dates(rest: Sequence[Token]) -> bool:
-    """The same of a clause that tells an event, which dates do not end."""
-    return any(_is_past(t) for t in rest if t.text not in _DATES)
-
-
-def are_over_but_for_beginnings(rest: Sequence[Token]) -> bool:
-    """And with the words that leave open whether something else came after it: "originally written by X"."""
-    return any(_is_past(t) for t in rest if t.text not in _DATES | _BEGINNINGS)
+    Args:
+        rest: The words.
+        but: Those that do not, such as `DATES` where an event is told.
+    """
+    return any(_is_past(t) for t in rest if t.text not in but and not (t.text in _SPANS and _lasts(rest)))
 
 
 def is_date(words: Sequence[Token]) -> bool:
     """ "Years ago", "at that time", "historically": what ends no event, and nothing else."""
-    return bool(words) and all(t.text in _DATES | _BEGINNINGS for t in words)
+    return bool(words) and all(t.text in DATES | BEGINNINGS for t in words)
 
 
 def tells_an_event(before: Sequence[Token], after: Sequence[Token]) -> bool:

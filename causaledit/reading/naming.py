@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from causaledit.reading.acts import Act, Event
-from causaledit.reading.dates import are_over, are_over_but_for_beginnings, are_over_but_for_dates, tells_an_event
+from causaledit.reading.dates import BEGINNINGS, DATES, are_over, tells_an_event
 from causaledit.reading.denial import denied, denied_to_have_left, leads_up, negated_before, twice_denied
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode
@@ -96,10 +96,10 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
         return (Event(Act.HISTORY, who),)
     past = are_over(rest)
     if past and claimed and tells_an_event(before, after):
-        dated = not are_over_but_for_dates(rest)
+        dated = not are_over(rest, but=DATES)
         if dated and who == OLD:  # an edit's story may well date the event that it does away with
             return (Event(Act.ASSERT, who, strong=False),)
-        if not dated and who != OLD and not are_over_but_for_beginnings(rest):
+        if not dated and who != OLD and not are_over(rest, but=DATES | BEGINNINGS):
             return (Event(Act.ASSERT, who, strong=False),)
         past = not dated
     concedes = naming.clause[0].text in ("while", "although", "though", "even though")
