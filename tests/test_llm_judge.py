@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import time
-import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
-from conftest import REPOSITORY, make_llama, make_tokenizer
+from conftest import make_llama, make_tokenizer
 from endpoint import Endpoint, Fault, free_port, response_in, verdict_by_marks
 from published import RIGHT, case
-from serving import transformers_command
+from serving import serve
 
 from causaledit.errors import JudgeError, JudgingStoppedError, ModelError
 from causaledit.judges.base import AnswerVerdict, JudgedResponse, RefutationVerdict
@@ -402,26 +399,8 @@ def always_pass(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def transformers_server(always_pass):
     """`transformers serve` in a process of its own."""
-    port = free_port()
-    log = always_pass.parent / "serve.log"
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [*transformers_command(), "serve", str(always_pass), "--device", "cpu", "--dtype", "float32",
-             "--port", str(port)],
-            stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-    try:
-        for _ in range(120):
-            assert process.poll() is None, log.read_text()
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.kill()
-        process.wait()
+    with serve(always_pass, "--device", "cpu", "--dtype", "float32") as address:
+        yield address
 
 
 def test_llm_judge_on_a_real_server(transformers_server, always_pass):
@@ -447,25 +426,12 @@ def test_hf_judge_is_batched_and_reads_the_same_form(always_pass):
 
 
 @pytest.mark.slow
-def test_llm_judge_on_smollm2_over_http(tmp_path):
+def test_llm_judge_on_smollm2_over_http():
     """SmolLM2 judges badly; what counts is that every reply becomes a verdict of the form or an error."""
     from causaledit.models.embedded import ensure_embedded_model
 
-    folder, port = ensure_embedded_model("smollm2-135m-instruct"), free_port()
-    process = subprocess.Popen(
-        [*transformers_command(), "serve", str(folder), "--device", "cpu", "--port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY,
-    )  # fmt: skip
-    try:
-        for _ in range(120):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(1)
-        judge = LlmJudge(str(folder), base_url=f"http://127.0.0.1:{port}/v1", timeout=300)
-        verdict = judge.judge_answer(JudgedResponse("What is the capital of Norway?", "…", "It is Bergen.", "Bergen"))
-    finally:
-        process.kill()
-        process.wait()
+    folder = ensure_embedded_model("smollm2-135m-instruct")
+    asked = JudgedResponse("What is the capital of Norway?", "…", "It is Bergen.", "Bergen")
+    with serve(folder, "--device", "cpu") as address:
+        verdict = LlmJudge(str(folder), base_url=address, timeout=300).judge_answer(asked)
     assert (verdict.grade in ("PASS", "FAIL")) == (verdict.error is None)
