@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import functools
 import gc
+import logging
 import os
 import random
 import signal
@@ -421,6 +422,19 @@ def _what_is_loaded_is_not_collected() -> None:
     """Trainers collect garbage twice an edit, and half a million objects of imported modules were walked each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """What a command in this process sets of logging ends with its test: the next one may look for a warning."""
+    loggers = [logging.getLogger(), logging.getLogger("causaledit")]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    logging.captureWarnings(False)
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)
