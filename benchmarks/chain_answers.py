@@ -10,6 +10,7 @@ out. Prints how many do, and the questions that are read wrongly.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +23,13 @@ from rich.table import Table
 
 from causaledit.judges.base import JudgedResponse
 from causaledit.judges.registry import get_judge
-from causaledit.support.files import load_json, write_json
+from causaledit.mquake.cases import parse_cases, read_cases
+from causaledit.support.files import write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-
-def told(hop: dict[str, Any]) -> str:
-    """One hop as a sentence."""
-    return f"{hop['cloze'].strip()} {hop['answer']}."
+    from causaledit.mquake.cases import Case
 
 
 def numbered(label: str) -> Callable[[list[str]], str]:
@@ -46,23 +45,27 @@ FORMS: dict[str, Callable[[list[str]], str]] = {
 }
 
 
-def measure(cases: list[dict[str, Any]]) -> dict[str, Any]:
+def measure(cases: Sequence[Case]) -> dict[str, Any]:
     """By form, how many answers of the new chain and of the old one pass, and what is read wrongly."""
     judge = get_judge("rule")
     counts = {form: {"new": 0, "old": 0, "n": 0} for form in FORMS}
     wrong = []
     for case in cases:
-        new, old = case["new_answer"], case["answer"]
-        if new == old:
+        if case.new_answer == case.answer:
             continue
-        aliases = tuple(case.get("new_answer_alias") or ()), tuple(case.get("answer_alias") or ())
+        chains = {
+            which: [f"{hop.cloze.strip()} {hop.answer}." for hop in hops]
+            for which, hops in (("new", case.hops), ("old", case.old_hops))
+        }
         for form, tell in FORMS.items():
-            for question in case["questions"]:
+            texts = {which: tell(hops) for which, hops in chains.items()}
+            for question in case.questions:
+                asked = JudgedResponse(
+                    question, question, "", case.new_answer, case.new_answer_alias, case.answer, case.answer_alias
+                )
                 counts[form]["n"] += 1
-                for which, hops in (("new", case["new_single_hops"]), ("old", case["single_hops"])):
-                    text = tell([told(hop) for hop in hops])
-                    item = JudgedResponse(question, question, text, new, aliases[0], old, aliases[1])
-                    passes = judge.judge_answer(item).grade == "PASS"
+                for which, text in texts.items():
+                    passes = judge.judge_answer(dataclasses.replace(asked, response=text)).grade == "PASS"
                     counts[form][which] += passes
                     if passes != (which == "new"):
                         wrong.append({"form": form, "chain": which, "question": question, "response": text})
@@ -76,7 +79,7 @@ def main() -> None:
     parser.add_argument("--json", help="where the figures go")
     args = parser.parse_args()
     console = Console(width=160)
-    result = measure(load_json(args.data, "--data"))
+    result = measure(parse_cases(read_cases(args.data, "--data")))
     for item in result["wrong"]:
         console.print(
             f"{item['chain']} chain, {item['form']}: {item['question']}\n    {item['response']}", markup=False

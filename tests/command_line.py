@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 from unittest import mock
+
+from conftest import logging_as_before
 
 from causaledit.cli.app import main
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 KEYS = ("OPENAI_API_KEY", "OPENAI_BASE_URL")  # of whoever runs the tests, not the tests'
-
-
-@contextlib.contextmanager
-def _logging_as_before() -> Iterator[None]:
-    root, own = logging.getLogger(), logging.getLogger("causaledit")
-    handlers, levels = root.handlers[:], (root.level, own.level)
-    try:
-        yield
-    finally:
-        logging.captureWarnings(False)
-        root.handlers[:] = handlers
-        root.setLevel(levels[0])
-        own.setLevel(levels[1])
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -40,7 +24,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
         mock.patch.object(sys, "argv", ["causaledit", *given]),
         contextlib.redirect_stdout(io.StringIO()) as stdout,
         contextlib.redirect_stderr(io.StringIO()) as stderr,
-        _logging_as_before(),
+        logging_as_before(),
     ):
         for name in KEYS:
             os.environ.pop(name, None)

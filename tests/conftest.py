@@ -5,6 +5,7 @@ What a test needs beyond fixtures (`log_probability`, `weights_of`, …) is impo
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import gc
@@ -424,17 +425,25 @@ def _what_is_loaded_is_not_collected() -> None:
     gc.freeze()
 
 
+@contextlib.contextmanager
+def logging_as_before():
+    """For the block, what a command in this process sets of logging."""
+    root, own = logging.getLogger(), logging.getLogger("causaledit")
+    handlers, levels = root.handlers[:], (root.level, own.level)
+    try:
+        yield
+    finally:
+        logging.captureWarnings(False)
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        own.setLevel(levels[1])
+
+
 @pytest.fixture(autouse=True)
-def _logging_as_before():
-    """What a command in this process sets of logging ends with its test: the next one may look for a warning."""
-    loggers = [logging.getLogger(), logging.getLogger("causaledit")]
-    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
-    yield
-    logging.captureWarnings(False)
-    for logger, level, handlers in before:
-        logger.setLevel(level)
-        for handler in set(logger.handlers) - set(handlers):
-            logger.removeHandler(handler)
+def _logging_ends_with_its_test():
+    """A test that runs a command would leave the next one without the warning that it looks for."""
+    with logging_as_before():
+        yield
 
 
 @pytest.fixture(autouse=True)

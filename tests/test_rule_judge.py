@@ -19,6 +19,7 @@ from conftest import REPOSITORY
 from causaledit.judges.base import JudgedResponse
 from causaledit.judges.recall import MEASURED, recall_note
 from causaledit.judges.registry import get_judge
+from causaledit.mquake.cases import parse_cases, read_cases
 from causaledit.reading.question import question_for
 from causaledit.reading.text import LONGEST_SENTENCE, sentences
 
@@ -655,7 +656,7 @@ def test_answers_told_hop_by_hop(file, share):
     """The old chain passes only where both answers are one faith in two names."""
     if not file.exists():
         pytest.skip(f"{file.name} is not here")
-    result = chain_answers.measure(json.loads(file.read_text(encoding="utf-8")))
+    result = chain_answers.measure(parse_cases(read_cases(file)))
     for of in result["forms"].values():
         assert of["new"] >= share * of["n"]
         assert of["old"] <= 0.01 * of["n"]

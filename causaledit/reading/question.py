@@ -120,21 +120,19 @@ def question_for(text: str) -> Question:
     Args:
         text: The question without cues; a cloze works as well.
     """
-    words = re.findall(r"[\w'-]+", plain(text))
+    text = plain(text)
+    words = re.findall(r"[\w'-]+", text)
     subject = {w.casefold().removesuffix("'s") for w in words[1:] if w[:1].isupper() or w[:1].isdigit()} - _STOP
     content = {w.casefold() for w in words} - subject
-    stems: set[str] = set()
-    for line in RELATIONS:
-        triggers, others = (part.split() for part in line.split("|"))
-        if any(_same(stem, word) for stem in triggers for word in content):
-            stems.update(triggers, others)
+    asking = {word: lines for word in content if (lines := _lines_of(word))}
+    stems = {stem for line in set().union(*asking.values()) for part in _LINES[line] for stem in part}
     stems.update(w for w in content - _STOP if len(w) > 3)
     stems.update(content & {"city", "country", "continent"})
     stems -= {"where", "from"}
     past = _asks_of_the_past([w for w in words if w.casefold().removesuffix("'s") not in subject])
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
-    deed, chained = bool(_DEED.search(plain(text))), _relations(content) > 1
-    titles = tuple(dict.fromkeys(" ".join(spell_out(found).split()) for found in _TITLE.findall(plain(text))))
+    deed, chained = bool(_DEED.search(text)), _relations(asking) + ("continent" in content) > 1
+    titles = tuple(dict.fromkeys(" ".join(spell_out(found).split()) for found in _TITLE.findall(text)))
     return Question(_stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles)
 
 
@@ -144,18 +142,28 @@ _TITLE = re.compile(
 )
 
 
-def _relations(content: set[str]) -> int:
-    """How many relations words ask for, those that can ask for one and the same taken together."""
+# of each line of `RELATIONS` what asks for it, and by what else an answer may speak of it
+_LINES = tuple(tuple(part.split() for part in line.split("|")) for line in RELATIONS)
+
+
+def _lines_of(word: str) -> set[int]:
+    """The lines of `RELATIONS` that a word asks for."""
+    return {i for i, (triggers, _) in enumerate(_LINES) if any(_same(stem, word) for stem in triggers)}
+
+
+def _relations(asking: dict[str, set[int]]) -> int:
+    """How many relations words ask for, those that can ask for one and the same taken together.
+
+    Args:
+        asking: The words, each with its lines.
+    """
     groups: list[set[int]] = []
-    for word in content - _OF_ANY_RELATION:
-        lines = {i for i, line in enumerate(_TRIGGERS) if any(_same(stem, word) for stem in line)}
-        if lines:
-            joined = [group for group in groups if group & lines]
-            groups = [group for group in groups if not group & lines] + [lines.union(*joined)]
-    return len(groups) + ("continent" in content)
+    for lines in (lines for word, lines in asking.items() if word not in _OF_ANY_RELATION):
+        joined = [group for group in groups if group & lines]
+        groups = [group for group in groups if not group & lines] + [lines.union(*joined)]
+    return len(groups)
 
 
-_TRIGGERS = tuple(line.split("|")[0].split() for line in RELATIONS)
 _OF_ANY_RELATION = word_set("where country")
 
 
