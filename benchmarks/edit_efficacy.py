@@ -6,12 +6,13 @@ Edits of a case are applied together; closed-book greedy answers are taken befor
 are restored after each case. Where both stages run, the probes are asked between them too (its time is not
 counted): what stage 1 alone gave, which is also what `--stages 1` gives. Each finished case is written at
 once, and the same --json resumes. `cost_tokens` is the seconds of an edit times the plain model's generation
-rate (batch 32) measured in the same run, so that machines compare. `rationale` counts the answers to "why" that give
-the narrative's cause, by the rule judge and, with `--rationale-judge hf:MODEL|llm:MODEL@URL`, by that one beside it,
-whose verdicts are kept in OUT_rationale.jsonl. `self-refutation` is over the conflict probes of `causaledit run`: edits
-with an answer that asserts the new answer, denies it and does not come back to it, of those that some answer asserts;
-it is asked of edited models alone, and its time is not counted. `why of others` asks the locality questions for the
-reason too: how many are still right, and how many give the edit's answer or its cause, which are not theirs.
+rate (batch 32) measured before and after it, so that machines compare, and busy ones with idle ones. `rationale`
+counts the answers to "why" that give the narrative's cause, by the rule judge and, with
+`--rationale-judge hf:MODEL|llm:MODEL@URL`, by that one beside it, whose verdicts are kept in OUT_rationale.jsonl.
+`self-refutation` is over the conflict probes of `causaledit run`: edits with an answer that asserts the new answer,
+denies it and does not come back to it, of those that some answer asserts; it is asked of edited models alone, and its
+time is not counted. `why of others` asks the locality questions for the reason too: how many are still right, and how
+many give the edit's answer or its cause, which are not theirs.
 `compare_results.py` pairs two outputs.
 """
 
@@ -67,6 +68,8 @@ from causaledit.support.files import load_json, write_json
 from causaledit.support.progress import SilentProgress
 
 ROWS = {"locality": "locality, still right", "unchanged": "locality, unchanged"}
+# measured before and after each case: other work on the machine slows it down as it does the edit
+RATE = "plain_tokens_per_second"
 # what every method's card has; the method's own fields stand beside the results
 EVERY_CARD = ("method", "created", "requests", "losses", "hparams", "versions", "metrics", "seconds", "tokens")
 
@@ -161,10 +164,12 @@ def run_case(model, tokenizer, case, hparams, *, between: bool = True, conflict:
     }
 
 
-def summarise(cases: list[dict], rate: float, hparams, args, data: list[dict]) -> dict:
+def summarise(cases: list[dict], hparams, args, data: list[dict]) -> dict:
     """What the benchmark prints."""
-    seconds = sum(c["seconds"] for c in cases) / sum(c["edits"] for c in cases)
-    single = [c["seconds"] for c in cases if c["edits"] == 1]
+    edits = sum(c["edits"] for c in cases)
+    seconds = sum(c["seconds"] for c in cases)
+    tokens = sum(c["seconds"] * c[RATE] for c in cases)
+    single = [c for c in cases if c["edits"] == 1]
     return {
         **pooled([c["rates"] for c in cases]),
         "before": pooled([c["rates_before"] for c in cases]),
@@ -172,14 +177,14 @@ def summarise(cases: list[dict], rate: float, hparams, args, data: list[dict]) -
         "rationale": rationales(data, cases),
         "self_refutation": self_refutations(cases),
         "why_of_others": intrusion_rates(cases),
-        "seconds_per_edit": seconds,
-        "seconds_per_single_edit": statistics.median(single) if single else None,
-        "plain_tokens_per_second": rate,
-        "cost_tokens": seconds * rate,
-        "cost_tokens_single_edit": statistics.median(single) * rate if single else None,
+        "seconds_per_edit": seconds / edits,
+        "seconds_per_single_edit": statistics.median(c["seconds"] for c in single) if single else None,
+        RATE: tokens / seconds,
+        "cost_tokens": tokens / edits,
+        "cost_tokens_single_edit": statistics.median(c["seconds"] * c[RATE] for c in single) if single else None,
         "peak_rss_mb": peak_rss_mb(),
         "cases": len(cases),
-        "edits": sum(c["edits"] for c in cases),
+        "edits": edits,
         "probe_version": PROBE_VERSION,
         "threads": torch.get_num_threads(),
         "command": " ".join(["python", "benchmarks/edit_efficacy.py", *args]),
@@ -250,14 +255,18 @@ def main() -> None:
         previous = json.loads(out.read_text(encoding="utf-8"))
         summary = previous["summary"]
         if summary["hparams"] == hparams.to_dict() and summary["probe_version"] == PROBE_VERSION:
-            done = previous["per_case"]
+            done = [c for c in previous["per_case"] if RATE in c]
     finished = {c["case_id"] for c in done}
-    rate = max(plain_rate(model, tokenizer, new_tokens=48) for _ in range(2))
+    plain_rate(model, tokenizer)  # warms the machine up
+    before = plain_rate(model, tokenizer)
     for case in track(
         [c for c in cases if c["case_id"] not in finished], description="cases", console=Console(stderr=True)
     ):
-        done.append(run_case(model, tokenizer, case, hparams, conflict=args.conflict))
-        summary = summarise(done, rate, hparams, sys.argv[1:], cases)
+        found = run_case(model, tokenizer, case, hparams, conflict=args.conflict)
+        after = plain_rate(model, tokenizer)
+        done.append({**found, RATE: (before + after) / 2})
+        before = after
+        summary = summarise(done, hparams, sys.argv[1:], cases)
         write_json(out, {"summary": summary, "per_case": done})
         line = {f: f"{summary[f]['hits']}/{summary[f]['total']}" for f in SCORES}
         if why := summary["rationale"]["after"]:

@@ -232,6 +232,8 @@ def test_the_command_prints_every_score_with_lengths_and_two_outputs_are_paired(
     assert len(written["per_case"][0]["refutations"]["post"][0]["words"]) == 8
     assert written["summary"]["self_refutation"]["after"]["responses"] == 8
     assert written["summary"]["rationale_judged"]["after"]["hits"] == 1
+    [case] = written["per_case"]  # its rate was measured beside it
+    assert written["summary"]["cost_tokens"] == pytest.approx(case["seconds"] * case["plain_tokens_per_second"])
     sides = [compare_results.read_side(f"{out}:pre")[:2], compare_results.read_side(str(out))[:2]]
     assert compare_results.compare(sides, [])["direct"]["paired"]["n"] == written["summary"]["direct"]["total"]
 
