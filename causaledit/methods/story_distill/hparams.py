@@ -52,8 +52,9 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
     question_source: str = setting(
         "self",
         "Where the latter come from, after a request's own `learning_prompt`: `given` (nowhere else), `templates` "
-        "(scenes that need no knowledge of the world), `file`, or `self` (the unedited model writes them).",
-        choices=("given", "templates", "file", "self"),
+        "(scenes that need no knowledge of the world), `composed` (two hops from the relation bank, where the unedited "
+        "model knows the one that is no edit), `file`, or `self` (the unedited model writes them).",
+        choices=("given", "templates", "composed", "file", "self"),
     )
     question_file: str | None = setting(
         None, "JSON list of {subject, target_new, questions}, where a question is a text or {question, answer}."
