@@ -281,7 +281,9 @@ HOPS = Composition(
 
 
 def test_questions_of_two_hops_join_two_edits_of_a_batch():
-    _, report = apply(CITIZEN, POLAND, question_source="composed", multi_hop_questions=3, max_steps=1)
+    _, report = apply(
+        CITIZEN, POLAND, question_source="given", composed_questions=3, multi_hop_questions=3, max_steps=1
+    )
     [onward, leading] = report.questions
     assert onward.composed == onward.multi_hop == 3  # through the other edit alone: a random model knows no hop
     assert leading.composed == 0
@@ -293,7 +295,7 @@ def test_questions_of_two_hops_join_two_edits_of_a_batch():
 
 def test_a_model_that_knows_no_second_hop_gets_templates_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        _, report = apply(EGYPT, question_source="composed", max_steps=1)
+        _, report = apply(EGYPT, question_source="given", composed_questions=1, max_steps=1)
     [found] = report.questions
     assert (found.composed, found.filled) == (0, found.multi_hop)
     assert "min_questions" in caplog.text
@@ -312,7 +314,7 @@ def test_a_model_that_knows_no_second_hop_gets_templates_with_a_warning(caplog):
     ],
 )
 def test_a_composed_questions_answer_is_told_hop_by_hop(changes, text):
-    request, hparams = request_from_dict(CITIZEN), hparams_of(question_source="composed", **changes)
+    request, hparams = request_from_dict(CITIZEN), hparams_of(question_source="given", composed_questions=1, **changes)
     asked, report = questions.QuestionPool(hparams, [request]).of(request, composed=[HOPS])
     assert (report.composed, report.multi_hop, report.filled) == (1, 1, 0)
     found, _ = targets.written_targets(0, request, asked, hparams)
@@ -321,7 +323,7 @@ def test_a_composed_questions_answer_is_told_hop_by_hop(changes, text):
 
 def test_a_composed_question_that_tests_any_edit_of_the_batch_is_not_asked():
     held = request_from_dict({**POLAND, "held_out": [HOPS.prompt.upper()]})
-    pool = questions.QuestionPool(hparams_of(question_source="composed"), [request_from_dict(CITIZEN), held])
+    pool = questions.QuestionPool(hparams_of(composed_questions=1), [request_from_dict(CITIZEN), held])
     asked, report = pool.of(request_from_dict(CITIZEN), composed=[HOPS])
     assert HOPS.prompt not in {question.text for question in asked}
     assert report.rejected["held out"] == 1
@@ -466,6 +468,10 @@ def test_what_an_edit_reports():
         ({"kl_weight": 0.0, "answer_weight": 0.0}, "kl_weight.*answer_weight"),
         ({"single_hop_questions": 0, "multi_hop_questions": 0}, "nothing to ask"),
         ({"question_source": "file"}, "question_file.*None"),
+        (
+            {"composed_questions": 4, "multi_hop_questions": 3},
+            r"`composed_questions` is 4.*`multi_hop_questions` \(3\)",
+        ),
         ({"question_file": "q.json"}, "question_source.*templates"),
         ({"mode": "reasoning", "context": "fact"}, "reasoning.*given.*sampled"),
         ({"mode": "thinking"}, "mode.*thinking"),

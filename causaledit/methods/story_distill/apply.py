@@ -174,7 +174,7 @@ def _questions(
     found: list[list[Question]] = []
     call.progress.start("questions", len(requests))
     composed: list[list[Composition]] = [[] for _ in requests]
-    if hparams.question_source == "composed" and hparams.multi_hop_questions:
+    if hparams.composed_questions:
         composed = pool.compose(model, tokenizer, requests, count=call.report.tally.tokens)
     for i, request in enumerate(requests):
         written: list[str] = []

@@ -1,8 +1,8 @@
 """The questions that an edit is distilled on: ways to ask for the fact, and questions that need it and something else.
 
-Sources of the latter: the request's `learning_prompt`, then templates, the relation bank with what the unedited model
-knows, a file, or the unedited model itself, which has read the story (arXiv 2602.02028). Every one goes through one
-filter, and what it drops is counted by reason.
+Sources of the latter: the request's `learning_prompt`, the relation bank with what the unedited model knows, then
+templates, a file, or the unedited model itself, which has read the story (arXiv 2602.02028). Every one goes through
+one filter, and what it drops is counted by reason.
 """
 
 from __future__ import annotations
@@ -156,10 +156,10 @@ class QuestionPool:
         single = [Question(text, False, request.target_new) for text in fact_questions(request)]
         single = self._kept(single, request, rejected)[: hparams.single_hop_questions]
         given = [Question(pair.question, True, pair.answer) for pair in request.learning]
-        given += [Question(text, True, answer) for text, answer in self._from_file(request)]
         written, composed = list(written), list(composed)
-        given += [Question(text, True, None) for text in written]
         given += [Question(c.prompt, True, c.answer, c.completion) for c in composed]
+        given += [Question(text, True, answer) for text, answer in self._from_file(request)]
+        given += [Question(text, True, None) for text in written]
         templates = [Question(text, True, request.target_new) for text in template_questions(request)]
         if hparams.question_source == "templates":
             given += templates
@@ -241,10 +241,10 @@ class QuestionPool:
         """Questions of two hops of each edit, of which the unedited model knows the hop that is no edit.
 
         Returns:
-            Per edit up to `multi_hop_questions`; a third of them lead to its subject, where the model knows enough
+            Per edit up to `composed_questions`; a third of them lead to its subject, where the model knows enough
             that does, and the others go on from its new object.
         """
-        wanted = self._hparams.multi_hop_questions
+        wanted = self._hparams.composed_questions
         leading = compose(model, tokenizer, requests, onward=0, leading=wanted // 3, count=count)
         onward = compose(model, tokenizer, requests, onward=wanted, leading=0, count=count)
         return [[*before, *after][:wanted] for before, after in zip(leading, onward, strict=True)]
