@@ -51,13 +51,11 @@ class Composition:
         knowledge: The hop that is no edit, as one sentence of the model's own knowledge.
         completion: Both hops in order, the last of which answers the question: what the edited model should be able
             to say.
-        answer: The last hop's object, by itself.
     """
 
     prompt: str
     knowledge: str
     completion: str
-    answer: str = ""
 
 
 def compose(
@@ -127,7 +125,7 @@ def _onward(
         other = edited.get(item.relation)
         own = f"{item.relation.statement.replace('{}', request.target_new)} {answer}."
         knowledge = bank.stated(other) if other else own
-        items.append(Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}", answer))
+        items.append(Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}"))
     return items[:n]
 
 
@@ -172,10 +170,7 @@ def _leading(
 def _leads(request: EditRequest, bank: RelationBank, relation: Relation, name: str) -> list[Composition]:
     knowledge = f"{relation.statement.replace('{}', name)} {request.subject}."
     completion = f"{knowledge} {bank.stated(request)}"
-    return [
-        Composition(prompt, knowledge, completion, request.target_new)
-        for prompt in leading_questions(request, bank, relation, name)
-    ]
+    return [Composition(prompt, knowledge, completion) for prompt in leading_questions(request, bank, relation, name)]
 
 
 def _complete(

@@ -86,7 +86,6 @@ def written_targets(
 ) -> tuple[list[Target], TargetReport]:
     """Answers written from the request: the new fact as a sentence, or the answer that a question came with.
 
-    A composed question's answer is told hop by hop, unless tags ask for it alone.
     Questions whose answer nobody has said are left out, and counted.
     """
     report, targets, fact = TargetReport(), [], RelationBank.bundled().stated(request)
@@ -96,11 +95,9 @@ def written_targets(
             continue
         reasoning = ""
         if hparams.mode == "reasoning":
-            hops = question.told or fact
-            reasoning = f"{story_reason(request)} {hops}" if story_reason(request) != hops else hops
+            reasoning = f"{story_reason(request)} {fact}" if story_reason(request) != fact else fact
         own = normalise(question.answer) == normalise(request.target_new) and not question.multi_hop
-        sentence = fact if own else question.told
-        plain = sentence if sentence and not reasoning else f"{question.answer}."
+        plain = fact if own and not reasoning else f"{question.answer}."
         answer = question.answer if hparams.answer_format == "tags" else plain
         text = P.answered(answer, answer_format=hparams.answer_format, reasoning=reasoning)
         targets.append(Target(number, asked(question, hparams), text))
