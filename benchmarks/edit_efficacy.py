@@ -255,7 +255,7 @@ def main() -> None:
         previous = json.loads(out.read_text(encoding="utf-8"))
         summary = previous["summary"]
         if summary["hparams"] == hparams.to_dict() and summary["probe_version"] == PROBE_VERSION:
-            done = [c for c in previous["per_case"] if RATE in c]
+            done = [c for c in previous["per_case"] if RATE in c]  # an older output has one rate for all
     finished = {c["case_id"] for c in done}
     plain_rate(model, tokenizer)  # warms the machine up
     before = plain_rate(model, tokenizer)
