@@ -287,6 +287,11 @@ class AdapterHyperParams(BaseHyperParams):
         choices=("none", "8bit", "4bit"),
     )
 
+    @property
+    def first_layer(self) -> int:
+        """The first layer that gets an adapter."""
+        return self.lora_layers[0] if self.lora_layers else 0
+
     def check(self) -> None:
         """Targets and layers have the form that the adapter needs."""
         super().check()

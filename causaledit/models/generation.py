@@ -29,12 +29,14 @@ from causaledit.models.batches import (
     unwrapped,
 )
 from causaledit.models.chat import next_turn
+from causaledit.models.hooks import hidden, watched
 from causaledit.models.network import device_of, is_network, network_of
 from causaledit.models.sharded import is_sharded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.models.vllm_engine import VLLMEngine
@@ -270,11 +272,14 @@ class GreedyAnswer(NamedTuple):
     """A greedy answer with the distributions it was chosen from.
 
     `tokens` are n ids; `top` and `ids` are `(n, k)`: each position's k highest log-probabilities and their tokens.
+    `states` are `(tokens, hidden)`: what left the module that was looked at, for the prompt and the answer but for its
+    last token, which nothing follows; None without such a module.
     """
 
     tokens: list[int]
     top: torch.Tensor
     ids: torch.Tensor
+    states: torch.Tensor | None = None
 
 
 @torch.no_grad()
@@ -287,12 +292,14 @@ def greedy_answers(
     top_k: int,
     batch_size: int = 64,
     count: TokenCount | None = None,
+    look_at: nn.Module | None = None,
 ) -> list[GreedyAnswer]:
     """Answer tokenised prompts greedily and keep each position's top-k log-probabilities, in one pass.
 
     Args:
         prompts: Token ids, no padding.
         top_k: How many tokens of each distribution are kept (capped at the vocabulary).
+        look_at: A decoder layer of the model, whose output is kept too.
 
     Returns:
         One answer per prompt, the end-of-turn token left out.
@@ -302,9 +309,17 @@ def greedy_answers(
     def answer(rows: list[Sequence[int]]) -> list[GreedyAnswer]:
         config = _config(model, tokenizer, max(map(len, rows)), max_new_tokens, None, 1.0)
         config.output_logits = config.return_dict_in_generate = True
-        ids, mask, cache = _begun(model, rows, config)
-        begun = {} if cache is None else {"past_key_values": cache}
-        output = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask, **begun)
+        passes: list[torch.Tensor] = []
+        with (
+            contextlib.nullcontext()
+            if look_at is None
+            else watched(look_at, lambda _, output: passes.append(hidden(output)))
+        ):
+            ids, mask, cache = _begun(model, rows, config)
+            begun = {} if cache is None else {"past_key_values": cache}
+            if cache is None:
+                passes.clear()  # a beginning that did not serve
+            output = _generate(model, tokenizer, config, input_ids=ids, attention_mask=mask, **begun)
         turns = _turns(tokenizer, output.sequences[:, ids.shape[1] :].tolist(), ends, None)
         kept = [step.float().log_softmax(-1).topk(min(top_k, step.shape[-1]), dim=-1) for step in output.logits]
         answers = []
@@ -316,12 +331,29 @@ def greedy_answers(
             if n:
                 top = torch.stack([kept[t].values[row] for t in range(n)])
                 ids_ = torch.stack([kept[t].indices[row] for t in range(n)])
-                answers.append(GreedyAnswer(tokens, top, ids_))
+                padding = ids.shape[1] - len(rows[row])
+                states = _states_of(passes, row, padding, n, begun=cache is not None) if passes else None
+                answers.append(GreedyAnswer(tokens, top, ids_, states))
             else:
                 answers.append(GreedyAnswer([], torch.empty(0, 0), torch.empty(0, 0, dtype=torch.long)))
         return answers
 
     return in_batches(model, prompts, answer, batch_size)
+
+
+def _states_of(passes: Sequence[torch.Tensor], row: int, padding: int, answer: int, *, begun: bool) -> torch.Tensor:
+    """A left-padded row's states out of a batch's passes: its prompt's, and its answer's but for the last token.
+
+    Args:
+        passes: What a layer returned: for the rows' common beginning, if it was `begun`, for what was left of the
+            prompts, and for each new token.
+        padding: Columns before the row.
+        answer: Tokens of its answer.
+    """
+    opening, (prompts, *steps) = (passes[0][0], passes[1:]) if begun else (passes[0][0][:0], passes)
+    # the columns of the beginning hold its first tokens; padding moved the others on, to be read again
+    parts = [opening[: max(0, len(opening) - padding)], prompts[row, max(0, padding - len(opening)) :]]
+    return torch.cat([*parts, *(step[row] for step in steps[: answer - 1])])
 
 
 def sample_continuations(

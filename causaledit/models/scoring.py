@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+    from causaledit.models.frozen import FrozenLayers
 
 
 # More tokens than this are not packed into one row: its attention grows with their square.
@@ -103,6 +106,7 @@ def logits_in_one_pass(
     completions: Sequence[Sequence[int]],
     *,
     share: bool = True,
+    below: FrozenLayers | None = None,
 ) -> list[torch.Tensor]:
     """As `completion_logits`, with gradients, and for rows that go through the model together.
 
@@ -114,22 +118,25 @@ def logits_in_one_pass(
     Args:
         contexts, completions: As for `completion_logits`.
         share: False reads every row whole, in one forward pass: for a model that is wrapped for several processes.
+        below: The layers below the trained ones, through which a packed row that came before is not read again.
     """
-    full = [[*context, *completion] for context, completion in zip(contexts, completions, strict=True)]
+    # nothing is asked of what stands behind the last token
+    full = [[*context, *completion[:-1]] for context, completion in zip(contexts, completions, strict=True)]
     lengths = [len(completion) for completion in completions]
     # at least one context token stays in the second pass: it predicts the first completion token
     shared = min(shared_prefix_length(contexts), min(len(context) for context in contexts) - 1)
+    long = len(full) > 1 and shared >= MIN_SHARED_PREFIX
     cache = None
-    if share and len(full) > 1 and shared >= MIN_SHARED_PREFIX:
+    if share and (long or below is not None):
         if shared + sum(len(row) - shared for row in full) <= MAX_PACKED and takes_packed_rows(model):
-            return _packed_logits(model, full[0][:shared], [row[shared:] for row in full], lengths)
-        cache = read_once(model, full[0][:shared], len(full))
+            return _packed_logits(model, full[0][:shared], [row[shared:] for row in full], lengths, below)
+        cache = read_once(model, full[0][:shared], len(full)) if long else None
     behind = 0 if cache is None else shared
     rest = [row[behind:] for row in full]
     ids, mask = pad_right(rest, next(model.parameters()).device, behind=behind)
     # rows end at different places: the output layer, a large part of a small model, sees the wanted positions alone
     wanted = [
-        torch.arange(len(row) - n - 1, len(row) - 1) + i * ids.shape[1]
+        torch.arange(len(row) - n, len(row)) + i * ids.shape[1]
         for i, (row, n) in enumerate(zip(rest, lengths, strict=True))
     ]
     places = torch.cat(wanted)
@@ -159,9 +166,24 @@ def takes_packed_rows(model: Any) -> bool:
 
 
 def _packed_logits(
-    model: Any, prefix: Sequence[int], rest: Sequence[Sequence[int]], lengths: Sequence[int]
+    model: Any,
+    prefix: Sequence[int],
+    rest: Sequence[Sequence[int]],
+    lengths: Sequence[int],
+    below: FrozenLayers | None,
 ) -> list[torch.Tensor]:
     """Logits at each row's last `lengths` tokens: the common beginning and the rows' rests as one row, no padding."""
+    inputs, begins = _packed(model, prefix, rest)
+    known = contextlib.nullcontext() if below is None else below.skipped(_states_below(model, prefix, rest, below))
+    ends = [begin + len(tokens) for begin, tokens in zip(begins, rest, strict=True)]
+    places = torch.cat([torch.arange(end - n, end) for end, n in zip(ends, lengths, strict=True)])
+    with known, narrowed(_output_layer(model), lambda states: states[:, places.to(states.device)]):
+        logits = model(**inputs).logits[0]
+    return list(logits.float().split(list(lengths)))
+
+
+def _packed(model: Any, prefix: Sequence[int], rest: Sequence[Sequence[int]]) -> tuple[dict[str, Any], list[int]]:
+    """Inputs of a forward pass over a common beginning and the rests of rows as one row, and where each rest begins."""
     begins = list(itertools.accumulate(map(len, rest), initial=len(prefix)))
     total = begins.pop()
     owner = torch.tensor([0] * len(prefix) + [row for row, tokens in enumerate(rest, start=1) for _ in tokens])
@@ -170,21 +192,29 @@ def _packed_logits(
     dtype, device = next(model.parameters()).dtype, model.device
     mask = torch.zeros(total, total, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
     positions = [*range(len(prefix)), *(len(prefix) + i for tokens in rest for i in range(len(tokens)))]
-    places = torch.cat(
-        [
-            torch.arange(begin + len(tokens) - n - 1, begin + len(tokens) - 1)
-            for begin, tokens, n in zip(begins, rest, lengths, strict=True)
-        ]
-    )
-    ids = [*prefix, *itertools.chain.from_iterable(rest)]
-    with narrowed(_output_layer(model), lambda states: states[:, places.to(states.device)]):
-        logits = model(
-            input_ids=torch.tensor([ids], device=device),
-            attention_mask=mask[None, None].to(device),
-            position_ids=torch.tensor([positions], device=device),
-            use_cache=False,
-        ).logits[0]
-    return list(logits.float().split(list(lengths)))
+    inputs = {
+        "input_ids": torch.tensor([[*prefix, *itertools.chain.from_iterable(rest)]], device=device),
+        "attention_mask": mask[None, None].to(device),
+        "position_ids": torch.tensor([positions], device=device),
+        "use_cache": False,
+    }
+    return inputs, begins
+
+
+def _states_below(
+    model: Any, prefix: Sequence[int], rest: Sequence[Sequence[int]], below: FrozenLayers
+) -> torch.Tensor:
+    """`(1, tokens, hidden)`: the packed rows behind the frozen layers, which read only those that are new."""
+    rows = [(*prefix, *tokens) for tokens in rest]
+    found = {row: states for row in rows if (states := below.get(row)) is not None}
+    if new := [row for row in dict.fromkeys(rows) if row not in found]:
+        inputs, begins = _packed(model, prefix, [row[len(prefix) :] for row in new])
+        states = below.read(model, **inputs)[0]
+        for row, begin in zip(new, begins, strict=True):
+            # a copy: a view would keep the whole batch
+            found[row] = torch.cat([states[: len(prefix)], states[begin : begin + len(row) - len(prefix)]])
+            below.keep(row, found[row])
+    return torch.cat([found[rows[0]][: len(prefix)], *(found[row][len(prefix) :] for row in rows)])[None]
 
 
 def token_log_probabilities(logits: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:

@@ -69,7 +69,10 @@ def edit(
     report, tally = call.report, call.report.tally
     report.texts = [dict(Counter(text.kind for text in found)) for found in by_edit]
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens, sequence=call.sequence)
+        preservation = build_preservation(
+            model, tokenizer, edits, hparams,
+            count=tally.tokens, sequence=call.sequence, first_layer=hparams.first_layer,
+        )  # fmt: skip
     asked = [text.question for text in texts]
     report.trained_prompts = list(dict.fromkeys([*asked, *preserved_questions(preservation)]))
     with tally.timed("train"):

@@ -156,7 +156,7 @@ def train_adapter(
     with tally.timed("preserve"):
         preservation = build_preservation(
             model, tokenizer, requests, hparams, count=tally.tokens, sequence=sequence,
-            reason_cues=reasoning_cues(hparams.editing_mode == "causal"),
+            reason_cues=reasoning_cues(hparams.editing_mode == "causal"), first_layer=hparams.first_layer,
         )  # fmt: skip
     held_out = None
     if 2 in hparams.stages and hparams.distill_trust_kl is not None and preservation is not None:

@@ -89,7 +89,10 @@ def edit(
             ", ".join(map(repr, report.without_old_answer)),
         )
     with tally.timed("preserve"):
-        preservation = build_preservation(model, tokenizer, edits, hparams, count=tally.tokens, sequence=call.sequence)
+        preservation = build_preservation(
+            model, tokenizer, edits, hparams,
+            count=tally.tokens, sequence=call.sequence, first_layer=hparams.first_layer,
+        )  # fmt: skip
     by_edit = _labels(model, tokenizer, edits, hparams, call) if 1 in hparams.stages else []
     pairs = [pair for found in by_edit for pair in found]
     prompts = [prompt for prompt, _ in pairs]

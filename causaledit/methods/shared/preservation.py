@@ -23,6 +23,7 @@ from causaledit.methods.shared.neighbours import never_held, questions_near, sta
 from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
+from causaledit.models.frozen import last_below
 from causaledit.models.generation import greedy_answers
 from causaledit.models.own_text import own_texts
 from causaledit.models.scoring import completion_logits, logits_in_one_pass
@@ -32,11 +33,13 @@ from causaledit.support.paths import expanded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.method import EditSequence
     from causaledit.methods.shared.hparams import PreservationHyperParams
+    from causaledit.models.frozen import FrozenLayers
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
@@ -52,13 +55,17 @@ TEXTS_PER_STEP = 2
 
 @dataclass(frozen=True)
 class _Reference:
-    """One preserved question, as text and as tokens, the base model's answer, and that answer's distribution."""
+    """One preserved question, as text and as tokens, the base model's answer, and that answer's distribution.
+
+    `states` are those of its tokens behind the layers that the adapter leaves alone, where they were looked at.
+    """
 
     question: str
     prompt: list[int]
     answer: list[int]
     top: torch.Tensor
     ids: torch.Tensor
+    states: torch.Tensor | None = None
 
 
 class PreservationSet:
@@ -80,10 +87,12 @@ class PreservationSet:
         texts: PreservationSet | None = None,
         rehearsed: PreservationSet | None = None,
         count: TokenCount | None = None,
+        last_below: nn.Module | None = None,
     ) -> None:
         self._count = count  # of tokens that a step trains on
         self.texts, self.rehearsed = texts, rehearsed
         self._references = references
+        self._last_below = last_below  # the layer behind which the references' states are
         self._weight = weight
         self._batch_size = min(batch_size, len(references))
         self._rng = random.Random(seed)
@@ -105,7 +114,7 @@ class PreservationSet:
         self._references = [r for i, r in enumerate(self._references) if i not in drawn]
         self._batch_size = min(self._batch_size, len(self._references))
         self._queue = []
-        return PreservationSet(out, weight=1.0, batch_size=max(1, len(out)), seed=0)
+        return PreservationSet(out, weight=1.0, batch_size=max(1, len(out)), seed=0, last_below=self._last_below)
 
     def __len__(self) -> int:
         return len(self._references)
@@ -120,20 +129,20 @@ class PreservationSet:
         """The preserved questions with their answers, as tokens."""
         return [[*reference.prompt, *reference.answer] for reference in self._references]
 
-    def next_loss(self, model: Any, *, share: bool = True) -> torch.Tensor:
+    def next_loss(self, model: Any, *, share: bool = True, below: FrozenLayers | None = None) -> torch.Tensor:
         """`weight` × mean KL(base‖model) over the next few questions' answer tokens, and those of the sets beside.
 
         Args:
             model: The student.
-            share: As for `logits_in_one_pass`.
+            share, below: As for `logits_in_one_pass`.
         """
-        loss = self._next_loss(model, share=share)
+        loss = self._next_loss(model, share=share, below=below)
         for beside in (self.texts, self.rehearsed):
             if beside is not None:
-                loss = loss + beside.next_loss(model, share=share)
+                loss = loss + beside.next_loss(model, share=share, below=below)
         return loss
 
-    def _next_loss(self, model: Any, *, share: bool) -> torch.Tensor:
+    def _next_loss(self, model: Any, *, share: bool, below: FrozenLayers | None = None) -> torch.Tensor:
         hard = self._hardest(self._batch_size // 2) if self._hard else []
         fresh = self._batch_size - len(hard)
         while len(self._queue) < fresh:
@@ -142,7 +151,11 @@ class PreservationSet:
             self._queue += again
         batch, self._queue = [*hard, *self._queue[:fresh]], self._queue[fresh:]
         prompts, answers = [r.prompt for r in batch], [r.answer for r in batch]
-        rows = torch.cat(logits_in_one_pass(model, prompts, answers, share=share))
+        if below is not None and below.end_with(self._last_below):
+            for r in batch:
+                if r.states is not None:
+                    below.keep([*r.prompt, *r.answer[:-1]], r.states)
+        rows = torch.cat(logits_in_one_pass(model, prompts, answers, share=share, below=below))
         if self._count is not None and torch.is_grad_enabled():
             self._count.trained += sum(map(len, (*prompts, *answers)))
         kl = bucketed_kl(torch.cat([r.top for r in batch]), torch.cat([r.ids for r in batch]), rows)
@@ -193,6 +206,7 @@ def build_preservation(
     count: TokenCount,
     sequence: EditSequence | None = None,
     reason_cues: Sequence[str] = REASON_CUES,
+    first_layer: int = 0,
 ) -> PreservationSet | None:
     """Ask the model before the edit the neighbours' questions and keep its answers with their distributions.
 
@@ -200,6 +214,7 @@ def build_preservation(
         model: In a sequence it holds the edits before this one.
         sequence: Whose earlier edits are preserved too, with `rehearse_edits`.
         reason_cues: For `preserve_explained`, how the reason is asked for; `{form}` is the question.
+        first_layer: Where the adapter will begin: what the layers below it make of the answers is kept.
 
     Returns:
         None where `preserve_weight` is 0.
@@ -220,6 +235,7 @@ def build_preservation(
         tokenizer(render(tokenizer, user(question), prefill=beginning), add_special_tokens=False)["input_ids"]
         for beginning, question in begun
     ]
+    layer = last_below(model, first_layer)
     answers = greedy_answers(
         model,
         tokenizer,
@@ -227,9 +243,10 @@ def build_preservation(
         max_new_tokens=hparams.preserve_max_new_tokens,
         top_k=hparams.preserve_top_k,
         count=count,
+        look_at=layer,
     )
     references = [
-        _Reference(question, prompt, answer.tokens, answer.top, answer.ids)
+        _Reference(question, prompt, answer.tokens, answer.top, answer.ids, answer.states)
         for question, prompt, answer in zip(questions, prompts, answers, strict=True)
         if answer.tokens and not states_edited_fact(question, str(tokenizer.decode(answer.tokens)), requests)
     ]
@@ -240,14 +257,14 @@ def build_preservation(
             return rehearsed
         texts.rehearsed = rehearsed
         return texts
-    return _set_of(references, hparams, count, texts=texts, rehearsed=rehearsed)
+    return _set_of(references, hparams, count, texts=texts, rehearsed=rehearsed, last_below=layer)
 
 
 def _set_of(
     references: list[_Reference],
     hparams: PreservationHyperParams,
     count: TokenCount,
-    **beside: PreservationSet | None,
+    **options: Any,
 ) -> PreservationSet:
     return PreservationSet(
         references,
@@ -256,7 +273,7 @@ def _set_of(
         seed=hparams.seed,
         hard=hparams.preserve_hard,
         count=count,
-        **beside,
+        **options,
     )
 
 
@@ -351,7 +368,7 @@ class PreservingMixin(StageMixin):
         loss = super().training_step(model, inputs, num_items_in_batch)  # type: ignore[misc]
         if self.preservation is not None:
             with self.compute_loss_context_manager():  # type: ignore[attr-defined]
-                term = self.preservation.next_loss(model, share=self.shares_prefix)
+                term = self.preservation.next_loss(model, share=self.shares_prefix, below=self.below)
             self.accelerator.backward(term / self.current_gradient_accumulation_steps)  # type: ignore[attr-defined]
             self._metrics["train"][PRESERVATION].append(term.item())  # type: ignore[attr-defined]
         return loss

@@ -137,7 +137,7 @@ class CompletionTrainer(StageMixin, SFTTrainer):
         begins = [next(i for i, label in enumerate(row) if label != -100) for row in labels]
         contexts = [row[:begin] for row, begin in zip(ids, begins, strict=True)]
         completions = [row[begin:] for row, begin in zip(ids, begins, strict=True)]
-        logits = logits_in_one_pass(model, contexts, completions, share=self.shares_prefix)
+        logits = logits_in_one_pass(model, contexts, completions, share=self.shares_prefix, below=self.below)
         losses = torch.stack(
             [
                 self.completion_loss(row, context, tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import json
 import logging
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import datasets
 import torch
-from torch.nn.modules.dropout import _DropoutNd
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import PrinterCallback, TrainerCallback
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -23,6 +23,8 @@ from transformers.training_args import OptimizerNames
 
 from causaledit.errors import EditFailedError, HparamsError, ModelError, did_you_mean
 from causaledit.methods.shared.tracking import TrackedSettings, open_runs, tracker_arguments, tracker_output
+from causaledit.models.frozen import FrozenLayers, frozen_layers
+from causaledit.models.randomness import randomness_of
 from causaledit.models.sharded import rows_apart, without_accelerates_sharding
 from causaledit.support.extras import require_extra
 from causaledit.support.paths import expanded
@@ -158,23 +160,13 @@ def checkpointing_paused(model: nn.Module) -> Iterator[None]:
             layer.gradient_checkpointing = True  # type: ignore[assignment]
 
 
-# what the settings of a module's own randomness are called: `dropout`, `attn_dropout_p`, `layerdrop`, `jitter_noise`
-_RANDOMNESS = ("drop", "jitter")
-
-
 @contextlib.contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
     """For the block, in training mode too, the model's passes draw nothing: policies are compared, not draws.
 
-    trl's own switch reaches dropout modules alone; many models (OPT, BLOOM, MPT) keep a number and call the function.
+    trl's own switch reaches dropout modules alone.
     """
-    found: list[tuple[nn.Module, str, float]] = [
-        (module, name, value)
-        for module in model.modules()
-        for name, value in vars(module).items()
-        if isinstance(value, float | int) and not isinstance(value, bool) and value
-        if (name == "p" and isinstance(module, _DropoutNd)) or any(word in name for word in _RANDOMNESS)
-    ]
+    found = [(module, name, value) for module in model.modules() for name, value in randomness_of(module)]
     for module, name, value in found:
         setattr(module, name, type(value)(0))
     try:
@@ -253,6 +245,7 @@ class StageMixin:
 
     accelerator: Any
     args: Any
+    model: Any
     optimizer: Any
     lr_scheduler: Any
 
@@ -274,6 +267,11 @@ class StageMixin:
         A checkpointed layer would drop that cache.
         """
         return self.runs_alone and not self.args.gradient_checkpointing
+
+    @functools.cached_property
+    def below(self) -> FrozenLayers | None:
+        """The layers below the adapter, for rows that come again; None where a step reads every row whole."""
+        return frozen_layers(self.model) if self.shares_prefix else None
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """The schedule of the arguments' `lr_scheduler_type` (see `warmed_up`)."""

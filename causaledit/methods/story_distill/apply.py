@@ -112,8 +112,9 @@ def edit(
     ]
     with tally.timed("preserve"):
         preservation = build_preservation(
-            model, tokenizer, requests, hparams, count=tally.tokens, sequence=call.sequence
-        )
+            model, tokenizer, requests, hparams,
+            count=tally.tokens, sequence=call.sequence, first_layer=hparams.first_layer,
+        )  # fmt: skip
     with tally.timed("questions"):
         questions = _questions(model, tokenizer, requests, contexts, hparams, call)
     with tally.timed("targets"):

@@ -127,7 +127,8 @@ class DistilTrainer(SupervisedTrainer):
         rows = [self._rows[i] for i in numbers]
         ids = unpadded(inputs["input_ids"], inputs["attention_mask"])
         contexts = [tokens[: len(tokens) - len(row.completion)] for tokens, row in zip(ids, rows, strict=True)]
-        logits = logits_in_one_pass(model, contexts, [row.completion for row in rows], share=self.shares_prefix)
+        completions = [row.completion for row in rows]
+        logits = logits_in_one_pass(model, contexts, completions, share=self.shares_prefix, below=self.below)
         teachers = self._teacher_of(model, numbers, logits[0].device)
         losses = torch.stack([self._row_loss(*found) for found in zip(rows, logits, teachers, strict=True)])
         counts = torch.tensor([len(row.completion) for row in rows], device=losses.device)
