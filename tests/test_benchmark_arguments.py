@@ -72,6 +72,11 @@ def test_benchmarks_of_some_cases(command, typed, words, refusal):
         (["batch_cost", "--data", "cases.json", "--hparams", "no-such.yaml"], "no-such.yaml"),
         (["compare_results", "no-such.json", "out.json"], "no-such.json"),
         (["distil_step_cost", "--data", "cases.json", "--hparams", "no-such.yaml"], "no-such.yaml"),
+        (["frozen_layers", "--data", "cases.json", "--hparams", "no-such.yaml"], "no-such.yaml"),
+        (
+            ["frozen_layers", "--data", "cases.json", "--hparams", "x.yaml", "--layers", "8-24"],
+            "takes ranges [first, end)",
+        ),
         (["judge_agreement", "--data", "no-such.json"], "no-such.json"),
         (["chain_answers", "--data", "no-such.json"], "no-such.json"),
         (["known_before", "--data", "no-such.json"], "no-such.json"),
