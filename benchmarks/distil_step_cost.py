@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arguments import positive, run_benchmark
+from training_steps import fastest, seconds_per_step
 
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.shared.preservation import build_preservation
@@ -27,7 +29,6 @@ from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
 from causaledit.methods.story_distill.prompts import teacher_context
 from causaledit.methods.story_distill.questions import QuestionPool
 from causaledit.methods.story_distill.targets import rows_of, teacher_logits, written_targets
-from causaledit.models.adapters import add_adapter, forget_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.loading import load_model
 from causaledit.support.costs import TokenCount
@@ -35,18 +36,12 @@ from causaledit.support.files import load_json
 from causaledit.support.progress import SilentProgress
 
 
-def seconds_per_step(model, tokenizer, rows, teacher, hparams, preservation) -> float:
-    """Train a fresh adapter and take it off again."""
-    adapted = add_adapter(model, hparams)
-    began = time.perf_counter()
-    run_distillation(
+def measured(model, tokenizer, rows, preservation, teacher, hparams) -> float:
+    """Train a fresh adapter."""
+    return seconds_per_step(model, hparams, lambda adapted: run_distillation(
         adapted, tokenizer, rows, teacher, 1, hparams,
         preservation=preservation, progress=SilentProgress(), count=TokenCount(),
-    )  # fmt: skip
-    spent = time.perf_counter() - began
-    adapted.unload()
-    forget_adapter(model)
-    return spent / hparams.max_steps
+    ))  # fmt: skip
 
 
 def main() -> None:
@@ -75,11 +70,11 @@ def main() -> None:
     print(f"{len(rows)} rows; storing their targets: {time.perf_counter() - began:.2f} s")
     held = build_preservation(model, tokenizer, requests, hparams, count=TokenCount())
     for preservation in (None, held) if held is not None else (None,):
-        best = {"distil": float("inf"), "plain": float("inf")}
-        for _ in range(args.rounds):
-            for name, settings, targets_of in (("distil", hparams, teacher), ("plain", plain, None)):
-                spent = seconds_per_step(model, tokenizer, rows, targets_of, settings, preservation)
-                best[name] = min(best[name], spent)
+        train = functools.partial(measured, model, tokenizer, rows, preservation)
+        best = fastest(
+            args.rounds,
+            {"distil": functools.partial(train, teacher, hparams), "plain": functools.partial(train, None, plain)},
+        )
         print(
             f"{'with' if preservation else 'without'} preservation: distillation {best['distil']:.3f} s a step, plain "
             f"{best['plain']:.3f} s, ratio {best['distil'] / best['plain']:.2f}"

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import logging
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from arguments import positive, run_benchmark
+from training_steps import fastest, seconds_per_step
 
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.cake.apply import rows_of
@@ -28,7 +29,7 @@ from causaledit.methods.cake.hparams import CaKEHyperParams
 from causaledit.methods.shared.preservation import build_preservation
 from causaledit.methods.shared.supervised import Schedule, SupervisedTrainer, run_supervised
 from causaledit.methods.shared.trainers import WatchCallback
-from causaledit.models.adapters import add_adapter, forget_adapter
+from causaledit.models.adapters import check_adapter
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.loading import load_model
 from causaledit.support.costs import TokenCount
@@ -50,22 +51,14 @@ def layers(text: str) -> list[list[int]]:
     return [[int(bound) for bound in bounds] for bounds in found]
 
 
-def seconds_per_step(model, tokenizer, request, hparams, trainer: type[SupervisedTrainer]) -> float:
-    """Train a fresh adapter and take it off again; what is preserved is asked before."""
-    rows = rows_of(tokenizer, texts_of(request, hparams), hparams)
-    held = build_preservation(model, tokenizer, [request], hparams, count=TokenCount(), first_layer=hparams.first_layer)
-    adapted = add_adapter(model, hparams)
+def measured(model, tokenizer, rows, hparams, held, trainer: type[SupervisedTrainer]) -> float:
+    """Train a fresh adapter."""
     schedule = Schedule(hparams.max_steps, hparams.train_batch_size, hparams.learning_rate, "linear", 0, 1.0)
-    began = time.perf_counter()
-    run_supervised(
+    return seconds_per_step(model, hparams, lambda adapted: run_supervised(
         adapted, tokenizer, rows, schedule, hparams,
         watch=WatchCallback(SilentProgress(), tokens=lambda: 0), stage="train", trainer=trainer,
         mean_by_sequence=True, most_tokens=hparams.micro_batch_tokens, preservation=held, count=TokenCount(),
-    )  # fmt: skip
-    spent = time.perf_counter() - began
-    adapted.unload()
-    forget_adapter(model)
-    return spent / hparams.max_steps
+    ))  # fmt: skip
 
 
 def main() -> None:
@@ -81,17 +74,21 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
 
     hparams = dataclasses.replace(CaKEHyperParams.from_hparams(args.hparams), max_steps=args.steps)
+    everywhere = [dataclasses.replace(hparams, lora_layers=bounds) for bounds in args.layers]
     model, tokenizer = load_model(hparams.model_name, device=args.device or hparams.device, dtype=hparams.dtype)
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     model.requires_grad_(False)
     [request, *_] = requests_from_data(load_json(args.data, "--data")[0]["requested_rewrite"])
-    for bounds in args.layers:
-        settings = dataclasses.replace(hparams, lora_layers=bounds)
-        best = {SupervisedTrainer: float("inf"), Whole: float("inf")}
-        for _ in range(args.rounds):
-            for trainer, before in best.items():
-                best[trainer] = min(before, seconds_per_step(model, tokenizer, request, settings, trainer))
-        kept, whole = best[SupervisedTrainer], best[Whole]
+    for settings in everywhere:
+        check_adapter(model, settings, merged=False)
+    for bounds, settings in zip(args.layers, everywhere, strict=True):
+        rows = rows_of(tokenizer, texts_of(request, settings), settings)
+        held = build_preservation(
+            model, tokenizer, [request], settings, count=TokenCount(), first_layer=settings.first_layer
+        )
+        train = functools.partial(measured, model, tokenizer, rows, settings, held)
+        ways = {"kept": functools.partial(train, SupervisedTrainer), "whole": functools.partial(train, Whole)}
+        kept, whole = fastest(args.rounds, ways).values()
         print(f"layers {bounds[0]} to {bounds[1] - 1}: {kept:.3f} s a step, read whole {whole:.3f} s", end=", ")
         print(f"ratio {kept / whole:.2f}")
 
