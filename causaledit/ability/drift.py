@@ -13,6 +13,7 @@ import torch
 from causaledit.ability.scores import Drift
 from causaledit.errors import AbilityError
 from causaledit.models.batches import context_window, unwrapped
+from causaledit.models.randomness import in_eval_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,14 +73,10 @@ def _vocabulary(model: Any) -> int:
 def _predictions(model: Any, ids: list[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Log-probabilities `(tokens, vocabulary)` and the tokens that followed, window by window."""
     size = min(context_window(model) or LONGEST, LONGEST)
-    training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         for start in range(0, len(ids) - 1, size - 1):
             window = torch.tensor([ids[start : start + size]], device=model.device)
             if window.shape[1] < 2:
                 continue
             logits = model(input_ids=window, attention_mask=torch.ones_like(window)).logits[0, :-1]
             yield logits.float().log_softmax(-1), window[0, 1:].to(logits.device)
-    finally:
-        model.train(training)

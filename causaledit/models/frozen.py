@@ -14,7 +14,7 @@ import torch
 from causaledit.models.batches import unwrapped
 from causaledit.models.hooks import replayed, run_until
 from causaledit.models.layout import decoder_layers
-from causaledit.models.randomness import randomness_of
+from causaledit.models.randomness import in_eval_mode, randomness_of
 from causaledit.models.scoring import takes_packed_rows
 
 if TYPE_CHECKING:
@@ -68,6 +68,9 @@ class FrozenLayers:
         Args:
             model: The model that they are of.
             **inputs: Of its forward pass.
+
+        Raises:
+            TypeError: The layers return more than hidden states.
         """
         output = run_until(unwrapped(model), self._layers[-1], **inputs)[1]
         if not isinstance(output, torch.Tensor):
@@ -118,15 +121,12 @@ def last_below(model: Any, first: int) -> nn.Module | None:
 def _serves(plain: Any, layers: FrozenLayers) -> bool:
     """Whether a short row is read alike with the layers and without them."""
     tokens = torch.arange(1, 5, device=plain.device)[None] % plain.get_input_embeddings().weight.shape[0]
-    training = plain.training
-    plain.eval()  # what is above may draw
     try:
-        whole = plain(input_ids=tokens, use_cache=False).logits
-        states = layers.read(plain, input_ids=tokens, use_cache=False)
-        with layers.skipped(states):
-            again = plain(input_ids=tokens, use_cache=False).logits
+        with in_eval_mode(plain):  # what is above may draw
+            whole = plain(input_ids=tokens, use_cache=False).logits
+            states = layers.read(plain, input_ids=tokens, use_cache=False)
+            with layers.skipped(states):
+                again = plain(input_ids=tokens, use_cache=False).logits
     except (TypeError, ValueError, RuntimeError, AttributeError, KeyError, IndexError):
         return False
-    finally:
-        plain.train(training)
     return bool(torch.allclose(whole.float(), again.float(), rtol=TOLERANCE, atol=TOLERANCE))

@@ -16,6 +16,7 @@ from causaledit.models.adapters import adapter_state, forget_adapter
 from causaledit.models.edited import Edited
 from causaledit.models.loading import load_model
 from causaledit.models.quantised import originals_of
+from causaledit.models.randomness import in_eval_mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,16 +120,12 @@ def _adapted(adapted: Any) -> list[Any]:
 @torch.no_grad()
 def _last_logits(model: Any, texts: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """Per text the `(positions, vocabulary)` logits at its end, in float32 and in host memory."""
-    was_training = model.training
-    model.eval()
-    try:
-        found = []
+    found = []
+    with in_eval_mode(model):
         for text in texts:
             logits = model(input_ids=torch.tensor([list(text)], device=model.device), use_cache=False).logits[0]
             found.append(logits[-POSITIONS:].float().cpu())
-        return found
-    finally:
-        model.train(was_training)
+    return found
 
 
 def _compared(trained: Sequence[torch.Tensor], merged: Sequence[torch.Tensor]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from causaledit.methods.shared.neighbours import neighbour_names
 from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.supervised import micro_batches
 from causaledit.models.hooks import hidden, watched
+from causaledit.models.randomness import in_eval_mode
 from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass, takes_packed_rows
 
 if TYPE_CHECKING:
@@ -83,15 +84,11 @@ def begin_in_contrast(
     if not others:
         logger.warning("`lora_init: contrast` finds no other text: the adapter starts at random")
         return
-    training = model.training
-    model.eval()
-    try:
+    with in_eval_mode(model):
         chosen = _spread(list(rows), ROWS_READ * len(requests))
         gradients = first_gradients(model, layers, chosen, hparams.seed)
         count.trained += sum(len(context) + len(completion) for context, completion in chosen)
         inputs = other_inputs(model, layers, others)
-    finally:
-        model.train(training)
     # an expert that no row goes through keeps what it has
     reached = [name for name in layers if name in gradients and name in inputs]
     pointed = {n: _pointed(layers[n], gradients.pop(n), inputs[n], hparams.lora_init_ridge) for n in reached}

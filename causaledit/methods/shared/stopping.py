@@ -10,6 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from causaledit.methods.shared.processes import agreed
+from causaledit.models.randomness import in_eval_mode
 from causaledit.models.scoring import mean_log_probabilities
 from causaledit.models.sharded import rows_apart
 
@@ -28,13 +29,8 @@ EVERY = 4
 @contextlib.contextmanager
 def evaluating(model: Any) -> Iterator[None]:
     """For the block the model has no dropout and no gradients, and all processes read the same rows."""
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), rows_apart(model, apart=False):
-            yield
-    finally:
-        model.train(training)
+    with in_eval_mode(model), torch.no_grad(), rows_apart(model, apart=False):
+        yield
 
 
 class FactStop(TrainerCallback):

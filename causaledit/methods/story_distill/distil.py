@@ -18,6 +18,7 @@ from trl import SFTConfig
 from causaledit.methods.shared.supervised import SupervisedTrainer
 from causaledit.methods.shared.trainers import StepLosses, WatchCallback, quiet_trainers, train, trainer_arguments
 from causaledit.models.batches import unpadded
+from causaledit.models.randomness import in_eval_mode
 from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass
 
 if TYPE_CHECKING:
@@ -158,16 +159,11 @@ class DistilTrainer(SupervisedTrainer):
         taught = [i for i in numbers if self._rows[i].weight is None] if self._hparams.kl_weight else []
         if taught:
             plain = self.accelerator.unwrap_model(model)
-            training = plain.training
-            plain.eval()  # a teacher has no dropout
-            try:
-                with torch.no_grad(), plain.disable_adapter():
-                    rows = [self._rows[i] for i in taught]
-                    logits = logits_in_one_pass(
-                        plain, [row.open for row in rows], [row.completion for row in rows], share=self.shares_prefix
-                    )
-            finally:
-                plain.train(training)
+            with in_eval_mode(plain), torch.no_grad(), plain.disable_adapter():  # a teacher has no dropout
+                rows = [self._rows[i] for i in taught]
+                logits = logits_in_one_pass(
+                    plain, [row.open for row in rows], [row.completion for row in rows], share=self.shares_prefix
+                )
             found = dict(zip(taught, logits, strict=True))
         return [found.get(i) for i in numbers]
 
