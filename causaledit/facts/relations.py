@@ -29,6 +29,7 @@ class Relation:
         kind: Kind of its subjects (person, country, …).
         questions: Ways to ask for it; `{}` is the subject.
         neighbour_kinds: Kinds of the names that its questions can also be asked about.
+        further_kinds: Further kinds of subjects, of which no neighbours are named: a founder is a religion's too.
         object_kind: Kind of its objects.
         object_phrases: Noun phrases for the object ("the capital of {}"); `{}` is the subject.
         statement: A sentence's beginning that the object completes; `{}` is the subject.
@@ -40,6 +41,7 @@ class Relation:
     kind: str
     questions: tuple[str, ...]
     neighbour_kinds: tuple[str, ...]
+    further_kinds: tuple[str, ...]
     object_kind: str
     object_phrases: tuple[str, ...]
     statement: str
@@ -48,7 +50,7 @@ class Relation:
     @property
     def subject_kinds(self) -> tuple[str, ...]:
         """Kinds of what it can be asked about."""
-        return tuple(dict.fromkeys((self.kind, *self.neighbour_kinds)))
+        return tuple(dict.fromkeys((self.kind, *self.neighbour_kinds, *self.further_kinds)))
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class RelationBank:
                 r["kind"],
                 tuple(r["questions"]),
                 tuple(r.get("neighbour_kinds", [r["kind"]])),
+                tuple(r.get("further_kinds", ())),
                 r["object_kind"],
                 tuple(r["object_phrases"]),
                 r["statement"],
