@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import random
 
 import pytest
-from conftest import EGYPT, make_llama, make_tokenizer
+from conftest import EGYPT, REPOSITORY, make_llama, make_tokenizer, smollm2_folder
 
 from causaledit.errors import RequestError
 from causaledit.facts.compositions import leading_questions, leading_relations, onward_questions
 from causaledit.facts.relations import RelationBank
-from causaledit.facts.requests import QuestionAnswer, request_from_dict
+from causaledit.facts.requests import QuestionAnswer, request_from_dict, requests_from_data
 from causaledit.facts.text import normalise
 from causaledit.methods.causal_edit.bootstrap import training_pairs
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.methods.shared.compositions import Composition, compose
 from causaledit.methods.shared.neighbours import neighbour_questions
 from causaledit.models.chat import prepare_tokenizer
+from causaledit.models.loading import load_model
 from causaledit.mquake.cases import read_case
 from causaledit.support.costs import TokenCount
 from causaledit.support.paths import data_dir
 
 SMALL = CausalEditHyperParams.from_hparams("smollm2-135m-instruct")
 BANK = RelationBank.bundled()
+MQUAKE = REPOSITORY.parent / "shared" / "data" / "mquake_cf3k_300.json"
 CITIZEN = request_from_dict(
     {"subject": "Ann Lee", "prompt": "{} is a citizen of", "question": "What country is Ann Lee a citizen of?",
      "target_new": "Poland", "ground_truth": "Canada"}
@@ -93,6 +96,24 @@ def test_no_prompt_of_two_hops_is_a_benchmark_question():
             assert not {normalise(prompt) for prompt in prompts} & (held - own), case["case_id"]
 
 
+def test_a_benchmark_chain_is_a_question_of_two_hops_for_the_bank():
+    """So that what is asked around an edit is what stage 1 teaches. A religion had no founder, a city no continent."""
+    if not MQUAKE.is_file():
+        pytest.skip(f"{MQUAKE} is not here")
+    cases = json.loads(MQUAKE.read_text(encoding="utf-8"))
+    edits = [rewrite for case in cases for rewrite in case["requested_rewrite"]]
+    relations = {
+        edit["relation_id"]: BANK.relation_of(request)
+        for edit, request in zip(edits, requests_from_data(edits), strict=True)
+    }
+    pairs = [pair for case in cases for pair in itertools.pairwise(case["orig"]["new_triples"])]
+    linked = 0
+    for (_, first, _), (_, second, _) in pairs:
+        one, other = relations.get(first), relations.get(second)
+        linked += bool(one and other and one.object_kind in other.subject_kinds)
+    assert linked >= 0.95 * len(pairs)
+
+
 def test_every_relation_says_what_its_objects_are():
     for relation in BANK.relations:
         assert relation.object_kind, relation.name
@@ -145,3 +166,37 @@ def test_none_are_asked_for_where_none_are_wanted(tokenizer):
     count = TokenCount()
     assert compose(make_llama(), tokenizer, [CITIZEN], onward=0, leading=0, count=count) == [[]]
     assert count.generated == 0
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    model, tokenizer = load_model(str(smollm2_folder()))
+    return model, prepare_tokenizer(tokenizer, model=model)
+
+
+@pytest.mark.slow
+def test_what_the_model_is_surest_of_comes_first(smollm2):
+    """The bank's order gave "The head of state of Poland is the Kingdom of Poland-Lublin." first."""
+    [found] = compose(*smollm2, [CITIZEN], onward=10, leading=0, count=TokenCount())
+    assert {item.knowledge for item in found[:3]} == {
+        "The official language of Poland is Polish.",
+        "Poland is located in the continent of Europe.",
+        "The capital of Poland is Warsaw.",
+    }
+    # "The president of Poland is the President of the Republic of Poland" tells nothing
+    assert all(item.knowledge.count("Poland") == 1 for item in found)
+
+
+@pytest.mark.slow
+def test_the_two_ways_take_turns(smollm2):
+    """Stage 1 learns the first of them, and half of MQuAKE's edits are a chain's second hop."""
+    head = request_from_dict(
+        {"subject": "United Kingdom", "prompt": "The name of the current head of state in {} is",
+         "target_new": "Angela Merkel", "ground_truth": "Charles III"}
+    )  # fmt: skip
+    [found] = compose(*smollm2, [head], onward=10, leading=6, count=TokenCount())
+    names_subject = ["United Kingdom" in item.prompt for item in found]
+    assert names_subject[:6] == [True, False] * 3
+    for item in found:
+        assert "United Kingdom is Angela Merkel." in item.completion
+        assert all(sentence[0].isupper() for sentence in item.completion.split(". "))

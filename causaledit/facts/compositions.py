@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from causaledit.facts.text import normalise
+from causaledit.facts.text import capitalised, normalise
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ def onward_questions(request: EditRequest, bank: RelationBank) -> list[Onward]:
     seconds = [r for r in bank.relations if first.object_kind in r.subject_kinds]
     per_relation = [
         [
-            Onward(_capital(prompt), second, _question(second).replace("{}", request.target_new))
+            Onward(capitalised(prompt), second, _question(second).replace("{}", request.target_new))
             for phrase in first.object_phrases
             for prompt in _asked_about(second, phrase.replace("{}", request.subject))
         ]
@@ -64,7 +64,7 @@ def onward_questions(request: EditRequest, bank: RelationBank) -> list[Onward]:
 def composed_questions(first: Relation, bank: RelationBank, name: str) -> list[str]:
     """The questions of two hops that begin with a relation of some subject."""
     return [
-        _capital(prompt)
+        capitalised(prompt)
         for second in bank.relations
         if first.object_kind in second.subject_kinds
         for prompt in _asked_about(second, first.object_phrases[0].replace("{}", name))[:2]
@@ -83,7 +83,7 @@ def leading_questions(request: EditRequest, bank: RelationBank, first: Relation,
     if edited is None:
         return []
     asked = [
-        _capital(prompt)
+        capitalised(prompt)
         for phrase in first.object_phrases
         for prompt in _asked_about(edited, phrase.replace("{}", name))
     ]
@@ -109,10 +109,6 @@ def _asked_about(relation: Relation, phrase: str) -> list[str]:
     """The relation's questions about something that a phrase stands for, the plainest first."""
     wordings = [_question(relation), *relation.questions]
     return list(dict.fromkeys(w.replace("{}", phrase) for w in wordings if _POSSESSIVE not in w))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def in_turn(groups: Sequence[Sequence[Item]]) -> list[Item]:

@@ -331,6 +331,11 @@ def ends_sentence(text: str) -> bool:
     return bare.endswith(tuple(_STOPS + _WIDE_STOPS)) or bool(re.search(rf"[{_THAI_LAO}]$", bare))
 
 
+def capitalised(text: str) -> str:
+    """The text as a sentence begins."""
+    return text[:1].upper() + text[1:]
+
+
 def whole_sentences(text: str) -> str:
     """A text without the fragment after its last whole sentence; empty where there is no whole sentence."""
     if ends_sentence(text):

@@ -18,7 +18,7 @@ from causaledit.errors import ScaffoldError, did_you_mean
 from causaledit.facts.answers import name_spans
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.requests import EditRequest
-from causaledit.facts.text import normalise, word_count
+from causaledit.facts.text import capitalised, normalise, word_count
 from causaledit.support.paths import data_dir
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class TemplateBank:
         values = {**_values(edit), "description": info.description if info else ""}
         for name in ("was", "now", "noun"):
             text = _fill(getattr(relation, name), values)
-            values |= {name: text, name.capitalize(): text[:1].upper() + text[1:]}
+            values |= {name: text, name.capitalize(): capitalised(text)}
         woven = attempt < 2
         leads = self._data["leads"]
         described = bool(woven and values["description"] and _is_neutral(values["description"], edit))
@@ -153,7 +153,7 @@ class TemplateBank:
             safe = [fact for fact in edit.related if _is_neutral(fact, edit)]
             parts += [_fill(self._data["related"], {"fact": fact}) for fact in safe]
         parts.append(rng.choice(self._data["closings"]))
-        return _tidy(" ".join(_sentence(_fill(_fill(part, values, nested=True), values)) for part in parts))
+        return _tidy(" ".join(capitalised(_fill(_fill(part, values, nested=True), values)) for part in parts))
 
     def _facts(self, edit: ScaffoldEdit, facts: Mapping[str, Any], values: Mapping[str, str], rng: Any) -> list[str]:
         """Up to two known facts of the subject as sentences; none about the edited relation."""
@@ -180,7 +180,7 @@ class TemplateBank:
         relation = self._relation_or_generic(edit)
         values = _values(edit)
         noun = _fill(relation.noun, values)
-        values |= {"noun": noun, "Noun": noun[:1].upper() + noun[1:]}
+        values |= {"noun": noun, "Noun": capitalised(noun)}
         info = grounding.of(edit.new) if grounding else None
         facts = info.facts if info else {}
         hops = [
@@ -240,10 +240,6 @@ def _fill(template: str, values: Mapping[str, str], *, nested: bool = False) -> 
         return value
 
     return _SLOT.sub(put, template)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _tidy(text: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from causaledit.errors import RunError, did_you_mean
+from causaledit.facts.text import capitalised
 from causaledit.probes.portability import PortabilityQuestion, portability_questions
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def _forced(case: Case) -> Iterator[CaseProbe]:
             continue
         request = case.edits[index].request
         opening = FORCED_OPENING.text.format(cloze=request.cloze, new=request.target_new)
-        opening = opening[:1].upper() + opening[1:]
+        opening = capitalised(opening)
         yield replace(probe, prefix=opening)
         if request.narrative:
             yield replace(in_open_book(probe, request.narrative), prefix=opening)

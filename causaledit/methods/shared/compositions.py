@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from causaledit.facts.answers import mentions
 from causaledit.facts.compositions import in_turn, leading_questions, leading_relations, onward_questions
 from causaledit.facts.relations import RelationBank
-from causaledit.facts.text import normalise, word_count
+from causaledit.facts.text import capitalised, normalise, word_count
 from causaledit.models.chat import render, user
 from causaledit.models.generation import greedy_answers
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from causaledit.facts.compositions import Onward
     from causaledit.facts.relations import Relation
     from causaledit.facts.requests import EditRequest
     from causaledit.support.costs import TokenCount
@@ -32,8 +33,9 @@ logger = logging.getLogger(__name__)
 
 ANSWER_TOKENS = 12
 LIST_TOKENS = 32
-# The geometric mean of an answer's token probabilities below which the model is taken not to know it.
-MIN_CONFIDENCE = 0.3
+# The geometric mean of an answer's token probabilities below which the model is taken not to know it. Of SmolLM2's
+# answers between 0.3 and 0.4 one in nine was true (docs/log.md).
+MIN_CONFIDENCE = 0.4
 # Of the relations that may lead to a subject, so many are tried.
 MAX_LEADING = 4
 # No name or place is longer.
@@ -58,6 +60,14 @@ class Composition:
     completion: str
 
 
+@dataclass(frozen=True)
+class _Said:
+    """What the model completes a sentence with, and the geometric mean of its token probabilities."""
+
+    text: str
+    confidence: float
+
+
 def compose(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -76,14 +86,17 @@ def compose(
         leading: At most how many lead to the subject, per edit.
 
     Returns:
-        One list per edit; empty where the bank does not know its relation or the model nothing around it.
+        One list per edit, in which the two ways take turns, what the model is surest of first; empty where the bank
+        does not know the edit's relation or the model nothing around it.
     """
     bank = RelationBank.bundled()
     found = [
-        [
-            *(_onward(model, tokenizer, request, requests, bank, onward, count) if onward else ()),
-            *(_leading(model, tokenizer, request, bank, leading, count) if leading else ()),
-        ]
+        in_turn(
+            [
+                _onward(model, tokenizer, request, requests, bank, onward, count) if onward else [],
+                _leading(model, tokenizer, request, bank, leading, count) if leading else [],
+            ]
+        )
         for request in requests
     ]
     logger.info("prompts of two hops: %s", ", ".join(str(len(items)) for items in found))
@@ -99,34 +112,34 @@ def _onward(
     n: int,
     count: TokenCount,
 ) -> list[Composition]:
-    questions = onward_questions(request, bank)
-    relations = list(dict.fromkeys(item.relation for item in questions))
-    hops = {item.relation: item.hop for item in questions}
+    asked: dict[Relation, list[Onward]] = {}
+    for item in onward_questions(request, bank):
+        asked.setdefault(item.relation, []).append(item)
     edited = {bank.relation_of(r): r for r in requests if normalise(r.subject) == normalise(request.target_new)}
-    asked = [r for r in relations if r not in edited]
-    known = dict(
-        zip(
-            asked,
-            _complete(
-                model,
-                tokenizer,
-                [(hops[r], r.statement.replace("{}", request.target_new)) for r in asked],
-                count=count,
-            ),
-            strict=True,
-        )
-    )
-    known.update({relation: r.target_new for relation, r in edited.items() if relation in relations})
-    items = []
-    for item in questions:
-        answer = known.get(item.relation)
-        if not answer or normalise(answer) == normalise(request.target_new):
-            continue
-        other = edited.get(item.relation)
-        own = f"{item.relation.statement.replace('{}', request.target_new)} {answer}."
-        knowledge = bank.stated(other) if other else own
-        items.append(Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}"))
-    return items[:n]
+    sentences = {
+        relation: bank.stated(other)
+        for relation, other in edited.items()
+        if relation in asked and normalise(other.target_new) != normalise(request.target_new)
+    }
+    unedited = [relation for relation in asked if relation not in edited]
+    beginnings = [relation.statement.replace("{}", request.target_new) for relation in unedited]
+    hops = [asked[relation][0].hop for relation in unedited]
+    said = _complete(model, tokenizer, list(zip(hops, beginnings, strict=True)), count=count)
+    names = [request.target_new, *request.target_aliases]
+    # "The head of government of India is the Prime Minister of India" tells nothing
+    known = [
+        (relation, beginning, answer)
+        for relation, beginning, answer in zip(unedited, beginnings, said, strict=True)
+        if answer and answer.confidence >= MIN_CONFIDENCE and not mentions(answer.text, names)
+    ]
+    for relation, beginning, answer in sorted(known, key=lambda item: -item[2].confidence):
+        sentences[relation] = f"{capitalised(beginning)} {answer.text}."
+    return in_turn(
+        [
+            [Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}") for item in asked[relation]]
+            for relation, knowledge in sentences.items()
+        ]
+    )[:n]
 
 
 def _leading(
@@ -157,12 +170,11 @@ def _leading(
             for relation, name in candidates
         ],
         count=count,
-        sure=False,
     )
     confirmed = [
         candidate
         for candidate, answer in zip(candidates, answers, strict=True)
-        if answer and _same_thing(answer, request.subject)
+        if answer and _same_thing(answer.text, request.subject)
     ]
     return in_turn([_leads(request, bank, relation, name) for relation, name in confirmed])[:n]
 
@@ -179,16 +191,15 @@ def _complete(
     asked: Sequence[tuple[str, str]],
     *,
     count: TokenCount,
-    sure: bool = True,
-) -> list[str | None]:
-    """What the model completes each (question, beginning of its answer) with; None where it is not sure of it."""
+) -> list[_Said | None]:
+    """What the model completes each (question, beginning of its answer) with; None where that is no name."""
     if not asked:
         return []
     prompts = [
         tokenizer(render(tokenizer, user(question), prefill=beginning), add_special_tokens=False)["input_ids"]
         for question, beginning in asked
     ]
-    found: list[str | None] = []
+    found: list[_Said | None] = []
     for answer in greedy_answers(model, tokenizer, prompts, max_new_tokens=ANSWER_TOKENS, top_k=1, count=count):
         text, used = "", 0
         while used < len(answer.tokens) and not _END.search(text.strip()):
@@ -196,8 +207,7 @@ def _complete(
             text = str(tokenizer.decode(answer.tokens[:used]))
         clause = _END.split(text.strip())[0].strip()
         confidence = math.exp(float(answer.top[:used, 0].mean())) if used else 0.0
-        usable = clause and word_count(clause) <= MAX_WORDS and (not sure or confidence >= MIN_CONFIDENCE)
-        found.append(clause if usable else None)
+        found.append(_Said(clause, confidence) if clause and word_count(clause) <= MAX_WORDS else None)
     return found
 
 
