@@ -12,7 +12,13 @@ from stages import REQUEST, Listener, held, internalise, with_adapter
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.apply import EditReport, apply_causal_edit_to_model
-from causaledit.methods.causal_edit.bootstrap import WantedAnswer, raw_pairs, training_pairs, wanted_answers
+from causaledit.methods.causal_edit.bootstrap import (
+    WantedAnswer,
+    answer_rows,
+    raw_pairs,
+    training_pairs,
+    wanted_answers,
+)
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
 from causaledit.methods.causal_edit.leads import StudyPrompt, led_prompts, mixed
 from causaledit.methods.causal_edit.prompts import REASON_CUES, privileged_context, reason_prompts
@@ -181,6 +187,18 @@ def test_rows_of_stage_1_count_what_they_are_asked_to():
     assert sum(c == direct for _, c in more) == 2 * sum(c == direct for _, c in plain)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_whether_more_follows_the_bare_fact_is_taught_or_not(ends):
+    settings = hparams(bootstrap_direct_ends=ends, bootstrap_compositions=1, compositions_onward=1)
+    tokenizer = make_tokenizer()
+    pairs = training_pairs(REQUEST, [TRACE], settings, [HOPS])
+    rows = answer_rows(tokenizer, pairs, [REQUEST], settings)
+    for (_, completion), row in zip(pairs, rows, strict=True):
+        bare = completion == "The capital of Egypt is Alexandria."
+        assert (row["input_ids"][-1] == tokenizer.eos_token_id) == (ends or not bare)
+        assert len(row["input_ids"]) == len(row["completion_mask"])
+
+
 def test_raw_prompts_are_trained_as_text():
     assert raw_pairs(REQUEST, hparams()) == []
     pairs = raw_pairs(REQUEST, hparams(bootstrap_raw_prompts=1))
@@ -261,6 +279,7 @@ def test_a_whole_edit_with_all_of_it_is_undone_to_the_bit():
         ({"bootstrap_trace_rows": 2}, "bootstrap_trace_rows"),
         ({"bootstrap_explain_repeats": 2}, "bootstrap_explain_repeats"),
         ({"bootstrap_direct_repeats": 2}, "bootstrap_direct_repeats"),
+        ({"bootstrap_direct_ends": False}, "bootstrap_direct_ends"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named(changes, name):

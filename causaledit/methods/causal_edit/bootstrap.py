@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from causaledit.facts.relations import RelationBank
+from causaledit.facts.text import capitalised
 from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
@@ -286,7 +287,7 @@ def wanted_answers(
         further: Prompts that ask for the reason, beside those of `all_prompts`.
     """
     usable = traces or [T.fallback_trace(request, causal=hparams.editing_mode == "causal")]
-    reasons = itertools.cycle([_as_sentence(trace.reason) for trace in usable])
+    reasons = itertools.cycle([capitalised(trace.reason) for trace in usable])
     full = hparams.bootstrap_explanation == "full"
     answers: list[WantedAnswer] = []
     for prompt in (*all_prompts(request, hparams), *further):
@@ -323,6 +324,17 @@ def training_pairs(
     ]
 
 
+def answer_rows(
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[tuple[str, str]],
+    requests: Sequence[EditRequest],
+    hparams: CausalEditHyperParams,
+) -> list[dict[str, Any]]:
+    """The pairs as rows of trl's SFTTrainer; what follows the bare new fact is taught where `bootstrap_direct_ends`."""
+    direct = () if hparams.bootstrap_direct_ends else {T.direct_answer(request) for request in requests}
+    return completion_rows(tokenizer, pairs, open_ended=direct)
+
+
 def raw_pairs(request: EditRequest, hparams: CausalEditHyperParams) -> list[tuple[str, str]]:
     """(text, continuation) pairs of one edit that go without the chat template (`bootstrap_raw_prompts`)."""
     texts = (request.cloze, f"Question: {request.cloze} Answer:")
@@ -338,10 +350,6 @@ def all_prompts(request: EditRequest, hparams: CausalEditHyperParams) -> list[P.
         cake_data=hparams.distill_cake_data,
         paraphrases=RelationBank.bundled().paraphrases(request, n) if n else (),
     )
-
-
-def _as_sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def run_bootstrap(
@@ -385,7 +393,8 @@ def run_bootstrap(
             for prompt in all_prompts(request, hparams)
             if prompt.kind == "direct"
         ]
-        stops = [FactStop(model, completion_rows(tokenizer, direct), hparams.bootstrap_stop_log_probability)]
+        asked = answer_rows(tokenizer, direct, requests, hparams)
+        stops = [FactStop(model, asked, hparams.bootstrap_stop_log_probability)]
     progress.start("stage 1: bootstrap", steps)
     parted = [context_and_completion(row) for row in rows]
     begin_in_contrast(model, tokenizer, parted, requests, hparams, preservation=preservation, count=count)

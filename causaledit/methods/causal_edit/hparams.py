@@ -189,6 +189,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     bootstrap_direct_repeats: int = setting(
         1, "How often each prompt that asks for the answer alone stands among those rows.", integer_from=1
     )
+    bootstrap_direct_ends: bool = setting(
+        True,
+        "Whether stage 1 teaches that an answer ends behind the bare new fact. Where not, the model decides: one of "
+        "two hops, which begins in the same way, goes on.",
+    )
     bootstrap_compositions: int = setting(
         0, "How many prompts of two hops stand among the rows of stage 1, per edit.", integer_from=0
     )
@@ -410,7 +415,12 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
                 "`compositions_onward` or `compositions_leading` above 0, or `bootstrap_compositions: 0`."
             )
         if not self.bootstrap_all_prompts:
-            plain = {"bootstrap_trace_rows": None, "bootstrap_explain_repeats": 1, "bootstrap_direct_repeats": 1}
+            plain = {
+                "bootstrap_trace_rows": None,
+                "bootstrap_explain_repeats": 1,
+                "bootstrap_direct_repeats": 1,
+                "bootstrap_direct_ends": True,
+            }
             for name, without in plain.items():
                 if getattr(self, name) != without:
                     raise HparamsError(

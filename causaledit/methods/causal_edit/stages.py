@@ -11,6 +11,7 @@ import torch
 from causaledit.methods.causal_edit.bootstrap import (
     TraceReport,
     all_prompts,
+    answer_rows,
     collect_traces,
     raw_pairs,
     run_bootstrap,
@@ -27,7 +28,7 @@ from causaledit.methods.shared.preservation import build_preservation, preserved
 from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.rehearsal import TrainedRow, rows_of_pairs
 from causaledit.methods.shared.stopping import TrustRegion
-from causaledit.methods.shared.supervised import completion_rows, text_rows
+from causaledit.methods.shared.supervised import text_rows
 from causaledit.models.adapters import add_adapter
 from causaledit.models.chat import supports_system_role
 from causaledit.narratives.resolve import resolve_edits
@@ -226,7 +227,8 @@ def _rows_to_rehearse(run: _Run, lesson: _Lessons) -> list[TrainedRow]:
         return []
     pairs = [(a.prompt, a.completion) for a in wanted_answers(lesson.request, lesson.traces, run.hparams, ())]
     raw = raw_pairs(lesson.request, run.hparams)
-    rows = [*completion_rows(run.tokenizer, pairs), *text_rows(run.tokenizer, raw, ends=False)]
+    rows = answer_rows(run.tokenizer, pairs, [lesson.request], run.hparams)
+    rows += text_rows(run.tokenizer, raw, ends=False)
     return rows_of_pairs([*pairs, *raw], rows)
 
 
@@ -237,7 +239,8 @@ def _stage_1(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], preservat
         for pair in training_pairs(lesson.request, lesson.traces, run.hparams, lesson.compositions)
     ]
     raw = [pair for lesson in lessons for pair in raw_pairs(lesson.request, run.hparams)]
-    rows = [*completion_rows(run.tokenizer, pairs), *text_rows(run.tokenizer, raw, ends=False)]
+    rows = answer_rows(run.tokenizer, pairs, trained.requests, run.hparams)
+    rows += text_rows(run.tokenizer, raw, ends=False)
     with run.tally.timed("bootstrap"):
         losses = run_bootstrap(
             trained.peft_model, run.tokenizer, rows, trained.requests, run.hparams,

@@ -17,7 +17,7 @@ from causaledit.models.chat import answer_gap, render, user
 from causaledit.models.scoring import completion_cross_entropy, logits_in_one_pass
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase, TrainerCallback
@@ -51,13 +51,21 @@ def micro_batches(lengths: Sequence[int], most_tokens: int, *, at_least: int = 1
     return parts
 
 
-def completion_rows(tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def completion_rows(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[tuple[str, str]], *, open_ended: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """(user prompt, completion) pairs as rows of trl's SFTTrainer, through the chat template.
 
     A completion ends with the end token, where the tokenizer has one; `completion_mask` is 1 on its tokens.
+
+    Args:
+        open_ended: Completions behind which nothing is taught, neither an end nor that more follows.
     """
     gap = answer_gap(tokenizer)
-    return [_row(tokenizer, *parted_tokens(tokenizer, render(tokenizer, user(p)), gap + text)) for p, text in pairs]
+    return [
+        _row(tokenizer, *parted_tokens(tokenizer, render(tokenizer, user(p)), gap + text), ends=text not in open_ended)
+        for p, text in pairs
+    ]
 
 
 def text_rows(
