@@ -229,6 +229,7 @@ def settings(args: argparse.Namespace, *, checkpointing: bool, device: torch.dev
         bootstrap_all_prompts=False,
         bootstrap_explain_repeats=1,
         bootstrap_direct_repeats=1,
+        bootstrap_direct_ends=True,
         bootstrap_trace_rows=None,
         bootstrap_max_steps=args.steps,
         bootstrap_stop_loss=0.0,
