@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 ANSWER_TOKENS = 12
 LIST_TOKENS = 32
 # The geometric mean of an answer's token probabilities below which the model is taken not to know it. Of SmolLM2's
-# answers between 0.3 and 0.4 one in nine was true (docs/log.md).
+# answers between 0.3 and 0.4 two or three of twenty were true (docs/log.md).
 MIN_CONFIDENCE = 0.4
 # Of the relations that may lead to a subject, so many are tried.
 MAX_LEADING = 4
