@@ -128,12 +128,12 @@ def _onward(
     names = [request.target_new, *request.target_aliases]
     # "The head of government of India is the Prime Minister of India" tells nothing
     known = [
-        (relation, beginning, answer)
+        (answer.confidence, relation, f"{capitalised(beginning)} {answer.text}.")
         for relation, beginning, answer in zip(unedited, beginnings, said, strict=True)
         if answer and answer.confidence >= MIN_CONFIDENCE and not mentions(answer.text, names)
     ]
-    for relation, beginning, answer in sorted(known, key=lambda item: -item[2].confidence):
-        sentences[relation] = f"{capitalised(beginning)} {answer.text}."
+    for _, relation, sentence in sorted(known, key=lambda item: item[0], reverse=True):
+        sentences[relation] = sentence
     return in_turn(
         [
             [Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}") for item in asked[relation]]
