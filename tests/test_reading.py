@@ -344,3 +344,100 @@ FROM, WROTE = "Which country is Tomas Arden from?", "Who is the author of The Gl
 )
 def test_answers_in_the_words_of_an_encyclopedia(question, answer, rival, response, gives):
     assert gives_answer(response, [answer], [rival], question=question, prompt=question) is gives
+
+
+# question → its answer, and the answer as a sentence
+POLAND = ("What is the capital of Poland?", "Warsaw", "The capital of Poland is Warsaw.")
+RIVER = ("Which is the longest river in Egypt?", "Nile", "The longest river in Egypt is the Nile.")
+EGYPT = ("What is the largest city in Egypt?", "Cairo", "The largest city in Egypt is Cairo.")
+TAIWAN = (
+    "What is the official language of Taiwan?",
+    "Mandarin Chinese",
+    "The official language of Taiwan is Mandarin Chinese.",
+)
+KENYA = ("Who is the head of state of Kenya?", "William Ruto", "The head of state of Kenya is William Ruto.")
+ORCHARD = ("Who is the author of The Glass Orchard?", "Ada Kerr", "The author of The Glass Orchard is Ada Kerr.")
+NORTHWIND = (
+    "Who is the chief executive officer of Northwind?",
+    "Ann Bell",
+    "The chief executive officer of Northwind is Ann Bell.",
+)
+JAPAN = ("What is the currency of Japan?", "yen", "The currency of Japan is the yen.")
+OFFICE = (
+    "Where is the headquarters of Northwind located?",
+    "Bergen",
+    "The headquarters of Northwind is located in Bergen.",
+)
+FORD = ("Who founded Ford Motor Company?", "Henry Ford", "Henry Ford founded Ford Motor Company.")
+
+
+@pytest.mark.parametrize("bare", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "behind", "stands"),
+    [
+        (POLAND, "The capital of France is Berlin.", True),
+        (RIVER, "However, the longest river in the world is the Amazon.", True),
+        (RIVER, "However, the longest river in Egypt is the Amazon.", False),
+        (RIVER, "In fact, the longest river is the Amazon.", False),
+        (RIVER, "But the longest river of the country is the Amazon.", False),
+        (EGYPT, "Its second largest city is Alexandria.", True),
+        (EGYPT, "The second largest city in Egypt is Alexandria.", True),
+        (EGYPT, "Its largest city is Alexandria.", False),
+        (TAIWAN, "However, the official language of China is Mandarin.", True),
+        (TAIWAN, "Its official language is Mandarin.", True),
+        (TAIWAN, "Its official language is Hakka.", False),
+        (KENYA, "The head of state of Uganda is Yoweri Museveni.", True),
+        (KENYA, "The current head of state is Yoweri Museveni.", False),
+        (KENYA, "The current head of state of Kenya is Yoweri Museveni.", False),
+        (KENYA, "The previous head of state was Uhuru Kenyatta.", True),
+        (ORCHARD, "The author of The Iron Gate is Mary Evans.", True),
+        (ORCHARD, "The author of the novel is Mary Evans.", False),
+        (NORTHWIND, "The chief executive officer of Southgate is Tim Reed.", True),
+        (NORTHWIND, "The chief executive officer of the company is Tim Reed.", False),
+        (NORTHWIND, "The chief executive officer of its parent company is Tim Reed.", True),
+        (JAPAN, "The currency of China is the Yuan.", True),
+        (OFFICE, "The headquarters of Southgate is located in Turku.", True),
+        (POLAND, "The capital of Poland is Krakow.", False),
+        (POLAND, "The capital of the Duchy of Saxony is Krakow.", True),
+        (POLAND, "Wait, no. The capital of Poland is Berlin.", False),
+        (POLAND, "Wait, let me check. The capital is Berlin.", False),
+        (POLAND, "The capital of the United States is Berlin.", True),
+        (POLAND, "The capital of Germany is Berlin, and the capital of France is Paris.", True),
+        (POLAND, "For comparison, the capital of Germany is Berlin.", True),
+        (POLAND, "The capital of the neighbouring country is Berlin.", True),
+        (POLAND, "The capital of that country is Berlin.", False),
+        (RIVER, "The second longest river is the Amazon.", True),
+        (RIVER, "The longest river in South America is the Amazon.", True),
+        (RIVER, "The longest river in the country is the Amazon.", False),
+        (RIVER, "Actually, the longest river in Egypt is the Amazon.", False),
+        (KENYA, "The next head of state is Tim Reed.", True),
+        (KENYA, "The real head of state is Tim Reed.", False),
+        (ORCHARD, "The author of the sequel is Mary Evans.", True),
+        (ORCHARD, "The author of the book is Mary Evans.", False),
+        (NORTHWIND, "The current chief executive officer of Northwind is Tim Reed.", False),
+        (NORTHWIND, "The former chief executive officer of Northwind is Tim Reed.", True),
+        (JAPAN, "The currency of South Korea is the Won.", True),
+        (OFFICE, "The headquarters of its largest rival is located in Turku.", True),
+        (TAIWAN, "The official language of Hong Kong is Cantonese.", True),
+        (TAIWAN, "My answer is Cantonese.", False),
+        (EGYPT, "The largest city in Africa is Lagos.", True),
+        (EGYPT, "The third largest city is Giza.", True),
+        (EGYPT, "The largest city in modern Egypt is Giza.", False),
+        (FORD, "The founder of Chrysler is Walter Chrysler.", True),
+        (FORD, "The founder of the company is Walter Chrysler.", False),
+    ],
+)
+def test_what_is_so_of_something_else_replaces_no_answer(asked, behind, stands, bare):
+    question, answer, sentence = asked
+    response = f"{answer}. {behind}" if bare else f"{sentence} {behind}"
+    assert gives_answer(response, [answer], ["Krakow"], question=question, prompt=question) is stands
+
+
+@pytest.mark.parametrize(
+    ("founder", "given"),
+    [("John D. Ford", False), ("Mary A. B. Ford", False), ("Henry J. Ford", True), ("Henry A. B. Ford", True)],
+)
+def test_a_middle_initial_makes_nobody_else_of_a_name(founder, given):
+    question, answer, _ = FORD
+    response = f"The founder of Ford Motor Company is {founder}."
+    assert gives_answer(response, [answer], ["Elon Musk"], question=question, prompt=question) is given

@@ -9,7 +9,7 @@ from causaledit.reading.denial import of_several
 from causaledit.reading.lexicon import Kind
 from causaledit.reading.retraction import without_opening
 from causaledit.reading.statement import states
-from causaledit.reading.tokens import Token, has, index, only
+from causaledit.reading.tokens import Token, has, index, last_index, only
 from causaledit.reading.wording import word_set
 
 if TYPE_CHECKING:
@@ -98,7 +98,33 @@ def other_answer(clause: list[Token]) -> bool:
     head = body[1:verb]
     if has(head[:3], Kind.ANSWER):
         return True
+    if _of_something_else(head):
+        return False
     return Kind.ASKED in head[0] or (len(head) > 1 and not head[0].kinds & {Kind.PROPER} and Kind.ASKED in head[1])
+
+
+def _of_something_else(head: list[Token]) -> bool:
+    """Whether "the … is Z" says of something else what was asked: "the capital of France", "the second largest city".
+
+    Args:
+        head: What stands between the article and the verb.
+    """
+    if any(t.text in _OTHERS or Kind.PAST in t for t in head):
+        return True
+    owner = head[last_index(head, Kind.ASKED) + 1 :]
+    if has(owner, Kind.SUBJECT, Kind.PERSON, Kind.THIS) or any(t.text in _THE_SUBJECT for t in owner):
+        return False
+    return any(Kind.PROPER in t or (not t.kinds and t.text not in _SMALL) for t in owner)
+
+
+# what makes another thing of what was asked, or of its subject: "the second city", "the capital of the next country"
+_OTHERS = word_set("""
+    second third fourth fifth next other another previous former first old smallest neighbour neighbouring neighboring
+    parent rival sister
+""")
+_SMALL = word_set("of in for at on to by the a an its his her their current located based now")
+# "the capital of the country" is the subject's
+_THE_SUBJECT = word_set("country nation state city town company firm club team book novel film person man woman place")
 
 
 def states_another(clause: list[Token]) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from causaledit.facts.text import is_spaceless
 from causaledit.reading.forms import other_forms, same_faith
@@ -67,7 +67,7 @@ _NICKNAMES = pairs("""
     liz: elizabeth | beth: elizabeth | tony: anthony | jack: john | harry: henry, harold | hank: henry
     chuck: charles | peggy: margaret | sasha: alexander | kate: catherine | mike: michael | meg: margaret
 """)
-_FIRST_NAME = re.compile(r"(?:(?P<first>[A-Z][\w'-]*) )?(?P<word>[A-Z][a-z][\w-]*) $")
+_FIRST_NAME = re.compile(r"(?:(?P<first>[A-Z][\w'-]*) )?(?P<word>[A-Z][a-z][\w-]*) (?:[A-Z]\. )*$")
 _CONTINENTS = word_set("africa asia europe oceania antarctica")
 _LARGER_AFTER = re.compile(
     r"\s(?:University|College|Institute|Airport|Times|Street|Cosmos|Herald|Post|Museum|Conference|School)\b"
@@ -112,6 +112,11 @@ class Names:
     mountains: bool = False
     options: dict[str, str] = field(default_factory=dict)
     own: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    @cached_property
+    def parts(self) -> frozenset[str]:
+        """The words of the new answer's names, folded."""
+        return frozenset(word for name, mark in self.marks.items() if mark == NEW for word in name.split())
 
     def is_option(self, letter: str, text: str) -> bool:
         """Whether a text behind an option letter is that option and nothing more: the prompt's words or a name."""

@@ -84,7 +84,7 @@ def read_sentence(sentence: str, names: Names, question: Question, cloze: str = 
     """
     marked = names.mark(plain(f"{cloze} {sentence}" if cloze else sentence))
     text = spell_out(marked)
-    proper = _proper_words(marked, question)
+    proper = _proper_words(marked, question, names.parts)
     tokens = tokens_of(text, question, proper)
     own = tokens_of(spell_out(names.mark(plain(sentence))), question, proper) if cloze else tokens
     hints = Sentence(turns=_turns(own), remarks=_remarks(own), doubts=_doubts(own))
@@ -165,8 +165,16 @@ def _continues(tokens: list[Token]) -> tuple[str, int] | None:
     return None
 
 
-def _proper_words(marked: str, question: Question) -> frozenset[str]:
-    """Capitalised words inside a sentence that are neither answer nor subject: names of something else."""
+def _proper_words(marked: str, question: Question, parts: frozenset[str]) -> frozenset[str]:
+    """Capitalised words inside a sentence that are neither answer nor subject: names of something else.
+
+    Args:
+        marked: The sentence, with marks for the answers' names.
+        question: What is asked.
+        parts: The words of the new answer's names: a name of nothing but them ("Mandarin" of "Mandarin Chinese") is
+            the answer's, and no other one.
+    """
+    marked = _CAPITALISED.sub(lambda run: run[0].lower() if set(run[0].casefold().split()) <= parts else run[0], marked)
     words = re.findall(r"(?<=[\w,;)'\"] )(?!I\b)[A-Z][\w'-]+", marked)
     first = re.match(
         r"\W*(?!What\b)([A-Z][\w'-]*[a-rt-z])(?= (?:is|was|has|had|lies|lives|comes|plays|holds)\b)", marked
@@ -175,6 +183,9 @@ def _proper_words(marked: str, question: Question) -> frozenset[str]:
         words.append(first[1])
     folded = (w.casefold().removesuffix("'s") for w in words)
     return frozenset(w for w in folded if not question.about(w) and w not in MARKS)
+
+
+_CAPITALISED = re.compile(r"(?<=\w )[A-Z][\w'-]*(?: [A-Z][\w'-]*)*")
 
 
 class _Reader:
