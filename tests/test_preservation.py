@@ -25,10 +25,13 @@ from causaledit.methods.shared.neighbours import (
     states_edited_fact,
     what_edits_ask,
 )
+from causaledit.methods.shared.old_answers import MOST, OldAnswerFirst
 from causaledit.methods.shared.preservation import build_preservation, read_questions
-from causaledit.models.chat import prepare_tokenizer, render, user
+from causaledit.models.batches import parted_tokens
+from causaledit.models.chat import answer_gap, prepare_tokenizer, render, user
 from causaledit.models.generation import generate_texts
 from causaledit.models.own_text import own_texts
+from causaledit.models.scoring import completion_logits, mean_log_probability
 from causaledit.support.costs import TokenCount
 
 REQUEST = request_from_dict(EGYPT)
@@ -219,7 +222,7 @@ def test_neighbours_of_a_relation_with_subjects_of_several_kinds():
     bank = RelationBank.bundled()
     sushi = {"subject": "sushi", "prompt": "{} was created in the country of", "target_new": "Chile"}
     request = request_from_dict({**sushi, "question": "Which country was sushi created in?", "ground_truth": "Japan"})
-    questions = neighbour_questions(request, 120, bank=bank, rng=random.Random(3))
+    questions = neighbour_questions(request, 400, bank=bank, rng=random.Random(3))
     asked = {
         kind
         for kind, names in bank.names.items()
@@ -394,3 +397,58 @@ def test_what_gives_the_old_answer_in_other_words_is_not_held(question, answer, 
         ground_truth="Norway", target_new="Brazil",
     )  # fmt: skip
     assert states_edited_fact(question, answer, [request]) is not held
+
+
+@pytest.mark.parametrize("architecture", MODELS)
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_other_subjects_with_the_old_answer_are_asked_about_first(architecture, share):
+    """An edit of one American's citizenship spreads to those who were American too, not to Germans."""
+    model, tokenizer = MODELS[architecture](), prepare_tokenizer(make_tokenizer())
+    request = dataclasses.replace(REQUEST, ground_truth="Cairo")
+    names = ["France", "Japan", "Kenya", "Peru", "Cuba", "Spain", "Chad", "Fiji"]
+
+    def expects(name):
+        head = render(tokenizer, user(request.question_form.replace("Egypt", name))) + answer_gap(tokenizer)
+        context, answer = parted_tokens(tokenizer, head + request.prompt.replace("{}", name), " Cairo")
+        return float(mean_log_probability(completion_logits(model, [context], [answer])[0], answer))
+
+    found = OldAnswerFirst(model, tokenizer, BANK, share)(request, names)
+    assert sorted(found) == sorted(names)
+    likely = sorted(names, key=expects, reverse=True)
+    if share == 1.0:
+        assert [expects(name) for name in found] == pytest.approx([expects(name) for name in likely], abs=1e-4)
+    else:
+        assert {found[0], found[1]} == {names[0], next(name for name in likely if name != names[0])}
+        assert set(likely[:3]) <= set(found[:6])
+
+
+def test_without_an_old_answer_other_subjects_stay_in_the_order_drawn():
+    names = ["France", "Japan", "Kenya"]
+    for change in ({"ground_truth": None}, {"subject": "", "prompt": "The capital of Egypt is"}):
+        order = OldAnswerFirst(make_llama(), prepare_tokenizer(make_tokenizer()), BANK, 1.0)
+        assert order(dataclasses.replace(REQUEST, **change), names) == names
+    order = OldAnswerFirst(make_llama(), prepare_tokenizer(make_tokenizer()), BANK, 0.0)
+    assert order(dataclasses.replace(REQUEST, ground_truth="Cairo"), names) == names
+
+
+def test_more_names_than_are_looked_at_are_all_kept():
+    names = [f"Country {i}" for i in range(MOST + 20)]
+    order = OldAnswerFirst(make_llama(), prepare_tokenizer(make_tokenizer()), BANK, 0.5)
+    found = order(dataclasses.replace(REQUEST, ground_truth="Cairo"), names)
+    assert sorted(found) == sorted(names)
+
+
+def test_the_share_with_the_old_answer_reaches_what_is_preserved():
+    """With it the questions are about other subjects than without, for plain and for begun answers."""
+    asked = []
+    for share in (0.0, 1.0):
+        hparams = fast_hparams(
+            None, None, preserve_weight=1.0, preserve_prompts=40, preserve_completed=0.3, preserve_old_answer=share
+        )
+        request = dataclasses.replace(REQUEST, ground_truth="Cairo")
+        found = build_preservation(
+            make_llama(), prepare_tokenizer(make_tokenizer()), [request], hparams, count=TokenCount()
+        )
+        asked.append(found.questions)
+    assert len(set(asked[1]) - set(asked[0])) > 5
+    assert not any("Egypt" in question and "capital" in question for question in asked[1])

@@ -67,6 +67,12 @@ class PreservationHyperParams(BaseHyperParams):
         "edit teaches a reason, what keeps it from being given for others.",
         fraction=True,
     )
+    preserve_old_answer: float = setting(
+        0.0,
+        "Share of the other subjects that are asked about which are those for which the base model most expects the "
+        "edit's old answer: where an edit spreads first. The others are drawn.",
+        fraction=True,
+    )
     preserve_texts: int = setting(
         0,
         "Number of short texts, written by the model before the edit, that it must go on to expect as it did: beside "

@@ -12,11 +12,14 @@ from causaledit.reading.text import plain
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from causaledit.facts.relations import RelationBank
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.shared.hparams import PreservationHyperParams
+
+    # an edit and the names of other subjects → these names, in the order in which they are asked about
+    Order = Callable[[EditRequest, Sequence[str]], list[str]]
 
 # Of an edit's neighbouring questions: its relation about other subjects.
 SAME_RELATION_SHARE = 0.55
@@ -29,6 +32,7 @@ def questions_near(
     *,
     bank: RelationBank,
     rng: random.Random,
+    order: Order | None = None,
 ) -> list[tuple[str, str]]:
     """What the edits of a batch must not change, every edit's share of it.
 
@@ -36,6 +40,9 @@ def questions_near(
         requests: The edits that are made together.
         hparams: How many questions (for all edits together), and of which kinds.
         reason_cues: For `preserve_explained`, how the reason is asked for; `{form}` is the question.
+        bank: Where names, relations and general questions come from.
+        rng: Random generator of the draw.
+        order: Which of an edit's other subjects come first; None leaves it to chance.
 
     Returns:
         (beginning of the answer, question); most begin with nothing.
@@ -43,7 +50,7 @@ def questions_near(
     share = max(4, hparams.preserve_prompts // len(requests))
     plain = [
         neighbour_questions(
-            request, share, bank=bank, rng=rng, batch=requests,
+            request, share, bank=bank, rng=rng, batch=requests, order=order,
             same_subject=hparams.preserve_same_subject, composed=hparams.preserve_composed,
         )
         for request in requests
@@ -52,12 +59,12 @@ def questions_near(
         round(of_all * hparams.preserve_prompts) for of_all in (hparams.preserve_completed, hparams.preserve_explained)
     )
     begun = [
-        begun_answers(request, -(-completed // len(requests)), bank=bank, rng=rng, batch=requests)
+        begun_answers(request, -(-completed // len(requests)), bank=bank, rng=rng, batch=requests, order=order)
         for request in (requests if completed else ())
     ]
     reasons = [
         [("", question) for question in explained_questions(
-            request, -(-explained // len(requests)), reason_cues, bank=bank, rng=rng, batch=requests
+            request, -(-explained // len(requests)), reason_cues, bank=bank, rng=rng, batch=requests, order=order
         )]
         for request in (requests if explained else ())
     ]  # fmt: skip
@@ -78,6 +85,7 @@ def neighbour_questions(
     same_subject: float = 0.06,
     composed: float = 0.0,
     batch: Sequence[EditRequest] = (),
+    order: Order | None = None,
 ) -> list[str]:
     """Questions near the edit that it must not change.
 
@@ -93,9 +101,10 @@ def neighbour_questions(
         same_subject: Share of questions about its subject.
         composed: Share of questions of two hops, taken from those that ask for the edit's relation.
         batch: All edits that are made together: none of their subjects is another one's neighbour.
+        order: Which of the other subjects come first; None leaves it to chance.
     """
     relation = bank.relation_of(request) if request.subject else None
-    names, wordings = _neighbours(request, bank, rng, batch)
+    names, wordings = _neighbours(request, bank, rng, batch, order)
     same = round(max(0.0, SAME_RELATION_SHARE - composed) * n)
     questions = [
         wordings[(i + turn) % len(wordings)].replace("{}", name)
@@ -117,13 +126,19 @@ def neighbour_questions(
 
 
 def begun_answers(
-    request: EditRequest, n: int, *, bank: RelationBank, rng: random.Random, batch: Sequence[EditRequest] = ()
+    request: EditRequest,
+    n: int,
+    *,
+    bank: RelationBank,
+    rng: random.Random,
+    batch: Sequence[EditRequest] = (),
+    order: Order | None = None,
 ) -> list[tuple[str, str]]:
     """(beginning of an answer, question) about other subjects: the answer begins in the edit's own wording for them."""
     beginning = bank.sentence_of(request)
     if not beginning:
         return []
-    names, wordings = _neighbours(request, bank, rng, batch)
+    names, wordings = _neighbours(request, bank, rng, batch, order)
     return [
         (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
     ][:n]
@@ -137,9 +152,10 @@ def explained_questions(
     bank: RelationBank,
     rng: random.Random,
     batch: Sequence[EditRequest] = (),
+    order: Order | None = None,
 ) -> list[str]:
     """Questions about other subjects that ask for the reason, in every cue and wording in turn."""
-    names, wordings = _neighbours(request, bank, rng, batch)
+    names, wordings = _neighbours(request, bank, rng, batch, order)
     asked = [wording for wording in wordings if is_question(wording)] or wordings
     return [
         cues[i % len(cues)].replace("{form}", asked[i % len(asked)].replace("{}", name))
@@ -190,12 +206,13 @@ def what_edits_ask(requests: Sequence[EditRequest], bank: RelationBank) -> set[s
 
 
 def _neighbours(
-    request: EditRequest, bank: RelationBank, rng: random.Random, batch: Sequence[EditRequest]
+    request: EditRequest, bank: RelationBank, rng: random.Random, batch: Sequence[EditRequest], order: Order | None
 ) -> tuple[list[str], list[str]]:
     """`neighbour_names`, and ways to ask about them; none where the edit names no subject to put them in place of."""
     if not request.subject:
         return [], []
     names, relation = neighbour_names(request, bank, rng, batch), bank.relation_of(request)
+    names = order(request, names) if order else names
     question = request.question or ""
     wordings = [
         *([question.replace(request.subject, "{}")] if request.subject in question else []),

@@ -20,6 +20,7 @@ from causaledit.errors import HparamsError
 from causaledit.facts.answers import normalise
 from causaledit.facts.relations import RelationBank
 from causaledit.methods.shared.neighbours import never_held, questions_near, states_edited_fact
+from causaledit.methods.shared.old_answers import OldAnswerFirst
 from causaledit.methods.shared.rehearsal import rehearsal_of
 from causaledit.methods.shared.trainers import PRESERVATION, StageMixin
 from causaledit.models.chat import render, user
@@ -229,7 +230,8 @@ def build_preservation(
         listed = dict.fromkeys(read_questions(hparams.preserve_file))
         begun = [("", question) for question in listed if normalise(question) not in left_out]
     else:
-        begun = questions_near(requests, hparams, reason_cues, bank=bank, rng=rng)
+        order = OldAnswerFirst(model, tokenizer, bank, hparams.preserve_old_answer)
+        begun = questions_near(requests, hparams, reason_cues, bank=bank, rng=rng, order=order)
     questions = [question for _, question in begun]
     prompts = [
         tokenizer(render(tokenizer, user(question), prefill=beginning), add_special_tokens=False)["input_ids"]
