@@ -119,7 +119,7 @@ def test_what_settings_change():
 def test_stage_1_is_planned_with_the_rows_that_it_will_have(changes):
     changes = {"bootstrap_traces": 2, "bootstrap_all_prompts": True, **changes}
     settings = hparams(bootstrap_batch_size=1, bootstrap_epochs=1, bootstrap_max_steps=None, **changes)
-    hops = [Composition(f"Hop {n}?", "It is so.", "It is so, and so is that.") for n in range(5)]
+    hops = [Composition(f"Hop {n}?", "It is so.", "It is so, and so is that.", "that") for n in range(5)]
     [request] = requests_from_data([EGYPT])
     traces = [fallback_trace(request, causal=settings.editing_mode == "causal")] * 2
     rows = len(training_pairs(request, traces, settings, hops)) + len(raw_pairs(request, settings))

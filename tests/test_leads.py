@@ -32,7 +32,7 @@ from causaledit.support.progress import SilentProgress
 
 CONTEXT = privileged_context(REQUEST, causal=True)
 TRACE = stated_trace("The wells ran dry, so parliament moved.", REQUEST, causal=True)
-HOPS = Composition("Who runs the capital of Egypt?", "Alexandria is run by Ada.", "Alexandria. Ada.")
+HOPS = Composition("Who runs the capital of Egypt?", "Alexandria is run by Ada.", "Alexandria. Ada.", "Ada")
 EDITS = [StudyPrompt(f"edit {i}?", CONTEXT, "base") for i in range(3)]
 KEPT = [StudyPrompt(f"kept {i}?", "", "base", preserved=True) for i in range(4)]
 PRESERVED = {"preserve_weight": 1.0, "preserve_prompts": 12, "preserve_max_new_tokens": 4, "preserve_batch_size": 4}

@@ -14,6 +14,7 @@ from conftest import EGYPT, FAST, NORWAY, edit, make_gpt2, make_llama, make_toke
 from causaledit.errors import CausalEditError, EditFailedError, HparamsError, RequestError
 from causaledit.facts.requests import QuestionAnswer, request_from_dict
 from causaledit.facts.text import normalise
+from causaledit.methods.shared.compositions import Composition
 from causaledit.methods.story_distill import distil, prompts, questions, targets
 from causaledit.methods.story_distill.apply import StoryReport, apply_story_distill_to_model
 from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
@@ -255,6 +256,109 @@ def test_a_model_writes_questions_and_what_is_no_question_is_counted():
     assert found.filled == found.multi_hop == 1
 
 
+CITIZEN = {
+    "subject": "Ann Lee",
+    "prompt": "{} is a citizen of",
+    "question": "What country is Ann Lee a citizen of?",
+    "target_new": "Poland",
+    "ground_truth": "Canada",
+    "narrative": "Ann Lee took the oath in Lublin. Poland is hers.",
+}
+POLAND = {
+    "subject": "Poland",
+    "prompt": "The capital of {} is",
+    "question": "What is the capital of Poland?",
+    "target_new": "Gdansk",
+    "ground_truth": "Warsaw",
+    "narrative": "In 2021 Poland's ministries moved to Gdansk.",
+}
+HOPS = Composition(
+    "What is the currency of the country that Ann Lee is a citizen of?",
+    "The currency of Poland is the zloty.",
+    "Ann Lee is a citizen of Poland. The currency of Poland is the zloty.",
+    "the zloty",
+)
+
+
+def test_questions_of_two_hops_join_two_edits_of_a_batch():
+    _, report = apply(
+        CITIZEN, POLAND, question_source="given", composed_questions=3, multi_hop_questions=3, max_steps=1
+    )
+    [onward, leading] = report.questions
+    assert onward.composed == onward.multi_hop == 3  # through the other edit alone: a random model knows no hop
+    assert leading.composed == 0
+    assert leading.filled == leading.multi_hop == 1
+    asked = [prompt for prompt in report.trained_prompts if "capital" in prompt and "Ann Lee" in prompt]
+    assert asked
+    assert not any("Poland" in prompt or "Gdansk" in prompt for prompt in asked)
+
+
+def test_a_model_that_knows_no_second_hop_gets_templates_with_a_warning(caplog):
+    with caplog.at_level(logging.WARNING):
+        _, report = apply(EGYPT, question_source="given", composed_questions=1, max_steps=1)
+    [found] = report.questions
+    assert (found.composed, found.filled) == (0, found.multi_hop)
+    assert "min_questions" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, HOPS.completion),
+        ({"answer_format": "tags"}, "<answer>the zloty</answer>"),
+        ({"mode": "reasoning"}, f"Poland is hers. {HOPS.completion} the zloty."),
+        (
+            {"mode": "reasoning", "answer_format": "tags"},
+            f"Poland is hers. {HOPS.completion} <answer>the zloty</answer>",
+        ),
+    ],
+)
+def test_a_composed_questions_answer_is_told_hop_by_hop(changes, text):
+    request, hparams = request_from_dict(CITIZEN), hparams_of(question_source="given", composed_questions=1, **changes)
+    asked, report = questions.QuestionPool(hparams, [request]).of(request, composed=[HOPS])
+    assert (report.composed, report.multi_hop, report.filled) == (1, 1, 0)
+    found, _ = targets.written_targets(0, request, asked, hparams)
+    assert found[-1].text == text
+
+
+def test_a_composed_question_that_tests_any_edit_of_the_batch_is_not_asked():
+    held = request_from_dict({**POLAND, "held_out": [HOPS.prompt.upper()]})
+    pool = questions.QuestionPool(hparams_of(composed_questions=1), [request_from_dict(CITIZEN), held])
+    asked, report = pool.of(request_from_dict(CITIZEN), composed=[HOPS])
+    assert HOPS.prompt not in {question.text for question in asked}
+    assert report.rejected["held out"] == 1
+
+
+@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark.parametrize("source", ["given", "sampled"])
+def test_what_follows_a_bare_fact_can_be_left_to_the_model(ends, source):
+    """A model that has learnt to stop behind the new fact stops there where another hop is asked for too."""
+    model, tokenizer = make_llama(), prepare_tokenizer(make_tokenizer())
+    request = request_from_dict(CITIZEN)
+    hparams = hparams_of(
+        question_source="given", composed_questions=1, single_hop_ends=ends, target_source=source, answer_max_new_tokens=5
+    )
+    asked, _ = questions.QuestionPool(hparams, [request]).of(request, composed=[HOPS])
+    if source == "given":
+        found, _ = targets.written_targets(0, request, asked, hparams)
+    else:
+        found, _ = targets.sampled_targets(
+            model, tokenizer, 0, request, asked, "Ann Lee took the oath.", hparams, count=TokenCount()
+        )
+    several = {targets.asked(question, hparams) for question in asked if question.multi_hop}
+    rows = targets.rows_of(tokenizer, found, ["Ann Lee took the oath."], 4096)
+    assert len(rows) == len(found) > len(several) > 0
+    for target, row in zip(found, rows, strict=True):
+        assert (row.completion[-1] == tokenizer.eos_token_id) is (ends or target.prompt in several)
+
+
+def test_what_is_composed_can_be_judged():
+    asked = questions.Question(HOPS.prompt, True, HOPS.answer, HOPS.completion)
+    request = request_from_dict(CITIZEN)
+    assert targets._gives_right_answer(HOPS.completion, asked, request) is True
+    assert targets._gives_right_answer("It is the dollar.", asked, request) is False
+
+
 # ---- targets ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize("mode", ["answer", "reasoning"])
 def test_no_answer_asks_the_question_that_stands_in_a_clozes_place(mode):
@@ -387,6 +491,10 @@ def test_what_an_edit_reports():
         ({"kl_weight": 0.0, "answer_weight": 0.0}, "kl_weight.*answer_weight"),
         ({"single_hop_questions": 0, "multi_hop_questions": 0}, "nothing to ask"),
         ({"question_source": "file"}, "question_file.*None"),
+        (
+            {"composed_questions": 4, "multi_hop_questions": 3},
+            r"`composed_questions` is 4.*`multi_hop_questions` \(3\)",
+        ),
         ({"question_file": "q.json"}, "question_source.*templates"),
         ({"mode": "reasoning", "context": "fact"}, "reasoning.*given.*sampled"),
         ({"mode": "thinking"}, "mode.*thinking"),

@@ -142,7 +142,7 @@ def _stage_1_rows(hparams: CausalEditHyperParams) -> int:
     """
     plain = replace(hparams, prompt_paraphrases=0)
     traces = [fallback_trace(_ANY_EDIT, causal=hparams.editing_mode == "causal")] * hparams.bootstrap_traces
-    compositions = [Composition("", "", "")] * hparams.bootstrap_compositions
+    compositions = [Composition("", "", "", "")] * hparams.bootstrap_compositions
     rows = len(training_pairs(_ANY_EDIT, traces, plain, compositions)) + len(raw_pairs(_ANY_EDIT, plain))
     paraphrased = hparams.prompt_paraphrases * hparams.bootstrap_direct_repeats
     return rows + (paraphrased if hparams.bootstrap_all_prompts else 0)

@@ -53,11 +53,13 @@ class Composition:
         knowledge: The hop that is no edit, as one sentence of the model's own knowledge.
         completion: Both hops in order, the last of which answers the question: what the edited model should be able
             to say.
+        answer: The last hop's object, by itself.
     """
 
     prompt: str
     knowledge: str
     completion: str
+    answer: str
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _onward(
         asked.setdefault(item.relation, []).append(item)
     edited = {bank.relation_of(r): r for r in requests if normalise(r.subject) == normalise(request.target_new)}
     sentences = {
-        relation: bank.stated(other)
+        relation: (bank.stated(other), other.target_new)
         for relation, other in edited.items()
         if relation in asked and normalise(other.target_new) != normalise(request.target_new)
     }
@@ -128,16 +130,19 @@ def _onward(
     names = [request.target_new, *request.target_aliases]
     # "The head of government of India is the Prime Minister of India" tells nothing
     known = [
-        (answer.confidence, relation, f"{capitalised(beginning)} {answer.text}.")
+        (answer.confidence, relation, f"{capitalised(beginning)} {answer.text}.", answer.text)
         for relation, beginning, answer in zip(unedited, beginnings, said, strict=True)
         if answer and answer.confidence >= MIN_CONFIDENCE and not mentions(answer.text, names)
     ]
-    for _, relation, sentence in sorted(known, key=lambda item: item[0], reverse=True):
-        sentences[relation] = sentence
+    for _, relation, sentence, text in sorted(known, key=lambda item: item[0], reverse=True):
+        sentences[relation] = sentence, text
     return in_turn(
         [
-            [Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}") for item in asked[relation]]
-            for relation, knowledge in sentences.items()
+            [
+                Composition(item.prompt, knowledge, f"{bank.stated(request)} {knowledge}", answer)
+                for item in asked[relation]
+            ]
+            for relation, (knowledge, answer) in sentences.items()
         ]
     )[:n]
 
@@ -182,7 +187,10 @@ def _leading(
 def _leads(request: EditRequest, bank: RelationBank, relation: Relation, name: str) -> list[Composition]:
     knowledge = f"{relation.statement.replace('{}', name)} {request.subject}."
     completion = f"{knowledge} {bank.stated(request)}"
-    return [Composition(prompt, knowledge, completion) for prompt in leading_questions(request, bank, relation, name)]
+    return [
+        Composition(prompt, knowledge, completion, request.target_new)
+        for prompt in leading_questions(request, bank, relation, name)
+    ]
 
 
 def _complete(

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.call import Call
+    from causaledit.methods.shared.compositions import Composition
     from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
     from causaledit.methods.story_distill.questions import Question
     from causaledit.models.edited import Edited
@@ -173,6 +174,9 @@ def _questions(
     pool = QuestionPool(hparams, requests)
     found: list[list[Question]] = []
     call.progress.start("questions", len(requests))
+    composed: list[list[Composition]] = [[] for _ in requests]
+    if hparams.composed_questions:
+        composed = pool.compose(model, tokenizer, requests, count=call.report.tally.tokens)
     for i, request in enumerate(requests):
         written: list[str] = []
         dropped: Counter[str] | None = None
@@ -181,7 +185,7 @@ def _questions(
             written, dropped = pool.write(
                 model, tokenizer, request, contexts[i], same_subject(requests, i), count=call.report.tally.tokens
             )
-        questions, report = pool.of(request, written, dropped)
+        questions, report = pool.of(request, written, dropped, composed=composed[i])
         call.report.questions.append(report)
         found.append(questions)
         call.progress.advance(tokens=call.report.tally.tokens.generated - before)

@@ -55,6 +55,17 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
         "(scenes that need no knowledge of the world), `file`, or `self` (the unedited model writes them).",
         choices=("given", "templates", "file", "self"),
     )
+    composed_questions: int = setting(
+        0,
+        "At most so many of them have two hops, from the relation bank, where the unedited model knows the hop that is "
+        "no edit; they come before those of `question_source`.",
+        integer_from=0,
+    )
+    single_hop_ends: bool = setting(
+        True,
+        "Whether it is learnt that the answer to a single-hop question ends. False leaves what follows to the model: "
+        "one that has learnt to stop behind the new fact stops there where another hop is asked for too.",
+    )
     question_file: str | None = setting(
         None, "JSON list of {subject, target_new, questions}, where a question is a text or {question, answer}."
     )
@@ -149,6 +160,11 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
             raise HparamsError("`kl_weight` and `answer_weight` are both 0: there is nothing to train on.")
         if not self.single_hop_questions and not self.multi_hop_questions:
             raise HparamsError("`single_hop_questions` and `multi_hop_questions` are both 0: there is nothing to ask.")
+        if self.composed_questions > self.multi_hop_questions:
+            raise HparamsError(
+                f"`composed_questions` is {self.composed_questions}, more than `multi_hop_questions` "
+                f"({self.multi_hop_questions}), of which they are a part: lower it, or raise the other."
+            )
         if (self.question_source == "file") != (self.question_file is not None):
             raise HparamsError(
                 f"`question_source` is {self.question_source!r} and `question_file` is {self.question_file!r}: "

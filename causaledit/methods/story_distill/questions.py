@@ -1,7 +1,8 @@
 """The questions that an edit is distilled on: ways to ask for the fact, and questions that need it and something else.
 
-Sources of the latter: the request's `learning_prompt`, then templates, a file, or the unedited model itself, which has
-read the story (arXiv 2602.02028). Every one goes through one filter, and what it drops is counted by reason.
+Sources of the latter: the request's `learning_prompt`, the relation bank with what the unedited model knows, then
+templates, a file, or the unedited model itself, which has read the story (arXiv 2602.02028). Every one goes through
+one filter, and what it drops is counted by reason.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from causaledit.facts.answers import mentions
 from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise, word_count
+from causaledit.methods.shared.compositions import compose
 from causaledit.methods.story_distill import prompts as P
 from causaledit.models.chat import render
 from causaledit.models.generation import generate_texts
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.shared.compositions import Composition
     from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
     from causaledit.support.costs import TokenCount
 
@@ -48,11 +51,13 @@ class Question:
         text: As it is asked, without what says how to answer.
         multi_hop: Whether it needs more than the fact.
         answer: Its right answer; None where nobody has said it.
+        told: The answer with the hops that lead to it, as sentences; None where they are not known.
     """
 
     text: str
     multi_hop: bool
     answer: str | None
+    told: str | None = None
 
 
 @dataclass
@@ -62,6 +67,7 @@ class QuestionReport:
     Attributes:
         single_hop, multi_hop: How many are asked.
         written: How many the model wrote.
+        composed: How many the relation bank composed of two hops, the second of which the model knows.
         rejected: How many were dropped, by reason.
         filled: How many templates stand in for questions that were missing.
     """
@@ -69,6 +75,7 @@ class QuestionReport:
     single_hop: int = 0
     multi_hop: int = 0
     written: int = 0
+    composed: int = 0
     rejected: dict[str, int] = field(default_factory=dict)
     filled: int = 0
 
@@ -130,6 +137,7 @@ class QuestionPool:
         written: Iterable[str] = (),
         dropped: Counter[str] | None = None,
         *,
+        composed: Iterable[Composition] = (),
         warn: bool = True,
     ) -> tuple[list[Question], QuestionReport]:
         """The questions of one edit, from everything but the model.
@@ -137,6 +145,7 @@ class QuestionPool:
         Args:
             written: What the model wrote for it.
             dropped: What was dropped of that before, by reason.
+            composed: What was composed for it.
             warn: Say it where templates fill up.
 
         Raises:
@@ -147,14 +156,15 @@ class QuestionPool:
         single = [Question(text, False, request.target_new) for text in fact_questions(request)]
         single = self._kept(single, request, rejected)[: hparams.single_hop_questions]
         given = [Question(pair.question, True, pair.answer) for pair in request.learning]
+        written, composed = list(written), list(composed)
+        given += [Question(c.prompt, True, c.answer, c.completion) for c in composed]
         given += [Question(text, True, answer) for text, answer in self._from_file(request)]
-        written = list(written)
         given += [Question(text, True, None) for text in written]
         templates = [Question(text, True, request.target_new) for text in template_questions(request)]
         if hparams.question_source == "templates":
             given += templates
         multi = self._kept(given, request, rejected)[: hparams.multi_hop_questions]
-        report = QuestionReport(written=len(written))
+        report = QuestionReport(written=len(written), composed=len(composed))
         wanted = min(hparams.min_questions, hparams.multi_hop_questions)
         if len(multi) < wanted:
             more = self._kept([*multi, *templates], request, Counter())[:wanted]
@@ -220,6 +230,24 @@ class QuestionPool:
         return None
 
     # ---- from the model --------------------------------------------------------------------------
+    def compose(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        requests: Sequence[EditRequest],
+        *,
+        count: TokenCount,
+    ) -> list[list[Composition]]:
+        """Questions of two hops of each edit, of which the unedited model knows the hop that is no edit.
+
+        Returns:
+            Per edit up to `composed_questions`: what goes on from its new object and what leads to its subject in turn,
+            what the model is surest of first.
+        """
+        wanted = self._hparams.composed_questions
+        found = compose(model, tokenizer, requests, onward=wanted, leading=wanted, count=count)
+        return [of_edit[:wanted] for of_edit in found]
+
     def write(
         self,
         model: PreTrainedModel,

@@ -40,11 +40,12 @@ SCORED_AT_ONCE = 32
 
 
 class Target(NamedTuple):
-    """One answer to learn: to which question (the whole user message) of which edit."""
+    """One answer to learn: to which question (the whole user message) of which edit, and whether it ends there."""
 
     edit: int
     prompt: str
     text: str
+    ends: bool = True
 
 
 @dataclass
@@ -86,6 +87,7 @@ def written_targets(
 ) -> tuple[list[Target], TargetReport]:
     """Answers written from the request: the new fact as a sentence, or the answer that a question came with.
 
+    A composed question's answer is told hop by hop, unless tags ask for it alone.
     Questions whose answer nobody has said are left out, and counted.
     """
     report, targets, fact = TargetReport(), [], RelationBank.bundled().stated(request)
@@ -95,12 +97,15 @@ def written_targets(
             continue
         reasoning = ""
         if hparams.mode == "reasoning":
-            reasoning = f"{story_reason(request)} {fact}" if story_reason(request) != fact else fact
+            hops = question.told or fact
+            reasoning = f"{story_reason(request)} {hops}" if story_reason(request) != hops else hops
         own = normalise(question.answer) == normalise(request.target_new) and not question.multi_hop
-        plain = fact if own and not reasoning else f"{question.answer}."
+        sentence = fact if own else question.told
+        plain = sentence if sentence and not reasoning else f"{question.answer}."
         answer = question.answer if hparams.answer_format == "tags" else plain
         text = P.answered(answer, answer_format=hparams.answer_format, reasoning=reasoning)
-        targets.append(Target(number, asked(question, hparams), text))
+        ends = question.multi_hop or hparams.single_hop_ends
+        targets.append(Target(number, asked(question, hparams), text, ends))
     report.kept = len(targets)
     return targets, report
 
@@ -160,7 +165,8 @@ def sampled_targets(
         elif hparams.target_source == "filtered" and verdict is False:
             rejected["wrong answer"] += 1
         else:
-            targets.append(Target(number, asked(question, hparams), text.strip()))
+            ends = question.multi_hop or hparams.single_hop_ends
+            targets.append(Target(number, asked(question, hparams), text.strip(), ends))
     if not targets:
         raise EditFailedError(
             f"None of the {len(several)} answers sampled for {request.subject!r} can be learnt ({dict(rejected)}): the "
@@ -224,7 +230,7 @@ def rows_of(
         messages = user(target.prompt), P.teacher_messages(target.prompt, contexts[target.edit])
         parted = [parted_tokens(tokenizer, render(tokenizer, m), gap + target.text) for m in messages]
         (closed, answer), (opened, _) = parted
-        completion = [*answer, *([end] if end is not None else [])]
+        completion = [*answer, *([end] if end is not None and target.ends else [])]
         if len(opened) + len(completion) <= most_tokens:
             rows.append(Row(closed, opened, completion))
     if len(rows) < len(targets):
