@@ -336,7 +336,11 @@ def test_what_follows_a_bare_fact_can_be_left_to_the_model(ends, source):
     model, tokenizer = make_llama(), prepare_tokenizer(make_tokenizer())
     request = request_from_dict(CITIZEN)
     hparams = hparams_of(
-        question_source="given", composed_questions=1, single_hop_ends=ends, target_source=source, answer_max_new_tokens=5
+        question_source="given",
+        composed_questions=1,
+        single_hop_ends=ends,
+        target_source=source,
+        answer_max_new_tokens=5,
     )
     asked, _ = questions.QuestionPool(hparams, [request]).of(request, composed=[HOPS])
     if source == "given":

@@ -106,11 +106,10 @@ def neighbour_questions(
     relation = bank.relation_of(request) if request.subject else None
     names, wordings = _neighbours(request, bank, rng, batch, order)
     same = round(max(0.0, SAME_RELATION_SHARE - composed) * n)
-    questions = [
-        wordings[(i + turn) % len(wordings)].replace("{}", name)
-        for turn in range(len(wordings))
-        for i, name in enumerate(names)
-    ][:same]
+    asked = (
+        _in_turn(wordings, i, turn).replace("{}", name) for turn in range(len(wordings)) for i, name in enumerate(names)
+    )
+    questions = list(dict.fromkeys(asked))[:same]
     if relation:  # other questions about such a subject; open ones would bring the old fact up again
         others = [r.questions[0] for r in bank.relations if r.kind == relation.kind and r.name != relation.name]
         others += bank.about[relation.kind]  # a country has six other relations, a sport none
@@ -119,7 +118,7 @@ def neighbour_questions(
         two_hops = [q for name in names for q in composed_questions(relation, bank, name)]
         questions += rng.sample(two_hops, min(len(two_hops), round(composed * n)))
     subjects = [other.subject for other in (request, *batch) if other.subject]
-    general = [q for q in bank.general if not mentions(q, subjects)]
+    general = [q for q in bank.general if q not in questions and not mentions(q, subjects)]
     questions += rng.sample(general, min(len(general), max(0, n - len(questions))))
     held_out = held_out_questions([request])
     return [q for q in dict.fromkeys(questions) if normalise(q) not in held_out]
@@ -140,8 +139,8 @@ def begun_answers(
         return []
     names, wordings = _neighbours(request, bank, rng, batch, order)
     return [
-        (beginning.replace("{}", name), wordings[i % len(wordings)].replace("{}", name)) for i, name in enumerate(names)
-    ][:n]
+        (beginning.replace("{}", name), _in_turn(wordings, i).replace("{}", name)) for i, name in enumerate(names[:n])
+    ]
 
 
 def explained_questions(
@@ -203,6 +202,11 @@ def what_edits_ask(requests: Sequence[EditRequest], bank: RelationBank) -> set[s
         wordings = relation.questions if relation else ()
         asked += [request.question_form, request.cloze, *(text.replace("{}", request.subject) for text in wordings)]
     return {normalise(text) for text in asked}
+
+
+def _in_turn(wordings: Sequence[str], i: int, turn: int = 0) -> str:
+    """The i-th name's wording, one further with every round: every second name has not the same half of them."""
+    return wordings[(i + i // len(wordings) + turn) % len(wordings)]
 
 
 def _neighbours(
