@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 # The most of them that stand for the form `paraphrases`.
-PARAPHRASES = 6
+PARAPHRASES = 8
 
 
 class TargetRow(NamedTuple):
