@@ -20,6 +20,7 @@ from causaledit.facts.requests import request_from_dict
 from causaledit.methods.method import EditSequence
 from causaledit.methods.registry import METHODS
 from causaledit.methods.shared.neighbours import (
+    neighbour_names,
     neighbour_questions,
     questions_near,
     states_edited_fact,
@@ -453,6 +454,19 @@ def test_more_names_than_are_looked_at_are_all_kept():
     order = OldAnswerFirst(make_llama(), prepare_tokenizer(make_tokenizer()), BANK, 0.5)
     found = order(dataclasses.replace(REQUEST, ground_truth="Cairo"), names)
     assert sorted(found) == sorted(names)
+
+
+def test_a_name_of_two_kinds_is_one_name():
+    """An athlete is a person too, and both kinds are asked for their sport."""
+    request = request_from_dict(
+        {"subject": "Ann Lee", "prompt": "{} is known for the sport of", "question": "What sport is Ann Lee known for?",
+         "target_new": "golf", "ground_truth": "tennis"}
+    )  # fmt: skip
+    names = neighbour_names(request, BANK, random.Random(0))
+    assert len(set(names)) < len(names)
+    for share in (0.5, 1.0):
+        found = OldAnswerFirst(make_llama(), prepare_tokenizer(make_tokenizer()), BANK, share)(request, names)
+        assert sorted(found) == sorted(set(names))
 
 
 def test_the_share_with_the_old_answer_reaches_what_is_preserved():

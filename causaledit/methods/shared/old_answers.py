@@ -45,9 +45,10 @@ class OldAnswerFirst:
 
     def __call__(self, request: EditRequest, names: Sequence[str]) -> list[str]:
         """The names in another order; in the same one where the edit has no old answer or no sentence."""
+        names = list(dict.fromkeys(names))  # an athlete is a person too
         beginning = self._bank.sentence_of(request)
         if not (request.ground_truth and request.subject and beginning and self._share):
-            return list(names)
+            return names
         scores = self._scores.setdefault((request.question_form, request.ground_truth), {})
         known = [name for name in names if name in scores]
         unknown = [name for name in names if name not in scores][: max(0, MOST - len(known))]
