@@ -98,12 +98,12 @@ def other_answer(clause: list[Token]) -> bool:
     head = body[1:verb]
     if has(head[:3], Kind.ANSWER):
         return True
-    if _of_something_else(head):
+    if _is_anothers(head):
         return False
     return Kind.ASKED in head[0] or (len(head) > 1 and not head[0].kinds & {Kind.PROPER} and Kind.ASKED in head[1])
 
 
-def _of_something_else(head: list[Token]) -> bool:
+def _is_anothers(head: list[Token]) -> bool:
     """Whether "the … is Z" says of something else what was asked: "the capital of France", "the second largest city".
 
     Args:

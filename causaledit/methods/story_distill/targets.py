@@ -104,10 +104,13 @@ def written_targets(
         plain = sentence if sentence and not reasoning else f"{question.answer}."
         answer = question.answer if hparams.answer_format == "tags" else plain
         text = P.answered(answer, answer_format=hparams.answer_format, reasoning=reasoning)
-        ends = question.multi_hop or hparams.single_hop_ends
-        targets.append(Target(number, asked(question, hparams), text, ends))
+        targets.append(_target(number, question, text, hparams))
     report.kept = len(targets)
     return targets, report
+
+
+def _target(number: int, question: Question, text: str, hparams: StoryDistillHyperParams) -> Target:
+    return Target(number, asked(question, hparams), text, ends=question.multi_hop or hparams.single_hop_ends)
 
 
 def asked(question: Question, hparams: StoryDistillHyperParams) -> str:
@@ -165,8 +168,7 @@ def sampled_targets(
         elif hparams.target_source == "filtered" and verdict is False:
             rejected["wrong answer"] += 1
         else:
-            ends = question.multi_hop or hparams.single_hop_ends
-            targets.append(Target(number, asked(question, hparams), text.strip(), ends))
+            targets.append(_target(number, question, text.strip(), hparams))
     if not targets:
         raise EditFailedError(
             f"None of the {len(several)} answers sampled for {request.subject!r} can be learnt ({dict(rejected)}): the "
