@@ -106,16 +106,36 @@ def test_prompts_for_the_reason_are_as_many_as_are_asked_for_and_are_no_prompts_
 
 # ---- what a step holds -----------------------------------------------------------------------------
 def test_every_step_has_its_share_of_preserved_questions():
-    order = mixed(EDITS, KEPT, per_step=4, steps=5, share=0.5, seed=1)
+    order = mixed(EDITS, KEPT, per_step=4, steps=5, held=2, seed=1)
     assert [sum(prompt.preserved for prompt in order[i : i + 4]) for i in range(0, 20, 4)] == [2] * 5
     times = collections.Counter(prompt.text for prompt in order if not prompt.preserved)
     assert sorted(times.values()) == [3, 3, 4]
-    assert order == mixed(EDITS, KEPT, per_step=4, steps=5, share=0.5, seed=1)
+    assert order == mixed(EDITS, KEPT, per_step=4, steps=5, held=2, seed=1)
 
 
-@pytest.mark.parametrize(("share", "held_out"), [(0.0, 0), (1.0, 3), (0.1, 0)])
-def test_an_edits_own_prompt_is_in_every_step(share, held_out):
-    assert sum(p.preserved for p in mixed(EDITS, KEPT, per_step=4, steps=1, share=share, seed=0)) == held_out
+@pytest.mark.parametrize(("share", "held"), [(0.0, 0), (1.0, 3), (0.5, 2)])
+def test_an_edits_own_prompt_is_in_every_step(share, held):
+    settings = CausalEditHyperParams(
+        model_name="x", preserve_weight=1.0, distill_preserve_share=share, distill_batch_size=8,
+        distill_gradient_accumulation_steps=1, distill_num_generations=2,
+    )  # fmt: skip
+    assert settings.distill_preserved_per_step() == held
+    assert sum(p.preserved for p in mixed(EDITS, KEPT, per_step=4, steps=1, held=held, seed=0)) == held
+
+
+@pytest.mark.parametrize(("share", "steps"), [(0.0, 1), (0.5, 2)])
+def test_stage_2_passes_no_more_often_over_its_prompts_than_it_should(share, steps):
+    """Three prompts, four to a step: without a limit five steps; with one, no more than a pass needs."""
+    sizes = {"distill_steps_base": 5, "distill_batch_size": 8, "distill_num_generations": 2, **PRESERVED}
+    found = []
+    for epochs in (None, 1, 9):
+        settings = hparams(teacher="base", distill_epochs=epochs, distill_preserve_share=share, **sizes)
+        losses = internalise(
+            settings, with_adapter(make_llama(), settings), study=EDITS, role="user",
+            preservation=held(make_llama(), settings),
+        )  # fmt: skip
+        found.append(len(losses.own))
+    assert found == [5, steps, 5]
 
 
 def test_rollouts_of_preserved_questions_have_the_unedited_model_as_teacher():

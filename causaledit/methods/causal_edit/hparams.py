@@ -8,6 +8,7 @@ by default.
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -320,6 +321,12 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     distill_min_lead: float = setting(
         0.05, "Lead, in nats a token, below which a prompt is dropped with `distill_prompts: leads`.", at_least=0
     )
+    distill_epochs: int | None = setting(
+        None,
+        "Maximum number of passes over stage 2's prompts, preserved questions apart: where few are left, few steps are "
+        "taken. None: the number of steps alone counts.",
+        integer_from=1,
+    )
     distill_weight: float = setting(
         1.0, "Weight of stage 2's own loss; 0 leaves the preservation term alone, to measure it.", at_least=0
     )
@@ -387,7 +394,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
                 f"`distill_preserve_share` is {share:g}, and `preserve_stages` ({self.preserve_stages}) leaves stage 2 "
                 "out: add 2, or set `distill_preserve_share: 0`."
             )
-        if share and not min(round(share * per_step), per_step - 1):
+        if share and not self.distill_preserved_per_step(launched()):
             raise HparamsError(
                 f"`distill_preserve_share` ({share:g}) is no whole one of a step's prompts, of which there are "
                 f"{per_step} (`distill_batch_size` × `distill_gradient_accumulation_steps` / "
@@ -434,6 +441,19 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         if self.distill_max_steps is not None:
             return self.distill_max_steps
         return self.distill_steps_base + self.distill_steps_per_extra_edit * (edits - 1)
+
+    def distill_step_limit(self, edits: int, prompts: int, processes: int = 1) -> int:
+        """Stage-2 steps for `edits` edits of which `prompts` are left to ask: no more than `distill_epochs` need."""
+        steps = self.distill_steps(edits)
+        if self.distill_epochs is None:
+            return steps
+        own = self.distill_prompts_per_step(processes) - self.distill_preserved_per_step(processes)
+        return min(steps, math.ceil(self.distill_epochs * prompts / own))
+
+    def distill_preserved_per_step(self, processes: int = 1) -> int:
+        """How many of a step's prompts are preserved questions; one at least is the edits' own."""
+        per_step = self.distill_prompts_per_step(processes)
+        return min(round(self.distill_preserve_share * per_step), per_step - 1)
 
     def distill_prompts_per_step(self, processes: int = 1) -> int:
         """How many prompts one optimiser step of stage 2 has, of all processes together."""

@@ -297,16 +297,16 @@ def run_internalisation(
     Returns:
         The losses of every optimiser step. Whatever merges the adapter in between, the base weights stay as they are.
     """
-    steps = hparams.distill_steps(edits)
+    processes = launched()
+    steps = hparams.distill_step_limit(edits, len(study), processes)
     if steps == 0 or not study:  # the trainer would take 0 for "not given"
         return StepLosses()
-    per_step = hparams.distill_prompts_per_step(launched())
+    per_step = hparams.distill_prompts_per_step(processes)
     rows, in_order = list(study), False
     if hparams.distill_preserve_share and preservation is not None:
         held = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
-        rows = mixed(
-            study, held, per_step=per_step, steps=steps, share=hparams.distill_preserve_share, seed=hparams.seed
-        )
+        share = hparams.distill_preserved_per_step(processes)
+        rows = mixed(study, held, per_step=per_step, steps=steps, held=share, seed=hparams.seed)
         in_order = True
     elif len(rows) < per_step:  # trl leaves out what fills no step, and would train on nothing
         rows *= -(-per_step // len(rows))

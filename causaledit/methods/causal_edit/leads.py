@@ -158,19 +158,20 @@ def mixed(
     *,
     per_step: int,
     steps: int,
-    share: float,
+    held: int,
     seed: int,
 ) -> list[StudyPrompt]:
-    """Prompts in the order of training: of every step's, `share` are preserved ones.
+    """Prompts in the order of training: of every step's, `held` are preserved ones.
 
     Args:
         edit: Prompts of the edits; at least one.
-        preserved: Preserved questions; with none, `share` is 0.
+        preserved: Preserved questions; with none, `held` is 0.
         per_step: Prompts of one optimiser step.
         steps: Optimiser steps.
+        held: Fewer than `per_step`.
     """
     rng = random.Random(seed)
-    held = min(round(share * per_step), per_step - 1) if preserved else 0
+    held = held if preserved else 0
     draws = (_endless(edit, rng), _endless(preserved, rng))
     return [
         next(source)
