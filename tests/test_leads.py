@@ -192,6 +192,28 @@ def test_the_trust_region_takes_a_step_back():
     assert generous.taken_back == 0
 
 
+def test_the_trust_region_reads_its_questions_once_below_the_adapter():
+    settings = hparams(teacher="base", lora_layers=[1, 2], **PRESERVED)
+    peft_model = with_adapter(make_llama(), settings)
+    aside = held(make_llama(), settings).hold_out(3)
+    trust = TrustRegion(peft_model, aside, 1e-6)
+    read = []
+    lowest = peft_model.get_base_model().model.layers[0]
+    lowest.mlp.register_forward_hook(lambda *_: read.append(1))
+    trust.on_step_begin(None, None, None)
+    assert read
+    with torch.no_grad():
+        for name, weight in peft_model.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(0.5)
+    moved = float(aside.next_loss(peft_model).detach())
+    read.clear()
+    trust.on_step_end(None, _State(1), None)
+    assert not read
+    assert moved > 1e-6
+    assert trust.taken_back == 1
+
+
 # ---- stage 1 ---------------------------------------------------------------------------------------
 def test_rows_of_stage_1_count_what_they_are_asked_to():
     plain = training_pairs(REQUEST, [TRACE, TRACE], hparams(), [HOPS])

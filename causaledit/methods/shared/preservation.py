@@ -115,7 +115,7 @@ class PreservationSet:
         self._references = [r for i, r in enumerate(self._references) if i not in drawn]
         self._batch_size = min(self._batch_size, len(self._references))
         self._queue = []
-        return PreservationSet(out, weight=1.0, batch_size=max(1, len(out)), seed=0)
+        return PreservationSet(out, weight=1.0, batch_size=max(1, len(out)), seed=0, last_below=self._last_below)
 
     def __len__(self) -> int:
         return len(self._references)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +11,11 @@ import torch
 from transformers import TrainerCallback
 
 from causaledit.methods.shared.processes import agreed
+from causaledit.models.frozen import frozen_layers
 from causaledit.models.randomness import in_eval_mode
 from causaledit.models.scoring import mean_log_probabilities
 from causaledit.models.sharded import rows_apart
+from causaledit.support.launch import launched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from causaledit.methods.shared.preservation import PreservationSet
+    from causaledit.models.frozen import FrozenLayers
 
 logger = logging.getLogger(__name__)
 
@@ -84,9 +88,14 @@ class TrustRegion(TrainerCallback):
         self._kl: float | None = None
         self._before: list[torch.Tensor] = []
 
+    @functools.cached_property
+    def _below(self) -> FrozenLayers | None:
+        """The layers below the adapter, which make the same of the questions after every step."""
+        return frozen_layers(self.model) if launched() == 1 else None
+
     def _distance(self) -> float:
         with evaluating(self.model):
-            return agreed(float(self.held_out.next_loss(self.model)), self.model.device)
+            return agreed(float(self.held_out.next_loss(self.model, below=self._below)), self.model.device)
 
     def _weights(self) -> list[torch.nn.Parameter]:
         return [weight for weight in self.model.parameters() if weight.requires_grad]
