@@ -73,6 +73,24 @@ def test_a_lead_is_the_teachers_log_probability_less_the_students():
     assert leads.mean == pytest.approx(sum(x for x in expected.values() if x >= bar) / len(kept), abs=1e-4)
 
 
+def test_no_teacher_is_asked_where_the_student_is_too_sure_to_be_led():
+    peft_model = with_adapter(make_llama(), hparams(teacher="base"))
+    tokenizer = prepare_tokenizer(make_tokenizer())
+    wanted = [(REQUEST, answer) for answer in wanted_answers(REQUEST, [TRACE], hparams(), [])]
+    read = []
+    peft_model.get_input_embeddings().register_forward_hook(lambda _, given, __: read.append(given[0].numel()))
+
+    def tokens_read(teachers, min_lead):
+        read.clear()
+        kept, leads = led_prompts(
+            peft_model, tokenizer, wanted, causal=True, context_role="user", teachers=teachers, min_lead=min_lead
+        )
+        assert (leads.kept, leads.asked) == (len(kept), len({answer.prompt for _, answer in wanted}))
+        return sum(read)
+
+    assert tokens_read(["base"], 1000.0) == tokens_read([], 1000.0) < tokens_read(["base"], 0.0)
+
+
 def test_nothing_is_kept_where_no_teacher_leads_and_the_edit_says_so(caplog):
     report = EditReport()
     settings = hparams(distill_prompts="leads", distill_min_lead=1000.0)

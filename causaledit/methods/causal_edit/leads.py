@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from trl.trainer.utils import use_adapter
 
 from causaledit.methods.causal_edit import prompts as P
+from causaledit.methods.shared.processes import agreed
 from causaledit.methods.shared.stopping import evaluating
 from causaledit.models.batches import parted_tokens
 from causaledit.models.chat import answer_gap, render, user
@@ -119,19 +120,22 @@ def led_prompts(
     closed = [parted(user(answer.prompt), answer) for _, answer in items]
     closed_book, answers = [head for head, _ in closed], [tail for _, tail in closed]
 
-    def scores(prompts: list[list[int]]) -> list[float]:
-        return mean_log_probabilities(model, prompts, answers)
-
     with evaluating(model):
-        student = scores(closed_book)
-        leads: dict[str, list[float]] = {}
+        student = agreed(mean_log_probabilities(model, closed_book, answers), model.device)
+        # no probability is above 1: where the student is as sure as that, no teacher leads by enough
+        unsure = [i for i, score in enumerate(student) if -score >= min_lead]
+        leads: dict[str, dict[int, float]] = {}
         for teacher in teachers:
             with use_adapter(model, adapter_name=ADAPTERS[teacher]):
-                leads[teacher] = [a - b for a, b in zip(scores(open_book), student, strict=True)]
+                told_answers = mean_log_probabilities(
+                    model, [open_book[i] for i in unsure], [answers[i] for i in unsure]
+                )
+            leads[teacher] = {i: score - student[i] for i, score in zip(unsure, told_answers, strict=True)}
     kept: list[StudyPrompt] = []
     found: list[float] = []
     kinds: dict[str, int] = {}
-    for i, (_, answer) in enumerate(items):
+    for i in unsure:
+        answer = items[i][1]
         teacher = max(teachers, key=lambda name: leads[name][i])
         if leads[teacher][i] < min_lead:
             continue
