@@ -323,8 +323,8 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     )
     distill_epochs: int | None = setting(
         None,
-        "Maximum number of passes over stage 2's prompts, preserved questions apart: where few are left, few steps are "
-        "taken. None: the number of steps alone counts.",
+        "Maximum number of passes over stage 2's prompts, preserved questions apart: where few are left, fewer steps "
+        "are taken than are set. None: the number of steps alone counts.",
         integer_from=1,
     )
     distill_weight: float = setting(
