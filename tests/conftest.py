@@ -38,6 +38,8 @@ _TRACKIO = tempfile.TemporaryDirectory(prefix="causaledit-trackio-")
 os.environ["TRACKIO_DIR"] = _TRACKIO.name
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+BESIDE = REPOSITORY.parent / "shared" / "data"  # cases and labelled answers that the repository does not hold
+MQUAKE_300 = BESIDE / "mquake_cf3k_300.json"
 
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
@@ -127,6 +129,13 @@ def _ids(tokenizer: Any) -> dict[str, int]:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
+
+
+def beside(file: Path) -> Path:
+    """The file, or a skipped test that says it is not here."""
+    if not file.is_file():
+        pytest.skip(f"{file} is not here")
+    return file
 
 
 def smollm2_folder() -> Any:

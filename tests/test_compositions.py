@@ -8,7 +8,7 @@ import json
 import random
 
 import pytest
-from conftest import EGYPT, REPOSITORY, make_llama, make_tokenizer, smollm2_folder
+from conftest import EGYPT, MQUAKE_300, beside, make_llama, make_tokenizer, smollm2_folder
 
 from causaledit.errors import RequestError
 from causaledit.facts.compositions import leading_questions, leading_relations, onward_questions
@@ -27,7 +27,6 @@ from causaledit.support.paths import data_dir
 
 SMALL = CausalEditHyperParams.from_hparams("smollm2-135m-instruct")
 BANK = RelationBank.bundled()
-MQUAKE = REPOSITORY.parent / "shared" / "data" / "mquake_cf3k_300.json"
 CITIZEN = request_from_dict(
     {"subject": "Ann Lee", "prompt": "{} is a citizen of", "question": "What country is Ann Lee a citizen of?",
      "target_new": "Poland", "ground_truth": "Canada"}
@@ -98,9 +97,7 @@ def test_no_prompt_of_two_hops_is_a_benchmark_question():
 
 def test_a_benchmark_chain_is_a_question_of_two_hops_for_the_bank():
     """So that what is asked around an edit is what stage 1 teaches. A religion had no founder, a city no continent."""
-    if not MQUAKE.is_file():
-        pytest.skip(f"{MQUAKE} is not here")
-    cases = json.loads(MQUAKE.read_text(encoding="utf-8"))
+    cases = json.loads(beside(MQUAKE_300).read_text(encoding="utf-8"))
     edits = [rewrite for case in cases for rewrite in case["requested_rewrite"]]
     relations = {
         edit["relation_id"]: BANK.relation_of(request)

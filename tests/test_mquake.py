@@ -6,7 +6,7 @@ import copy
 import json
 
 import pytest
-from conftest import REPOSITORY
+from conftest import BESIDE, REPOSITORY, beside
 
 from causaledit.errors import DatasetError
 from causaledit.mquake.cases import describe_cases, parse_cases, read_cases
@@ -15,7 +15,6 @@ from causaledit.mquake.selection import group_by_case, group_in_batches, select_
 
 # the bundled cases; how many there are is none of these tests' business
 MINI = json.loads((REPOSITORY / "data" / "causaledit-mini.json").read_text(encoding="utf-8"))
-SHARED = REPOSITORY.parent / "shared" / "data"
 
 
 def case(case_id, *edits, hops=2):
@@ -61,9 +60,7 @@ def test_the_bundled_file_is_read_whole():
 
 @pytest.mark.parametrize("name", ["mquake_cf3k_300.json", "mquake_causal_dev.json"])
 def test_real_files_have_no_problems(name):
-    if not (SHARED / name).is_file():
-        pytest.skip(f"{name} is not beside the repository")
-    data = read_cases(SHARED / name)
+    data = read_cases(beside(BESIDE / name))
     assert check_cases(data) == []
     cases = parse_cases(data)
     matched = sum(c.edit_of_hop(i) is not None for c in cases for i in range(len(c.hops)))

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import BESIDE, MQUAKE_300, REPOSITORY, beside
 
 from causaledit.judges.base import JudgedResponse
 from causaledit.judges.recall import MEASURED, recall_note
@@ -31,8 +31,6 @@ from judge_agreement import LABELS, figures, measure
 CASES = json.loads((Path(__file__).parent / "data" / "judge_cases.json").read_text(encoding="utf-8"))
 MORE_CASES = json.loads((Path(__file__).parent / "data" / "judge_cases_2.json").read_text(encoding="utf-8"))
 OWN_CHAINS = REPOSITORY / "data" / "causaledit-mini.json"
-MQUAKE_CHAINS = REPOSITORY.parent / "shared" / "data" / "mquake_cf3k_300.json"
-DEV_FILE = REPOSITORY.parent / "shared" / "data" / "judge_dev.json"
 JUDGE = get_judge("rule")
 
 CAPITAL = JudgedResponse(
@@ -242,9 +240,9 @@ def test_agreement_with_our_labels(split):
         assert result[label]["agreement"] >= 0.93, label
 
 
-@pytest.mark.skipif(not DEV_FILE.is_file(), reason="shared/data/judge_dev.json is not on this machine")
 def test_agreement_with_the_development_labels():
-    result = measure(JUDGE, json.loads(DEV_FILE.read_text(encoding="utf-8")))
+    labelled = beside(BESIDE / "judge_dev.json")
+    result = measure(JUDGE, json.loads(labelled.read_text(encoding="utf-8")))
     assert result["self_refutation"]["agreement"] >= 0.95
     assert result["self_refutation"]["f1"] >= 0.93
     assert result["answer_correct"]["agreement"] >= 0.95
@@ -651,12 +649,10 @@ def test_a_link_of_a_chain_is_no_answer_in_the_answers_place(question):
     assert_grades(question, *CHAINS[question])
 
 
-@pytest.mark.parametrize(("file", "share"), [(OWN_CHAINS, 0.96), (MQUAKE_CHAINS, 0.98)], ids=["ours", "MQuAKE"])
+@pytest.mark.parametrize(("file", "share"), [(OWN_CHAINS, 0.96), (MQUAKE_300, 0.98)], ids=["ours", "MQuAKE"])
 def test_answers_told_hop_by_hop(file, share):
     """The old chain passes only where both answers are one faith in two names."""
-    if not file.exists():
-        pytest.skip(f"{file.name} is not here")
-    result = chain_answers.measure(parse_cases(read_cases(file)))
+    result = chain_answers.measure(parse_cases(read_cases(beside(file))))
     for of in result["forms"].values():
         assert of["new"] >= share * of["n"]
         assert of["old"] <= 0.01 * of["n"]

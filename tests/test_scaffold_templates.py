@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from conftest import REPOSITORY
+from conftest import MQUAKE_300, REPOSITORY, beside
 
 from causaledit.errors import ScaffoldError
 from causaledit.facts.answers import mentions, normalise
@@ -19,7 +19,6 @@ from causaledit.narratives.ground import EntityInfo, Grounding
 from causaledit.narratives.templates import TemplateBank
 
 BANK = TemplateBank.bundled()
-MQUAKE = REPOSITORY.parent / "shared" / "data" / "mquake_cf3k_300.json"
 
 
 def edit(pid="P36", subject="Egypt", old="Cairo", new="Alexandria", **changes):
@@ -124,9 +123,7 @@ def test_learning_questions_go_on_from_what_is_known_of_the_new_answer():
 
 
 def test_real_mquake_edits_all_get_a_sound_narrative():
-    if not MQUAKE.is_file():
-        pytest.skip(f"{MQUAKE} is not here")
-    file = read_cases(MQUAKE)
+    file = read_cases(beside(MQUAKE_300))
     assert not file.problems
     edits = list({e.key: e for c in file.cases for e in c.edits}.values())
     results = produce(edits, TemplateWriter(BANK), max_attempts=3)
