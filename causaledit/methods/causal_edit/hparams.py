@@ -442,13 +442,10 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
             return self.distill_max_steps
         return self.distill_steps_base + self.distill_steps_per_extra_edit * (edits - 1)
 
-    def distill_step_limit(self, edits: int, prompts: int, processes: int = 1) -> int:
-        """Stage-2 steps for `edits` edits of which `prompts` are left to ask: no more than `distill_epochs` need."""
+    def distill_step_limit(self, edits: int, prompts: int, per_step: int) -> int:
+        """Stage-2 steps for `edits` edits: no more than `distill_epochs` need for `prompts`, `per_step` at a time."""
         steps = self.distill_steps(edits)
-        if self.distill_epochs is None:
-            return steps
-        own = self.distill_prompts_per_step(processes) - self.distill_preserved_per_step(processes)
-        return min(steps, math.ceil(self.distill_epochs * prompts / own))
+        return steps if self.distill_epochs is None else min(steps, math.ceil(self.distill_epochs * prompts / per_step))
 
     def distill_preserved_per_step(self, processes: int = 1) -> int:
         """How many of a step's prompts are preserved questions; one at least is the edits' own."""

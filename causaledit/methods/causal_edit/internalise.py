@@ -298,15 +298,15 @@ def run_internalisation(
         The losses of every optimiser step. Whatever merges the adapter in between, the base weights stay as they are.
     """
     processes = launched()
-    steps = hparams.distill_step_limit(edits, len(study), processes)
+    per_step = hparams.distill_prompts_per_step(processes)
+    held = 0 if preservation is None else hparams.distill_preserved_per_step(processes)
+    steps = hparams.distill_step_limit(edits, len(study), per_step - held)
     if steps == 0 or not study:  # the trainer would take 0 for "not given"
         return StepLosses()
-    per_step = hparams.distill_prompts_per_step(processes)
     rows, in_order = list(study), False
-    if hparams.distill_preserve_share and preservation is not None:
-        held = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
-        share = hparams.distill_preserved_per_step(processes)
-        rows = mixed(study, held, per_step=per_step, steps=steps, held=share, seed=hparams.seed)
+    if held and preservation is not None:
+        questions = [StudyPrompt(question, "", "base", preserved=True) for question in preservation.questions]
+        rows = mixed(study, questions, per_step=per_step, steps=steps, held=held, seed=hparams.seed)
         in_order = True
     elif len(rows) < per_step:  # trl leaves out what fills no step, and would train on nothing
         rows *= -(-per_step // len(rows))

@@ -122,7 +122,7 @@ def led_prompts(
 
     with evaluating(model):
         student = agreed(mean_log_probabilities(model, closed_book, answers), model.device)
-        # no probability is above 1: where the student is as sure as that, no teacher leads by enough
+        # no log-probability is above 0: where the student's is within `min_lead` of it, no teacher leads by that much
         unsure = [i for i, score in enumerate(student) if -score >= min_lead]
         leads: dict[str, dict[int, float]] = {}
         for teacher in teachers:
@@ -169,13 +169,12 @@ def mixed(
 
     Args:
         edit: Prompts of the edits; at least one.
-        preserved: Preserved questions; with none, `held` is 0.
+        preserved: Preserved questions; at least one where `held` is not 0.
         per_step: Prompts of one optimiser step.
         steps: Optimiser steps.
         held: Fewer than `per_step`.
     """
     rng = random.Random(seed)
-    held = held if preserved else 0
     draws = (_endless(edit, rng), _endless(preserved, rng))
     return [
         next(source)
