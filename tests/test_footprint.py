@@ -111,6 +111,8 @@ def test_what_settings_change():
         {"bootstrap_direct_repeats": 3, "bootstrap_explain_repeats": 3},
         {"bootstrap_direct_repeats": 2, "bootstrap_trace_rows": 1, "prompt_paraphrases": 3},
         {"bootstrap_explain_repeats": 2, "editing_mode": "noncausal"},
+        {"bootstrap_explain_repeats": 2, "bootstrap_reason_prompts": 3},
+        {"bootstrap_reason_prompts": 3, "editing_mode": "noncausal"},
         {"compositions_onward": 5, "bootstrap_compositions": 2, "bootstrap_raw_prompts": 2},
         {"bootstrap_all_prompts": False, "prompt_paraphrases": 3},
         {"bootstrap_all_prompts": False, "compositions_leading": 5, "bootstrap_compositions": 2},

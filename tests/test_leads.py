@@ -338,6 +338,7 @@ def test_a_whole_edit_with_all_of_it_is_undone_to_the_bit():
         ({"bootstrap_compositions": 2}, "bootstrap_compositions"),
         ({"bootstrap_trace_rows": 2}, "bootstrap_trace_rows"),
         ({"bootstrap_explain_repeats": 2}, "bootstrap_explain_repeats"),
+        ({"bootstrap_reason_prompts": 2}, "bootstrap_reason_prompts"),
         ({"bootstrap_direct_repeats": 2}, "bootstrap_direct_repeats"),
         ({"bootstrap_direct_ends": False}, "bootstrap_direct_ends"),
     ],

@@ -13,6 +13,7 @@ from causaledit.facts.requests import request_from_dict
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.bootstrap import collect_traces, score_traces, training_pairs
 from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.methods.causal_edit.prompts import reason_prompts
 from causaledit.methods.causal_edit.reasons import cause_sentences, explains
 from causaledit.models.chat import prepare_tokenizer, render, user
 from causaledit.models.scoring import mean_log_probability
@@ -178,6 +179,20 @@ def test_explaining_cues_are_answered_with_the_fact_and_a_reason_and_direct_ones
     assert {c for _, c in why} == {f"The capital of Egypt is Alexandria. {r}" for r in (WELLS, HARBOUR, TRAINS)}
     direct = [c for p, c in pairs if p in ("What is the capital of Egypt?", "The capital of Egypt is Answer directly.")]
     assert direct == ["The capital of Egypt is Alexandria."] * 2
+
+
+def test_the_reason_is_learnt_behind_further_wordings():
+    traces, _, _, hparams = collect(
+        bootstrap_reasons="narrative", bootstrap_traces=2, bootstrap_explanation="short", bootstrap_reason_prompts=4
+    )
+    learnt = dict(training_pairs(REQUEST, traces, hparams))
+    before = dict(training_pairs(REQUEST, traces, dataclasses.replace(hparams, bootstrap_reason_prompts=0)))
+    further = [prompt for prompt in learnt if prompt not in before]
+    assert further == [prompt.text for prompt in reason_prompts(REQUEST, 4)]
+    reasons = {f"The capital of Egypt is Alexandria. {trace.reason}" for trace in traces}
+    assert {learnt[prompt] for prompt in further} == reasons and len(reasons) == 2
+    without = dataclasses.replace(hparams, editing_mode="noncausal", bootstrap_reasons="sampled")
+    assert not set(further) & set(dict(training_pairs(REQUEST, traces, without)))
 
 
 def test_all_of_it_is_off_by_default():

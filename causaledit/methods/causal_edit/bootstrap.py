@@ -311,12 +311,14 @@ def training_pairs(
     """(closed-book prompt, completion) pairs of one edit.
 
     The paper's are (stage-1 prompt → trace). With `bootstrap_all_prompts` every stage-2 prompt form joins (see
-    `wanted_answers`), and `bootstrap_compositions` of the prompts of two hops.
+    `wanted_answers`), with `bootstrap_reason_prompts` further ones that ask for the reason, and
+    `bootstrap_compositions` of the prompts of two hops.
     """
     causal = hparams.editing_mode == "causal"
     whole = traces[: hparams.bootstrap_trace_rows] if hparams.bootstrap_all_prompts else traces
     pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in whole]
-    answers = wanted_answers(request, traces, hparams, compositions[: hparams.bootstrap_compositions])
+    further = P.reason_prompts(request, hparams.bootstrap_reason_prompts) if causal else ()
+    answers = wanted_answers(request, traces, hparams, compositions[: hparams.bootstrap_compositions], further)
     return pairs + [
         (answer.prompt, answer.completion)
         for answer in answers

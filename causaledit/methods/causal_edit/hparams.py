@@ -103,7 +103,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
 
     prompt_reasons: int = setting(
         0,
-        "Number of further wordings that ask for the reason of the change (at most 6); stage 2 alone has them.",
+        "Number of further wordings that ask for the reason of the change (at most 6) among stage 2's prompts.",
         integer_from=0,
     )
     compositions_onward: int = setting(
@@ -180,6 +180,12 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         "How often each prompt that asks what changed, and why, stands among the rows of `bootstrap_all_prompts`, "
         "each time with the next reason.",
         integer_from=1,
+    )
+    bootstrap_reason_prompts: int = setting(
+        0,
+        "Number of further wordings that ask for the reason of the change (at most 6) among the rows of "
+        "`bootstrap_all_prompts`: a reason learnt behind many wordings is given behind others too.",
+        integer_from=0,
     )
     bootstrap_trace_rows: int | None = setting(
         None,
@@ -425,6 +431,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
             plain = {
                 "bootstrap_trace_rows": None,
                 "bootstrap_explain_repeats": 1,
+                "bootstrap_reason_prompts": 0,
                 "bootstrap_direct_repeats": 1,
                 "bootstrap_direct_ends": True,
             }

@@ -225,7 +225,10 @@ def _rows_to_rehearse(run: _Run, lesson: _Lessons) -> list[TrainedRow]:
     """An edit's own prompts, as far as the fact alone answers them, in the forms in which the stages ask them."""
     if not run.hparams.rehearse_edits:
         return []
-    pairs = [(a.prompt, a.completion) for a in wanted_answers(lesson.request, lesson.traces, run.hparams, ())]
+    causal = run.hparams.editing_mode == "causal"
+    further = reason_prompts(lesson.request, run.hparams.bootstrap_reason_prompts) if causal else ()
+    wanted = wanted_answers(lesson.request, lesson.traces, run.hparams, (), further)
+    pairs = [(answer.prompt, answer.completion) for answer in wanted]
     raw = raw_pairs(lesson.request, run.hparams)
     rows = answer_rows(run.tokenizer, pairs, [lesson.request], run.hparams)
     rows += text_rows(run.tokenizer, raw, ends=False)
