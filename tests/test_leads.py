@@ -19,7 +19,7 @@ from causaledit.methods.causal_edit.bootstrap import (
     training_pairs,
     wanted_answers,
 )
-from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.methods.causal_edit.hparams import REASON_PROMPTS, CausalEditHyperParams
 from causaledit.methods.causal_edit.leads import StudyPrompt, led_prompts, mixed
 from causaledit.methods.causal_edit.prompts import REASON_CUES, privileged_context, reason_prompts
 from causaledit.methods.causal_edit.traces import stated_trace
@@ -115,7 +115,7 @@ def test_the_teacher_of_two_hops_is_told_the_other_hop():
 
 def test_prompts_for_the_reason_are_as_many_as_are_asked_for_and_are_no_prompts_of_the_paper():
     assert len(reason_prompts(REQUEST, 4)) == 4
-    assert len(reason_prompts(REQUEST, 100)) == len(REASON_CUES)
+    assert len(reason_prompts(REQUEST, REASON_PROMPTS)) == REASON_PROMPTS == len(REASON_CUES)
     answers = wanted_answers(REQUEST, [TRACE], hparams(), [], reason_prompts(REQUEST, 2))
     own = {answer.prompt for answer in wanted_answers(REQUEST, [TRACE], hparams(), [])}
     assert [answer.prompt in own for answer in answers[-2:]] == [False, False]
@@ -341,6 +341,8 @@ def test_a_whole_edit_with_all_of_it_is_undone_to_the_bit():
         ({"bootstrap_reason_prompts": 2}, "bootstrap_reason_prompts"),
         ({"bootstrap_direct_repeats": 2}, "bootstrap_direct_repeats"),
         ({"bootstrap_direct_ends": False}, "bootstrap_direct_ends"),
+        ({"prompt_reasons": 7}, "`prompt_reasons` is 7.*at most 6"),
+        ({"bootstrap_all_prompts": True, "bootstrap_reason_prompts": 7}, "`bootstrap_reason_prompts` is 7.*at most 6"),
     ],
 )
 def test_settings_that_contradict_each_other_are_named(changes, name):

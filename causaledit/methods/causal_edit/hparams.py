@@ -21,6 +21,8 @@ from causaledit.support.launch import launched
 logger = logging.getLogger(__name__)
 
 ALG_NAME = "CausalEdit"
+# how many further wordings that ask for the reason there are (`prompts.REASON_CUES`)
+REASON_PROMPTS = 6
 
 
 def _teacher(use_sft: Any) -> str:
@@ -385,6 +387,12 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         if not self.preserve_weight and (self.distill_preserve_share or self.distill_trust_kl is not None):
             name = "distill_preserve_share" if self.distill_preserve_share else "distill_trust_kl"
             raise HparamsError(f"`{name}` needs preserved questions: set `preserve_weight` above 0, or leave it out.")
+        for name in ("prompt_reasons", "bootstrap_reason_prompts"):
+            if getattr(self, name) > REASON_PROMPTS:
+                raise HparamsError(
+                    f"`{name}` is {getattr(self, name)}, and there are {REASON_PROMPTS} further wordings that ask for "
+                    f"the reason: set it to at most {REASON_PROMPTS}."
+                )
         self._check_what_would_do_nothing()
         if self.distill_batch_size % self.distill_num_generations:
             raise HparamsError(

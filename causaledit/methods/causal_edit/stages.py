@@ -311,7 +311,10 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
             causal=causal, context_role=run.role, teachers=teachers, min_lead=hparams.distill_min_lead,
         )  # fmt: skip
         if not study:
-            logger.warning("stage 2 is left out: on no prompt does a teacher know more than the student")
+            logger.warning(
+                "stage 2 is left out: on no prompt does a teacher lead the student by `distill_min_lead` (%g nats a token)",
+                hparams.distill_min_lead,
+            )
         return study
     asked = [
         (text, with_knowledge(lesson.request, knowledge, causal=causal))
