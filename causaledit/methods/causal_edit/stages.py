@@ -312,7 +312,8 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
         )  # fmt: skip
         if not study:
             logger.warning(
-                "stage 2 is left out: on no prompt does a teacher lead the student by `distill_min_lead` (%g nats a token)",
+                "stage 2 is left out: on no prompt does a teacher lead the student by `distill_min_lead`, %g nats a "
+                "token",
                 hparams.distill_min_lead,
             )
         return study
