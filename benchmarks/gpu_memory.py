@@ -228,6 +228,7 @@ def settings(args: argparse.Namespace, *, checkpointing: bool, device: torch.dev
         bootstrap_max_new_tokens=args.trace_new or hparams.bootstrap_max_new_tokens,
         bootstrap_all_prompts=False,
         bootstrap_explain_repeats=1,
+        bootstrap_reason_prompts=0,
         bootstrap_direct_repeats=1,
         bootstrap_direct_ends=True,
         bootstrap_trace_rows=None,
