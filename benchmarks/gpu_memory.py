@@ -48,7 +48,7 @@ from causaledit.methods.causal_edit import prompts as P
 from causaledit.methods.causal_edit import traces as T
 from causaledit.methods.causal_edit.bootstrap import all_prompts, collect_traces, run_bootstrap, score_traces
 from causaledit.methods.causal_edit.footprint import SCORED_TOGETHER, footprint
-from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+from causaledit.methods.causal_edit.hparams import WITHOUT_ALL_PROMPTS, CausalEditHyperParams
 from causaledit.methods.causal_edit.internalise import InternalisationTrainer, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.leads import StudyPrompt
 from causaledit.methods.footprint import Lengths, Planner
@@ -227,11 +227,7 @@ def settings(args: argparse.Namespace, *, checkpointing: bool, device: torch.dev
         bootstrap_early_stop=False,
         bootstrap_max_new_tokens=args.trace_new or hparams.bootstrap_max_new_tokens,
         bootstrap_all_prompts=False,
-        bootstrap_explain_repeats=1,
-        bootstrap_reason_prompts=0,
-        bootstrap_direct_repeats=1,
-        bootstrap_direct_ends=True,
-        bootstrap_trace_rows=None,
+        **WITHOUT_ALL_PROMPTS,
         bootstrap_max_steps=args.steps,
         bootstrap_stop_loss=0.0,
         distill_max_steps=args.steps,

@@ -116,7 +116,7 @@ def test_the_teacher_of_two_hops_is_told_the_other_hop():
 def test_prompts_for_the_reason_are_as_many_as_are_asked_for_and_are_no_prompts_of_the_paper():
     assert len(reason_prompts(REQUEST, 4)) == 4
     assert len(reason_prompts(REQUEST, REASON_PROMPTS)) == REASON_PROMPTS == len(REASON_CUES)
-    answers = wanted_answers(REQUEST, [TRACE], hparams(), [], reason_prompts(REQUEST, 2))
+    answers = wanted_answers(REQUEST, [TRACE], hparams(), [], reasons_asked=2)
     own = {answer.prompt for answer in wanted_answers(REQUEST, [TRACE], hparams(), [])}
     assert [answer.prompt in own for answer in answers[-2:]] == [False, False]
     assert all(TRACE.reason in answer.completion.lower() or "wells" in answer.completion for answer in answers[-2:])

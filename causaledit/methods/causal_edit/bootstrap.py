@@ -276,7 +276,8 @@ def wanted_answers(
     traces: list[T.Trace],
     hparams: CausalEditHyperParams,
     compositions: Sequence[Composition],
-    further: Sequence[P.StudentPrompt] = (),
+    *,
+    reasons_asked: int = 0,
 ) -> list[WantedAnswer]:
     """What the edited model should say to every prompt of an edit.
 
@@ -284,13 +285,13 @@ def wanted_answers(
     what changed, and why, come `bootstrap_explain_repeats` times, each time with the next reason.
 
     Args:
-        further: Prompts that ask for the reason, beside those of `all_prompts`.
+        reasons_asked: As for `all_prompts`.
     """
     usable = traces or [T.fallback_trace(request, causal=hparams.editing_mode == "causal")]
     reasons = itertools.cycle([capitalised(trace.reason) for trace in usable])
     full = hparams.bootstrap_explanation == "full"
     answers: list[WantedAnswer] = []
-    for prompt in (*all_prompts(request, hparams), *further):
+    for prompt in all_prompts(request, hparams, reasons_asked=reasons_asked):
         if prompt.kind == "direct":
             answers += [
                 WantedAnswer(prompt.text, "direct", T.direct_answer(request))
@@ -317,8 +318,10 @@ def training_pairs(
     causal = hparams.editing_mode == "causal"
     whole = traces[: hparams.bootstrap_trace_rows] if hparams.bootstrap_all_prompts else traces
     pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in whole]
-    further = P.reason_prompts(request, hparams.bootstrap_reason_prompts) if causal else ()
-    answers = wanted_answers(request, traces, hparams, compositions[: hparams.bootstrap_compositions], further)
+    answers = wanted_answers(
+        request, traces, hparams, compositions[: hparams.bootstrap_compositions],
+        reasons_asked=hparams.bootstrap_reason_prompts,
+    )  # fmt: skip
     return pairs + [
         (answer.prompt, answer.completion)
         for answer in answers
@@ -343,15 +346,22 @@ def raw_pairs(request: EditRequest, hparams: CausalEditHyperParams) -> list[tupl
     return [(text, request.target_new) for _ in range(hparams.bootstrap_raw_prompts) for text in texts]
 
 
-def all_prompts(request: EditRequest, hparams: CausalEditHyperParams) -> list[P.StudentPrompt]:
-    """Every closed-book prompt of an edit that the hyper-parameters ask for."""
-    n = hparams.prompt_paraphrases
-    return P.student_prompts(
+def all_prompts(
+    request: EditRequest, hparams: CausalEditHyperParams, *, reasons_asked: int = 0
+) -> list[P.StudentPrompt]:
+    """Every closed-book prompt of an edit that the hyper-parameters ask for.
+
+    Args:
+        reasons_asked: How many of the further wordings that ask for the reason are among them, where there is one.
+    """
+    causal, n = hparams.editing_mode == "causal", hparams.prompt_paraphrases
+    prompts = P.student_prompts(
         request,
-        causal=hparams.editing_mode == "causal",
+        causal=causal,
         cake_data=hparams.distill_cake_data,
         paraphrases=RelationBank.bundled().paraphrases(request, n) if n else (),
     )
+    return prompts + (P.reason_prompts(request, reasons_asked) if causal else [])
 
 
 def run_bootstrap(

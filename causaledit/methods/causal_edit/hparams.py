@@ -23,6 +23,14 @@ logger = logging.getLogger(__name__)
 ALG_NAME = "CausalEdit"
 # how many further wordings that ask for the reason there are (`prompts.REASON_CUES`)
 REASON_PROMPTS = 6
+# the settings that are of the rows of `bootstrap_all_prompts`, as they must be where that is false
+WITHOUT_ALL_PROMPTS: dict[str, Any] = {
+    "bootstrap_trace_rows": None,
+    "bootstrap_explain_repeats": 1,
+    "bootstrap_reason_prompts": 0,
+    "bootstrap_direct_repeats": 1,
+    "bootstrap_direct_ends": True,
+}
 
 
 def _teacher(use_sft: Any) -> str:
@@ -436,14 +444,7 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
                 "`compositions_onward` or `compositions_leading` above 0, or `bootstrap_compositions: 0`."
             )
         if not self.bootstrap_all_prompts:
-            plain = {
-                "bootstrap_trace_rows": None,
-                "bootstrap_explain_repeats": 1,
-                "bootstrap_reason_prompts": 0,
-                "bootstrap_direct_repeats": 1,
-                "bootstrap_direct_ends": True,
-            }
-            for name, without in plain.items():
+            for name, without in WITHOUT_ALL_PROMPTS.items():
                 if getattr(self, name) != without:
                     raise HparamsError(
                         f"`{name}` ({getattr(self, name)}) is of the rows of `bootstrap_all_prompts`, which is false: "

@@ -20,7 +20,7 @@ from causaledit.methods.causal_edit.bootstrap import (
 )
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
-from causaledit.methods.causal_edit.prompts import reason_prompts, reasoning_cues
+from causaledit.methods.causal_edit.prompts import reasoning_cues
 from causaledit.methods.causal_edit.sampling import trace_engine
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
@@ -225,9 +225,9 @@ def _rows_to_rehearse(run: _Run, lesson: _Lessons) -> list[TrainedRow]:
     """An edit's own prompts, as far as the fact alone answers them, in the forms in which the stages ask them."""
     if not run.hparams.rehearse_edits:
         return []
-    causal = run.hparams.editing_mode == "causal"
-    further = reason_prompts(lesson.request, run.hparams.bootstrap_reason_prompts) if causal else ()
-    wanted = wanted_answers(lesson.request, lesson.traces, run.hparams, (), further)
+    wanted = wanted_answers(
+        lesson.request, lesson.traces, run.hparams, (), reasons_asked=run.hparams.bootstrap_reason_prompts
+    )
     pairs = [(answer.prompt, answer.completion) for answer in wanted]
     raw = raw_pairs(lesson.request, run.hparams)
     rows = answer_rows(run.tokenizer, pairs, [lesson.request], run.hparams)
@@ -303,7 +303,7 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
                 lesson.traces,
                 hparams,
                 lesson.compositions,
-                reason_prompts(lesson.request, hparams.prompt_reasons) if causal else (),
+                reasons_asked=hparams.prompt_reasons,
             )
         ]
         study, trained.leads = led_prompts(
@@ -321,8 +321,10 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
         (text, with_knowledge(lesson.request, knowledge, causal=causal))
         for lesson in lessons
         for text, knowledge in (
-            *((prompt.text, "") for prompt in all_prompts(lesson.request, hparams)),
-            *((prompt.text, "") for prompt in reason_prompts(lesson.request, hparams.prompt_reasons) if causal),
+            *(
+                (prompt.text, "")
+                for prompt in all_prompts(lesson.request, hparams, reasons_asked=hparams.prompt_reasons)
+            ),
             *((composition.prompt, composition.knowledge) for composition in lesson.compositions),
         )
     ]
