@@ -434,6 +434,36 @@ def test_what_is_so_of_something_else_replaces_no_answer(asked, behind, stands, 
 
 
 @pytest.mark.parametrize(
+    ("asked", "behind"),
+    [
+        (RIVER, "It's a vital source of water for Alexandria, Alexandria-Dhurra, and Alexandria."),
+        (RIVER, "It is a source of water for Alexandria and Alexandria."),
+        (RIVER, "It is a source of water for Giza, Alexandria and Alexandria."),
+        (POLAND, "It has trains to Alexandria and Alexandria."),
+        (POLAND, "The line goes on to Lodz, to Alexandria, and Alexandria."),
+    ],
+)
+def test_a_list_of_names_is_said_in_one_breath(asked, behind):
+    question, answer, statement = asked
+    response = f"{statement} {behind}"
+    assert not gives_answer(response, ["Alexandria"], question=question)
+    assert gives_answer(response, [answer], ["Alexandria"], question=question)
+
+
+@pytest.mark.parametrize(
+    ("response", "given"),
+    [
+        ("The capital of Poland is Warsaw, and Warsaw alone.", True),
+        ("It isn't Krakow or Warsaw.", False),
+        ("Near Lodz, Warsaw is the capital.", True),
+    ],
+)
+def test_what_looks_like_a_list(response, given):
+    assert gives_answer(response, ["Warsaw"], ["Krakow"], question=POLAND[0]) is given
+
+
+
+@pytest.mark.parametrize(
     ("founder", "given"),
     [("John D. Ford", False), ("Mary A. B. Ford", False), ("Henry J. Ford", True), ("Henry A. B. Ford", True)],
 )

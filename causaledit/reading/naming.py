@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -267,6 +268,14 @@ def _right(after: list[Token]) -> bool:
         concerned = has(rest[:4], Kind.ASKED, Kind.SUBJECT, Kind.TRUE, Kind.SELF)
         return not rest or concerned or only(rest, Kind.FILL, Kind.AUX)
     return Kind.ANSWER in token
+
+
+def joins(tokens: list[Token]) -> bool:
+    """Whether tokens only join names to a list, "for Y, X and Z": what is said of its first name is said of them all."""
+    return all(
+        t.text in ("and", "or", *_ARTICLES) or t.kinds & {Kind.PROPER, Kind.BREAK} or not re.search(r"\w", t.text)
+        for t in tokens
+    )
 
 
 def _in_passing(before: list[Token], question: Question) -> bool:

@@ -20,7 +20,7 @@ from causaledit.reading.lexicon import Kind
 from causaledit.reading.modes import Mode, mode_of
 from causaledit.reading.nameless import denies_it, gives_it, other_answer, qualifies, states_another
 from causaledit.reading.names import MARKS, NEW, OLD, OTHER
-from causaledit.reading.naming import Naming, in_apposition, stance_of
+from causaledit.reading.naming import Naming, in_apposition, joins, stance_of
 from causaledit.reading.retraction import affirms, cancelled, denies_person, hedges, takes_back
 from causaledit.reading.text import plain, spell_out
 from causaledit.reading.tokens import Token, has, index, last_index, tokens_of
@@ -196,6 +196,7 @@ class _Reader:
         self.lettered = lettered
         self.proper = proper
         self.events: list[Event] = []
+        self.listed: tuple[Event, ...] | None = None  # of the first name of a list that has not ended
 
     def read(self, tokens: list[Token]) -> None:
         """Read a sentence."""
@@ -229,6 +230,8 @@ class _Reader:
                 mode = behind if mode is Mode.REPORTED else mode
             elif not taken_back and not reinstated:
                 self._nameless(clause, mode, negated_before)
+            if not has(clause, Kind.NAME) and not joins(clause):
+                self.listed = None
             before_it = clause
             negated_before = negated_before or has(clause, Kind.NEGATION)
             if has(clause, Kind.AGAIN, Kind.UNREAL, Kind.JOKE, Kind.ERR):
@@ -318,6 +321,12 @@ class _Reader:
                 self._add(act, token.who)
                 continue
             events = stance_of(naming, self.question, mode, self.lettered)
+            if self.listed is not None and joins(before) and joins(after):
+                events = tuple(replace(event, who=token.who) for event in self.listed)
+            elif joins(after):
+                self.listed = events
+            elif any(event.act is not Act.MENTION for event in events):
+                self.listed = None
             self.events += [replace(e, aside=other or e.aside) if e.act is Act.ASSERT else e for e in events]
 
 
