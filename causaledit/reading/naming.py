@@ -271,7 +271,7 @@ def _right(after: list[Token]) -> bool:
 
 
 def joins(tokens: list[Token]) -> bool:
-    """Whether tokens only join names to a list, "for Y, X and Z": what is said of its first name is said of them all."""
+    """Whether tokens only join names to a list, "for Y, X and Z", which is said of all of them alike."""
     return all(
         t.text in ("and", "or", *_ARTICLES) or t.kinds & {Kind.PROPER, Kind.BREAK} or not re.search(r"\w", t.text)
         for t in tokens
