@@ -462,7 +462,6 @@ def test_what_looks_like_a_list(response, given):
     assert gives_answer(response, ["Warsaw"], ["Krakow"], question=POLAND[0]) is given
 
 
-
 @pytest.mark.parametrize(
     ("founder", "given"),
     [("John D. Ford", False), ("Mary A. B. Ford", False), ("Henry J. Ford", True), ("Henry A. B. Ford", True)],
