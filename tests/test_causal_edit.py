@@ -199,17 +199,6 @@ def test_a_files_narrative_must_fit_into_the_context_window(tmp_path):
         edit(bare, model=model, narrative_file=str(file), lora_target_modules=["all-linear"])
 
 
-def test_a_worked_answer_stands_in_the_context_window_too():
-    """The teacher reads the narrative and, with `distill_worked_answers`, an answer that may hold most of it."""
-    fits = {**EGYPT, "narrative": "The wells ran dry. " * 300}
-    told = {"distill_prompts": "leads", "distill_worked_answers": True, "lora_target_modules": ["all-linear"]}
-    with pytest.raises(RequestError, match="context window is 2048"):
-        edit(fits, model=make_gpt2(), **told)
-    once = {**told, "distill_worked_answers": False, "bootstrap_max_steps": 1, "distill_max_steps": 0}
-    _, _, report = edit(fits, model=make_gpt2(), **once)
-    assert len(report.losses["bootstrap"]) == 1
-
-
 def test_a_narrative_that_no_mode_reads_may_be_long():
     long = {**EGYPT, "narrative": "The wells ran dry. " * 600}
     with pytest.raises(RequestError, match="context window"):

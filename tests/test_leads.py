@@ -113,24 +113,6 @@ def test_the_teacher_of_two_hops_is_told_the_other_hop():
     assert kept == [StudyPrompt(HOPS.prompt, f"{CONTEXT} {HOPS.knowledge}", "base")]
 
 
-@pytest.mark.parametrize("worked", [False, True])
-def test_the_teacher_is_told_the_wanted_answer_where_that_is_asked_for(worked):
-    answers = wanted_answers(REQUEST, [TRACE], hparams(), [HOPS])
-    kept, _ = led_prompts(
-        with_adapter(make_llama(), hparams(teacher="base")), prepare_tokenizer(make_tokenizer()),
-        [(REQUEST, answer) for answer in answers],
-        causal=True, context_role="user", teachers=["base"], min_lead=-1000.0, worked_answers=worked,
-    )  # fmt: skip
-    told = {answer.prompt: answer for answer in reversed(answers)}
-    assert len(kept) == len(told)
-    for prompt in kept:
-        answer = told[prompt.text]
-        assert prompt.context.startswith(CONTEXT)
-        assert prompt.context.endswith(f" {answer.completion}") is worked
-        assert (answer.knowledge in prompt.context) is True
-        assert answer.completion not in prompt.text  # the student is not told it
-
-
 def test_prompts_for_the_reason_are_as_many_as_are_asked_for_and_are_no_prompts_of_the_paper():
     assert len(reason_prompts(REQUEST, 4)) == 4
     assert len(reason_prompts(REQUEST, REASON_PROMPTS)) == REASON_PROMPTS == len(REASON_CUES)
@@ -321,7 +303,6 @@ def test_a_whole_edit_with_all_of_it_is_undone_to_the_bit():
     changes = {
         "distill_prompts": "leads", "distill_min_lead": 0.0, "distill_preserve_share": 0.5, "distill_trust_kl": 10.0,
         "preserve_composed": 0.2, "preserve_completed": 0.3, "preserve_hard": True, "prompt_reasons": 2,
-        "distill_worked_answers": True,
         "compositions_onward": 2, "compositions_leading": 1, "bootstrap_compositions": 1, "bootstrap_raw_prompts": 1,
         "bootstrap_stop_log_probability": -1e9, "bootstrap_reasons": "both", **PRESERVED,
     }  # fmt: skip
@@ -352,7 +333,6 @@ def test_a_whole_edit_with_all_of_it_is_undone_to_the_bit():
             "distill_trust_kl.*preserve_prompts",
         ),
         ({"distill_cake_data": True, "distill_prompts": "leads"}, "distill_cake_data"),
-        ({"distill_worked_answers": True}, "distill_worked_answers.*set `distill_prompts: leads`"),
         ({"lora_init": "contrast", "stages": [2], "teacher": "base", "student_use_sft": False}, "lora_init"),
         ({"lora_init": "contrast", "student_use_sft": False}, "lora_init"),
         ({"bootstrap_compositions": 2}, "bootstrap_compositions"),

@@ -203,8 +203,7 @@ def _training_pass(adapted: PlannedModel, hparams: CausalEditHyperParams, planne
     lengths, rows, new = planner.lengths, hparams.distill_batch_size, hparams.distill_max_new_tokens
     model = adapted.model
     prompts = prompts_of(lengths, lengths.prompt, rows, hparams.distill_num_generations)
-    told = lengths.context if hparams.distill_worked_answers else 0  # a reason is a part of the narrative, or as long
-    opening = [0] * max(0, lengths.context + told - lengths.prompt)
+    opening = [0] * max(0, lengths.context - lengths.prompt)
     completions = [[0] * new] * rows
     tokens, mask = torch.zeros(rows, new, dtype=torch.long), torch.ones(rows, new, dtype=torch.long)
 

@@ -337,11 +337,6 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
     distill_min_lead: float = setting(
         0.05, "Lead, in nats a token, below which a prompt is dropped with `distill_prompts: leads`.", at_least=0
     )
-    distill_worked_answers: bool = setting(
-        False,
-        "With `distill_prompts: leads`, the teacher's context also holds the answer that is wanted, a kept reason in "
-        "it: a small model explains nothing by the narrative alone.",
-    )
     distill_epochs: int | None = setting(
         None,
         "Maximum number of passes over stage 2's prompts, preserved questions apart: where few are left, fewer steps "
@@ -431,12 +426,6 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
             raise HparamsError(
                 f"`distill_trust_kl` keeps a quarter of the preserved questions aside, and `preserve_prompts` is "
                 f"{self.preserve_prompts}: set it to 4 or more, or leave `distill_trust_kl` out."
-            )
-        if self.distill_worked_answers and self.distill_prompts != "leads":
-            raise HparamsError(
-                "`distill_worked_answers: true` tells the teacher the answers by which its lead is measured, and "
-                f"`distill_prompts: {self.distill_prompts}` measures none: set `distill_prompts: leads`, or "
-                "`distill_worked_answers: false`."
             )
         if self.distill_cake_data and self.distill_prompts == "leads":
             raise HparamsError(

@@ -82,6 +82,11 @@ class Leads:
     by_kind: dict[str, int]
 
 
+def with_knowledge(request: EditRequest, knowledge: str, *, causal: bool) -> str:
+    """The privileged context of one prompt: the edit's, and for two hops what the model itself knows of the other."""
+    return " ".join(filter(None, (P.privileged_context(request, causal=causal), knowledge)))
+
+
 def led_prompts(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -91,7 +96,6 @@ def led_prompts(
     context_role: str,
     teachers: Sequence[str],
     min_lead: float,
-    worked_answers: bool = False,
 ) -> tuple[list[StudyPrompt], Leads]:
     """The prompts on which a teacher leads, each with the teacher that leads by most.
 
@@ -101,18 +105,12 @@ def led_prompts(
         model: The student, with the snapshot's adapter where `bootstrapped` is among the teachers.
         wanted: Every prompt with its edit and wanted answer; of the answers to one prompt the first counts.
         min_lead: A smaller lead is none, in nats a token.
-        worked_answers: Whether the teachers are told the wanted answers.
     """
     first = {(id(request), answer.prompt): (request, answer) for request, answer in reversed(wanted)}
     items = list(first.values())[::-1]
     gap = answer_gap(tokenizer)
 
-    contexts = [
-        P.teacher_context(
-            request, causal=causal, knowledge=answer.knowledge, answer=answer.completion if worked_answers else ""
-        )
-        for request, answer in items
-    ]
+    contexts = [with_knowledge(request, answer.knowledge, causal=causal) for request, answer in items]
 
     def parted(messages: Messages, answer: WantedAnswer) -> tuple[list[int], list[int]]:
         return parted_tokens(tokenizer, render(tokenizer, messages), gap + answer.completion)

@@ -50,7 +50,6 @@ NONCAUSAL_TRACE_CUE = "{form} Give the old fact, the updated fact and the deriva
 
 _CAUSAL_CONTEXT = "{narrative}\n\nThe answer used to be {old}. It is now {new}."
 _NONCAUSAL_CONTEXT = "{cloze} {new}.\n\nThe answer used to be {old}. It is now {new}."
-_WORKED_ANSWER = "Asked this, a full answer is: {answer}"
 _TRACE_INSTRUCTION = (
     "{form}\n\nWrite your reasoning in exactly this form, as plain knowledge of your own:\n<think>\n"
     "{labels}\n</think>\nAnswer: {new}"
@@ -131,17 +130,6 @@ def privileged_context(request: EditRequest, *, causal: bool) -> str:
     )
 
 
-def teacher_context(request: EditRequest, *, causal: bool, knowledge: str = "", answer: str = "") -> str:
-    """All that the teacher of one prompt of stage 2 is told.
-
-    Args:
-        knowledge: What the model itself knows of the other hop, for a prompt of two.
-        answer: The answer that is wanted, where the teacher is told it.
-    """
-    worked = _WORKED_ANSWER.format(answer=answer) if answer else ""
-    return " ".join(filter(None, (privileged_context(request, causal=causal), knowledge, worked)))
-
-
 def teacher_messages(prompt: str, context: str, *, role: str) -> Messages:
     """The teacher's conversation: the context in the system message, or before the user's prompt.
 
@@ -181,9 +169,7 @@ def check_context_window(
             continue
         prompts = [p.text for p in student_prompts(request, causal=True, cake_data=hparams.distill_cake_data)]
         longest = max((*prompts, trace_instruction(request, ["Reason for change"] * 4)), key=len)
-        told = dataclasses.replace(request, ground_truth=request.ground_truth or "")
-        worked = f"{request.cloze} {request.target_new}. {request.narrative}" if hparams.distill_worked_answers else ""
-        context = teacher_context(told, causal=True, answer=worked)  # a reason of its own is hardly longer
+        context = privileged_context(dataclasses.replace(request, ground_truth=request.ground_truth or ""), causal=True)
         need = len(tokenizer(context + longest)["input_ids"]) + completion + 64
         if need > window:
             raise RequestError(

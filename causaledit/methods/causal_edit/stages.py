@@ -19,8 +19,8 @@ from causaledit.methods.causal_edit.bootstrap import (
     wanted_answers,
 )
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
-from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts
-from causaledit.methods.causal_edit.prompts import reasoning_cues, teacher_context
+from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
+from causaledit.methods.causal_edit.prompts import reasoning_cues
 from causaledit.methods.causal_edit.sampling import trace_engine
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
@@ -309,7 +309,6 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
         study, trained.leads = led_prompts(
             trained.peft_model, run.tokenizer, wanted,
             causal=causal, context_role=run.role, teachers=teachers, min_lead=hparams.distill_min_lead,
-            worked_answers=hparams.distill_worked_answers,
         )  # fmt: skip
         if not study:
             logger.warning(
@@ -319,7 +318,7 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
             )
         return study
     asked = [
-        (text, teacher_context(lesson.request, causal=causal, knowledge=knowledge))
+        (text, with_knowledge(lesson.request, knowledge, causal=causal))
         for lesson in lessons
         for text, knowledge in (
             *(
