@@ -456,6 +456,23 @@ def test_a_list_of_names_is_said_in_one_breath(asked, behind):
         ("The capital of Poland is Warsaw, and Warsaw alone.", True),
         ("It isn't Krakow or Warsaw.", False),
         ("Near Lodz, Warsaw is the capital.", True),
+        # two statements
+        ("It is not Krakow, and Warsaw is the capital.", True),
+        ("It is not Krakow and Warsaw is the capital.", True),
+        ("The capital isn't Krakow, and it is Warsaw.", True),
+        ("The capital of Poland was never Krakow, and Warsaw has always been the capital.", True),
+        ("It does not lie in Krakow, and Warsaw is the capital of Poland.", True),
+        ("The capital is Warsaw, and Krakow is the largest city.", True),
+        ("The capital is Warsaw, and Krakow was the capital before.", True),
+        ("It was Krakow, and Warsaw is the capital now.", True),
+        ("The capital is Krakow, and Warsaw is the largest city.", False),
+        ("It was Krakow, and Warsaw was the capital before.", False),
+        ("It is not Warsaw, and it is Krakow.", False),
+        ("It isn't Krakow, and it is not Warsaw.", False),
+        # one, of both
+        ("The capital is Krakow and Warsaw.", False),
+        ("It is not Krakow and Warsaw.", False),
+        ("There are two capitals, and Krakow and Warsaw is the pair.", False),
     ],
 )
 def test_what_looks_like_a_list(response, given):

@@ -67,11 +67,25 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
         return None
     if "and" in texts and "that" in texts:  # "that it is X and that Y …" are two statements
         return None
+    if _two_statements(tokens, first, second):
+        return None
     joints = [t for t in texts if t not in ("in", "by", "the", "it", "is", "that", "a", "of", ",")]
     apart = tokens[first].who != tokens[second].who  # "the Mosque or the Mosque of Allah" leaves nothing open
     if apart and len(texts) <= 5 and len(joints) == 1 and joints[0] in _BOTH and texts[-1] != ",":
         return Act.MENTION, Act.MENTION
     return None
+
+
+def _two_statements(tokens: list[Token], first: int, second: int) -> bool:
+    """ "it is Y, and X is the seat", "it is not Y, and it is X": either name has a verb of its own."""
+    head, between, behind = tokens[:first], tokens[first + 1 : second], tokens[second + 1 : second + 2]
+    if not any(t.text == "and" for t in between) or not has(head, Kind.IS, Kind.WAS, Kind.AUX):
+        return False
+    own = any(t.text in _OF_ONE for t in behind) and not has(between, Kind.IS, Kind.WAS)
+    return own or (has(head, Kind.NEGATION) and has(between, Kind.IS))
+
+
+_OF_ONE = word_set("is was has lies remains")
 
 
 def _listed(tokens: list[Token]) -> list[int]:
