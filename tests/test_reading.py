@@ -450,6 +450,38 @@ def test_a_list_of_names_is_said_in_one_breath(asked, behind):
     assert gives_answer(response, [answer], ["Alexandria"], question=question)
 
 
+CITIZEN_OF = ("What is the country of citizenship of Ada Kerr?", "France", "Spain")
+SPORT = ("Which sport is Jo Lind associated with?", "tennis", "golf")
+WRITER = ("Who is the author of The Glass Orchard?", "Ada Kerr", "Jo Lind")
+SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
+
+
+@pytest.mark.parametrize(
+    ("asked", "response", "given"),
+    [
+        (WRITER, "The book is not by Jo Lind, and Ada Kerr is its author.", True),
+        (WRITER, "Ada Kerr wrote The Glass Orchard, and Jo Lind is the illustrator.", True),
+        (WRITER, "Ada Kerr and Jo Lind wrote it together.", False),
+        (WRITER, "The author is Jo Lind, and Ada Kerr is the heroine.", False),
+        (CITIZEN_OF, "She was born in Spain, and France is her country of citizenship.", True),
+        (CITIZEN_OF, "She is a citizen of France, and Spain is where she was born.", True),
+        (CITIZEN_OF, "She gave up Spain, and France has granted her citizenship.", True),
+        (CITIZEN_OF, "She is a citizen of France and Spain.", False),
+        (CITIZEN_OF, "She is a citizen of Spain, and France is where she lives.", False),
+        (SPORT, "Jo Lind no longer plays golf, and tennis is the sport now.", True),
+        (SPORT, "Jo Lind plays tennis, and golf is a hobby.", True),
+        (SPORT, "Jo Lind plays tennis and golf.", False),
+        (SEAT, "It left Oslo, and Bergen is the seat.", True),
+        (SEAT, "Northwind is based in Bergen, and Oslo has a branch.", True),
+        (SEAT, "Northwind is based in Oslo, and Bergen has a branch.", False),
+        (SEAT, "Northwind has offices in Oslo and Bergen.", False),
+    ],
+)
+def test_each_of_two_statements_has_its_own_name(asked, response, given):
+    question, new, old = asked
+    assert gives_answer(response, [new], [old], question=question, prompt=question) is given
+
+
 @pytest.mark.parametrize(
     ("response", "given"),
     [

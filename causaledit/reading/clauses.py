@@ -79,7 +79,7 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
 def _two_statements(tokens: list[Token], first: int, second: int) -> bool:
     """ "it is Y, and X is the seat", "it is not Y, and it is X": either name has a verb of its own."""
     head, between, behind = tokens[:first], tokens[first + 1 : second], tokens[second + 1 : second + 2]
-    if not any(t.text == "and" for t in between) or not has(head, Kind.IS, Kind.WAS, Kind.AUX):
+    if not any(t.text == "and" for t in between) or all(t.text in _ARTICLES or not t.text.isalpha() for t in head):
         return False
     own = any(t.text in _OF_ONE for t in behind) and not has(between, Kind.IS, Kind.WAS)
     return own or (has(head, Kind.NEGATION) and has(between, Kind.IS))
