@@ -450,6 +450,30 @@ def test_a_list_of_names_is_said_in_one_breath(asked, behind):
     assert gives_answer(response, [answer], ["Alexandria"], question=question)
 
 
+STATE = ("Who is the head of state of Spain?", "Felipe", "Pedro Sanchez")
+GOVERNMENT = ("Who is the head of government of Spain?", "Pedro Sanchez", "Felipe")
+
+
+@pytest.mark.parametrize(
+    ("asked", "response", "given"),
+    [
+        (STATE, "The head of state of Spain is Felipe. The head of government is Pedro Sanchez.", True),
+        (STATE, "The head of government is Pedro Sanchez. The head of state is Felipe.", True),
+        (STATE, "Felipe is the head of state, while Pedro Sanchez is the prime minister.", True),
+        (STATE, "The King of Spain is Felipe.", True),
+        (STATE, "The head of state of Spain is Felipe. Actually, the head of state is Pedro Sanchez.", False),
+        (STATE, "The head of state of Spain is Pedro Sanchez.", False),
+        (STATE, "The head of state is Pedro Sanchez. The head of government is Felipe.", False),
+        (GOVERNMENT, "Pedro Sanchez is the prime minister. The head of state is Felipe, who is the king.", True),
+        (GOVERNMENT, "The head of government of Spain is Pedro Sanchez. The king is Felipe.", True),
+        (GOVERNMENT, "The head of government is Felipe.", False),
+    ],
+)
+def test_a_state_and_its_government_have_heads_of_their_own(asked, response, given):
+    question, new, old = asked
+    assert gives_answer(response, [new], [old], question=question, prompt=question) is given
+
+
 CITIZEN_OF = ("What is the country of citizenship of Ada Kerr?", "France", "Spain")
 SPORT = ("Which sport is Jo Lind associated with?", "tennis", "golf")
 WRITER = ("Who is the author of The Glass Orchard?", "Ada Kerr", "Jo Lind")

@@ -93,6 +93,7 @@ class Question:
         roots: How longer words of the subject begin.
         deed: Whether a country is asked for as the one that did something ("Which country developed …").
         chained: Whether it names more than one relation ("the citizenship of the author of …").
+        other_post: The head of a country who is not asked for: of its government, where that of the state is.
         titles: What it quotes or writes in capitals, of several words each: "Never Let Me Go" lets nothing go.
     """
 
@@ -103,6 +104,7 @@ class Question:
     deed: bool = False
     chained: bool = False
     titles: tuple[str, ...] = ()
+    other_post: re.Pattern[str] | None = None
 
     def about(self, word: str) -> bool:
         """Whether a word names the subject, or comes from its name: "Brazilian" of Brazil."""
@@ -133,7 +135,16 @@ def question_for(text: str) -> Question:
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
     deed, chained = bool(_DEED.search(text)), _relations(asking) + ("continent" in content) > 1
     titles = tuple(dict.fromkeys(" ".join(spell_out(found).split()) for found in _TITLE.findall(text)))
-    return Question(_stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles)
+    posts = [post for post in _HEADS if post.search(text)]
+    other = next(post for post in _HEADS if post is not posts[0]) if len(posts) == 1 else None
+    return Question(_stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, other)
+
+
+# of a state, and of its government; a president may be both
+_HEADS = (
+    re.compile(r"\b(?:heads? of (?:the )?state|monarch|king|queen|emperor)\b", re.I),
+    re.compile(r"\b(?:heads? of (?:the )?government|prime minister|premier|chancellor)\b", re.I),
+)
 
 
 _TITLE = re.compile(

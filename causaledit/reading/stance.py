@@ -211,7 +211,7 @@ class _Reader:
         before_it: list[Token] = []
         for pairs in clauses(tokens, settle(tokens)):
             clause = [token for token, _ in pairs]
-            other = _of_another(clause, other)
+            other = _of_another(clause, other) or _of_another_post(clause, self.question)
             if Kind.CONTRAST in clause[0] and clause[0].text != "despite":
                 mode = mode if clause[0].text == "then" else behind
                 self._add(Act.DOUBT)
@@ -385,6 +385,11 @@ def _of_another(clause: list[Token], before: bool) -> bool:
     if any(token.kinds == _PROPER_ONLY for token in head):
         return True
     return before and (len(clause) == 1 or Kind.CONTRAST not in clause[0])
+
+
+def _of_another_post(clause: list[Token], question: Question) -> bool:
+    """ "the head of government is Y", where the head of state is asked for."""
+    return bool(question.other_post and question.other_post.search(" ".join(t.text for t in clause)))
 
 
 _PROPER_ONLY = frozenset((Kind.PROPER,))
