@@ -200,7 +200,7 @@ class _Reader:
 
     def read(self, tokens: list[Token]) -> None:
         """Read a sentence."""
-        tokens = cancelled(self._leads(tokens))
+        tokens = cancelled(self._leads(self._without_compounds(tokens)))
         if affirms(tokens) and not has(tokens, Kind.NAME):  # "no, that is not a typo" upholds what was said
             self.events = [event for event in self.events if event.act is not Act.LEAD_RETRACT]
         if has(tokens, Kind.PAST) and not has(tokens, Kind.NAME):  # "yes, he was, until the divorce"
@@ -243,6 +243,21 @@ class _Reader:
 
     def _add(self, act: Act, who: str = "", strong: bool = True) -> None:
         self.events.append(Event(act, who, strong))
+
+    def _without_compounds(self, tokens: list[Token]) -> list[Token]:
+        """ "a French-born inventor": where somebody comes from, and another thing than what was asked."""
+        kept: list[Token] = []
+        i = 0
+        while i < len(tokens):
+            behind = tokens[i + 1 : i + 3]
+            compound = Kind.NAME in tokens[i] and len(behind) == 2 and behind[0].text == "-"
+            if compound and behind[1].text in _OF_A_COMPOUND and Kind.ASKED not in behind[1]:
+                self._add(Act.MENTION, tokens[i].who)
+                i += 3
+                continue
+            kept.append(tokens[i])
+            i += 1
+        return kept
 
     def _leads(self, tokens: list[Token]) -> list[Token]:
         """Take "No, wait," and the like off the front; note what they do."""
@@ -328,6 +343,11 @@ class _Reader:
             elif any(event.act is not Act.MENTION for event in events):
                 self.listed = None
             self.events += [replace(e, aside=other or e.aside) if e.act is Act.ASSERT else e for e in events]
+
+
+_OF_A_COMPOUND = word_set("""
+    born raised bred trained educated speaking style inspired owned backed led
+""")
 
 
 def _reported_behind(tokens: list[Token]) -> bool:
