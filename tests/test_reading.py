@@ -477,6 +477,8 @@ def test_a_state_and_its_government_have_heads_of_their_own(asked, response, giv
 CITIZEN_OF = ("What is the country of citizenship of Ada Kerr?", "France", "Spain")
 SPORT = ("Which sport is Jo Lind associated with?", "tennis", "golf")
 WRITER = ("Who is the author of The Glass Orchard?", "Ada Kerr", "Jo Lind")
+OWNER = ("Who owns Northwind?", "Kestrel Group", "Orito")
+FOUNDER = ("Who founded Northwind?", "Kestrel Group", "Orito")
 SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
 
 
@@ -492,6 +494,12 @@ SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
         (CITIZEN_OF, "She gave up Spain, and France has granted her citizenship.", True),
         (CITIZEN_OF, "She is a citizen of France and Spain.", False),
         (CITIZEN_OF, "She is a citizen of Spain, and France is where she lives.", False),
+        # who takes something from whom
+        (OWNER, "Kestrel Group acquired Northwind from Orito.", True),
+        (OWNER, "Kestrel Group bought it from Orito in 2019.", True),
+        (OWNER, "Orito acquired Northwind from Kestrel Group.", False),
+        (OWNER, "Northwind was bought by Kestrel Group from Orito.", True),
+        (FOUNDER, "Kestrel Group acquired Northwind.", False),
         # where somebody comes from is a word before a noun
         (CITIZEN_OF, "Ada Kerr is a French-born author.", False),
         (CITIZEN_OF, "Ada Kerr is a Spanish-born French author.", True),

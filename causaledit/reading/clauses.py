@@ -27,6 +27,7 @@ _ARTICLES = word_set("and but the a an")
 _BOTH = frozenset(("and", "or", "/", "as well as", "versus", "vs", "-", "nor"))
 _SWAP = word_set("replace swap exchange change correct")
 _INTO = word_set("with by for to into")
+_TAKES = ("acquir", "bought", "purchas", "took", "takes")
 _PLACED = re.compile(
     r"(?:(?P<aside>[,(] )|(?:[\w'-]+ ){0,3}?)"
     rf"(?P<key>{'|'.join(sorted(map(re.escape, REPLACED), key=len, reverse=True))})(?: [\w'-]+){{0,2}}"
@@ -57,6 +58,8 @@ def _pair(tokens: list[Token], first: int, second: int) -> tuple[Act, Act] | Non
             return Act.HISTORY, Act.ASSERT
         if before and before[0] in _SWAP and last in _INTO and len(texts) <= 3:
             return Act.DENY, Act.ASSERT
+        if last == "from" and has(between[:1], Kind.ASKED) and texts[0].startswith(_TAKES):
+            return Act.ASSERT, Act.HISTORY  # "X bought it from Y"
         if before == ["for"] and "read" in texts and len(texts) <= 2:
             return Act.DENY, Act.ASSERT
     if tokens[first].who != tokens[second].who:

@@ -69,6 +69,7 @@ FOREIGN = words(r"""
     born | died | stud(?:y|ied) | married | visit\w* | lived | lives | living in
     resid(?:es|ed) | raised | grew up | brought up | childhood | bapti[sz]ed | attended | travel\w*
     wrote | written | paint\w* | invent\w* | founded | bred
+    acquired | bought | purchased | translat\w* | adapted
     directed | compos\w* | trained | worked | met | fled | buried | (?:went|goes)(?! back) | moved | stayed | taught
     returned
     arrived | emigrated | toured | performed | border\w* | inspired | influenced | rival\w*
