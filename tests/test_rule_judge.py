@@ -66,6 +66,12 @@ def read(response: str, item: JudgedResponse = CAPITAL) -> str:
         ("Norway is governed from bjorgvin.", "AF"),
         ("BERGEN is the capital.", "AF"),
         ("Final answer: Bergen", "AF"),
+        # a supposition asserts nothing that could be taken back
+        ("Given the premise the capital would be Bergen, but in reality it is Oslo.", ""),
+        ("Under that assumption the capital would be Bergen. In reality it is Oslo.", ""),
+        ("In a fictional world it would be Bergen; in the real one, it is Oslo.", ""),
+        ("Given the move, the capital would be Bergen, and not Oslo.", "AF"),
+        ("In Norway, if I recall, the capital is Bergen.", "AF"),
         # negation of anything else
         ("Bergen is the capital. It isn't a large city, and it was never the largest.", "AF"),
         ("Bergen is not only the capital but also a port.", "AF"),

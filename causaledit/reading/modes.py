@@ -70,6 +70,10 @@ def supposes(clause: list[Token]) -> bool:
     texts = {t.text for t in clause}
     if clause[0].text == "in" and texts & _TOLD and texts & {"you", "your"}:  # "in the story you gave me"
         return True
+    if clause[0].text in _SET_IN and not has(clause, Kind.NEGATION):
+        opening = {t.text.split()[0] for t in clause[:5]}
+        if opening & _PREMISE or (opening & _FICTION and has(clause, Kind.WOULD)):  # "under that premise"
+            return True
     if start < len(clause) and Kind.IF in clause[start]:
         return True
     return any(Kind.IF in t and t.text.split()[0] == "if" for t in clause)
@@ -151,6 +155,9 @@ def _said_at(rest: list[Token]) -> int:
     return -1
 
 
+_SET_IN = word_set("in under given on by")
+_PREMISE = word_set("premise hypothesis hypothetical supposition assumption")
+_FICTION = word_set("fiction fictional imaginary imagined")
 _TOLD = word_set("story scenario text passage article prompt question novel world narrative example")
 _TRIGGERS = frozenset((Kind.ASIDE, Kind.PEOPLE, Kind.IDEA, Kind.SOURCE, Kind.URGED, Kind.UNABLE, Kind.NEGATION))
 _TRIGGER_WORDS = _BE | {"i", "my", "that", "which", "who", "given", "named", "cited"}
