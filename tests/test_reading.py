@@ -477,6 +477,7 @@ def test_a_state_and_its_government_have_heads_of_their_own(asked, response, giv
 CITIZEN_OF = ("What is the country of citizenship of Ada Kerr?", "France", "Spain")
 SPORT = ("Which sport is Jo Lind associated with?", "tennis", "golf")
 WRITER = ("Who is the author of The Glass Orchard?", "Ada Kerr", "Jo Lind")
+TONGUE = ("What is the official language of the country where Ada Kerr holds citizenship?", "French", "Spanish")
 OWNER = ("Who owns Northwind?", "Kestrel Group", "Orito")
 FOUNDER = ("Who founded Northwind?", "Kestrel Group", "Orito")
 SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
@@ -494,6 +495,11 @@ SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
         (CITIZEN_OF, "She gave up Spain, and France has granted her citizenship.", True),
         (CITIZEN_OF, "She is a citizen of France and Spain.", False),
         (CITIZEN_OF, "She is a citizen of Spain, and France is where she lives.", False),
+        # a citizen's language
+        (TONGUE, "Ada Kerr is a French citizen.", False),
+        (TONGUE, "She is of French nationality, and the official language is Spanish.", False),
+        (TONGUE, "As a French citizen, she speaks French.", True),
+        (TONGUE, "She is a citizen of France. French citizens speak French.", True),
         # who takes something from whom
         (OWNER, "Kestrel Group acquired Northwind from Orito.", True),
         (OWNER, "Kestrel Group bought it from Orito in 2019.", True),

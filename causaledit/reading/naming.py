@@ -68,6 +68,8 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     adjective = Kind.ADJECTIVE in naming.token
     if adjective and not _predicated(before, after) and not (question.deed and _by_its_people(before, after)):
         return (Event(Act.MENTION, who),)
+    if question.language and has(after[:1], Kind.CITIZEN):  # "a French citizen"
+        return (Event(Act.MENTION, who),)
     if twice_denied(before, after, question) and claimed:
         return (Event(Act.ASSERT, who),)
     if denied_to_have_left(before):

@@ -94,6 +94,7 @@ class Question:
         roots: How longer words of the subject begin.
         deed: Whether a country is asked for as the one that did something ("Which country developed …").
         chained: Whether it names more than one relation ("the citizenship of the author of …").
+        language: Whether a language is asked for: "a French citizen" speaks of none.
         other_post: The head of a country who is not asked for: of its government, where that of the state is.
         titles: What it quotes or writes in capitals, of several words each: "Never Let Me Go" lets nothing go.
     """
@@ -106,6 +107,7 @@ class Question:
     chained: bool = False
     titles: tuple[str, ...] = ()
     other_post: re.Pattern[str] | None = None
+    language: bool = False
 
     def about(self, word: str) -> bool:
         """Whether a word names the subject, or comes from its name: "Brazilian" of Brazil."""
@@ -138,7 +140,9 @@ def question_for(text: str) -> Question:
     titles = tuple(dict.fromkeys(" ".join(spell_out(found).split()) for found in _TITLE.findall(text)))
     posts = [post for post in _HEADS if post.search(text)]
     other = next(post for post in _HEADS if post is not posts[0]) if len(posts) == 1 else None
-    return Question(_stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, other)
+    return Question(
+        _stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, other, "language" in content
+    )
 
 
 # of a state, and of its government; a president may be both
