@@ -95,7 +95,7 @@ class Question:
         deed: Whether a country is asked for as the one that did something ("Which country developed …").
         chained: Whether it names more than one relation ("the citizenship of the author of …").
         language: Whether a language is asked for: "a French citizen" speaks of none.
-        other_post: The head of a country who is not asked for: of its government, where that of the state is.
+        posts: The head of a country who is asked for, and the one who is not: of the state, and of its government.
         titles: What it quotes or writes in capitals, of several words each: "Never Let Me Go" lets nothing go.
     """
 
@@ -106,7 +106,7 @@ class Question:
     deed: bool = False
     chained: bool = False
     titles: tuple[str, ...] = ()
-    other_post: re.Pattern[str] | None = None
+    posts: tuple[re.Pattern[str], re.Pattern[str]] | None = None
     language: bool = False
 
     def about(self, word: str) -> bool:
@@ -138,10 +138,10 @@ def question_for(text: str) -> Question:
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
     deed, chained = bool(_DEED.search(text)), _relations(asking) + ("continent" in content) > 1
     titles = tuple(dict.fromkeys(" ".join(spell_out(found).split()) for found in _TITLE.findall(text)))
-    posts = [post for post in _HEADS if post.search(text)]
-    other = next(post for post in _HEADS if post is not posts[0]) if len(posts) == 1 else None
+    asked = [post.search(text) is not None for post in _HEADS]
+    posts = None if asked[0] == asked[1] else (_HEADS if asked[0] else _HEADS[::-1])
     return Question(
-        _stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, other, "language" in content
+        _stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, posts, "language" in content
     )
 
 

@@ -211,7 +211,7 @@ class _Reader:
         before_it: list[Token] = []
         for pairs in clauses(tokens, settle(tokens)):
             clause = [token for token, _ in pairs]
-            other = _of_another(clause, other) or _of_another_post(clause, self.question)
+            other = _of_another(clause, other)
             if Kind.CONTRAST in clause[0] and clause[0].text != "despite":
                 mode = mode if clause[0].text == "then" else behind
                 self._add(Act.DOUBT)
@@ -336,6 +336,8 @@ class _Reader:
                 self._add(act, token.who)
                 continue
             events = stance_of(naming, self.question, mode, self.lettered)
+            if _of_another_post(clause, self.question):
+                events = tuple(replace(e, act=Act.MENTION) if e.act is Act.ASSERT else e for e in events)
             if self.listed is not None and joins(before) and joins(after):
                 events = tuple(replace(event, who=token.who) for event in self.listed)
             elif joins(after):
@@ -409,7 +411,10 @@ def _of_another(clause: list[Token], before: bool) -> bool:
 
 def _of_another_post(clause: list[Token], question: Question) -> bool:
     """ "the head of government is Y", where the head of state is asked for."""
-    return bool(question.other_post and question.other_post.search(" ".join(t.text for t in clause)))
+    if question.posts is None:
+        return False
+    own, other = (post.search(" ".join(t.text for t in clause)) for post in question.posts)
+    return bool(other) and not own
 
 
 _PROPER_ONLY = frozenset((Kind.PROPER,))
