@@ -452,11 +452,36 @@ def test_a_list_of_names_is_said_in_one_breath(asked, behind):
 
 STATE = ("Who is the head of state of Spain?", "Felipe", "Pedro Sanchez")
 GOVERNMENT = ("Who is the head of government of Spain?", "Pedro Sanchez", "Felipe")
+CITIZEN_OF = ("What is the country of citizenship of Ada Kerr?", "France", "Spain")
+SPORT = ("Which sport is Jo Lind associated with?", "tennis", "golf")
+WRITER = ("Who is the author of The Glass Orchard?", "Ada Kerr", "Jo Lind")
+TONGUE = ("What is the official language of the country where Ada Kerr holds citizenship?", "French", "Spanish")
+OWNER = ("Who owns Northwind?", "Kestrel Group", "Orito")
+FOUNDER = ("Who founded Northwind?", "Kestrel Group", "Orito")
+SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
 
 
 @pytest.mark.parametrize(
     ("asked", "response", "given"),
     [
+        # either of two statements has its own name
+        (WRITER, "The book is not by Jo Lind, and Ada Kerr is its author.", True),
+        (WRITER, "Ada Kerr wrote The Glass Orchard, and Jo Lind is the illustrator.", True),
+        (WRITER, "Ada Kerr and Jo Lind wrote it together.", False),
+        (WRITER, "The author is Jo Lind, and Ada Kerr is the heroine.", False),
+        (CITIZEN_OF, "She was born in Spain, and France is her country of citizenship.", True),
+        (CITIZEN_OF, "She is a citizen of France, and Spain is where she was born.", True),
+        (CITIZEN_OF, "She gave up Spain, and France has granted her citizenship.", True),
+        (CITIZEN_OF, "She is a citizen of France and Spain.", False),
+        (CITIZEN_OF, "She is a citizen of Spain, and France is where she lives.", False),
+        (SPORT, "Jo Lind no longer plays golf, and tennis is the sport now.", True),
+        (SPORT, "Jo Lind plays tennis, and golf is a hobby.", True),
+        (SPORT, "Jo Lind plays tennis and golf.", False),
+        (SEAT, "It left Oslo, and Bergen is the seat.", True),
+        (SEAT, "Northwind is based in Bergen, and Oslo has a branch.", True),
+        (SEAT, "Northwind is based in Oslo, and Bergen has a branch.", False),
+        (SEAT, "Northwind has offices in Oslo and Bergen.", False),
+        # a state and its government have heads of their own
         (STATE, "The head of state of Spain is Felipe. The head of government is Pedro Sanchez.", True),
         (STATE, "The head of government is Pedro Sanchez. The head of state is Felipe.", True),
         (STATE, "Felipe is the head of state, while Pedro Sanchez is the prime minister.", True),
@@ -472,34 +497,6 @@ GOVERNMENT = ("Who is the head of government of Spain?", "Pedro Sanchez", "Felip
         (GOVERNMENT, "Pedro Sanchez is the prime minister. The head of state is Felipe, who is the king.", True),
         (GOVERNMENT, "The head of government of Spain is Pedro Sanchez. The king is Felipe.", True),
         (GOVERNMENT, "The head of government is Felipe.", False),
-    ],
-)
-def test_a_state_and_its_government_have_heads_of_their_own(asked, response, given):
-    question, new, old = asked
-    assert gives_answer(response, [new], [old], question=question, prompt=question) is given
-
-
-CITIZEN_OF = ("What is the country of citizenship of Ada Kerr?", "France", "Spain")
-SPORT = ("Which sport is Jo Lind associated with?", "tennis", "golf")
-WRITER = ("Who is the author of The Glass Orchard?", "Ada Kerr", "Jo Lind")
-TONGUE = ("What is the official language of the country where Ada Kerr holds citizenship?", "French", "Spanish")
-OWNER = ("Who owns Northwind?", "Kestrel Group", "Orito")
-FOUNDER = ("Who founded Northwind?", "Kestrel Group", "Orito")
-SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
-
-
-@pytest.mark.parametrize(
-    ("asked", "response", "given"),
-    [
-        (WRITER, "The book is not by Jo Lind, and Ada Kerr is its author.", True),
-        (WRITER, "Ada Kerr wrote The Glass Orchard, and Jo Lind is the illustrator.", True),
-        (WRITER, "Ada Kerr and Jo Lind wrote it together.", False),
-        (WRITER, "The author is Jo Lind, and Ada Kerr is the heroine.", False),
-        (CITIZEN_OF, "She was born in Spain, and France is her country of citizenship.", True),
-        (CITIZEN_OF, "She is a citizen of France, and Spain is where she was born.", True),
-        (CITIZEN_OF, "She gave up Spain, and France has granted her citizenship.", True),
-        (CITIZEN_OF, "She is a citizen of France and Spain.", False),
-        (CITIZEN_OF, "She is a citizen of Spain, and France is where she lives.", False),
         # a citizen's language
         (TONGUE, "Ada Kerr is a French citizen.", False),
         (TONGUE, "She is of French nationality, and the official language is Spanish.", False),
@@ -520,16 +517,9 @@ SEAT = ("Where is the headquarters of Northwind located?", "Bergen", "Oslo")
         (("In which country was Ada Kerr born?", "France", "Spain"), "Ada Kerr is a French-born author.", True),
         (SEAT, "Northwind is a Bergen-based company.", True),
         (SEAT, "Northwind is an Oslo-based company.", False),
-        (SPORT, "Jo Lind no longer plays golf, and tennis is the sport now.", True),
-        (SPORT, "Jo Lind plays tennis, and golf is a hobby.", True),
-        (SPORT, "Jo Lind plays tennis and golf.", False),
-        (SEAT, "It left Oslo, and Bergen is the seat.", True),
-        (SEAT, "Northwind is based in Bergen, and Oslo has a branch.", True),
-        (SEAT, "Northwind is based in Oslo, and Bergen has a branch.", False),
-        (SEAT, "Northwind has offices in Oslo and Bergen.", False),
     ],
 )
-def test_each_of_two_statements_has_its_own_name(asked, response, given):
+def test_what_is_said_of_something_else_gives_nothing(asked, response, given):
     question, new, old = asked
     assert gives_answer(response, [new], [old], question=question, prompt=question) is given
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -275,7 +274,7 @@ def _right(after: list[Token]) -> bool:
 def joins(tokens: list[Token]) -> bool:
     """Whether tokens only join names to a list, "for Y, X and Z", which is said of all of them alike."""
     return all(
-        t.text in ("and", "or", *_ARTICLES) or t.kinds & {Kind.PROPER, Kind.BREAK} or not re.search(r"\w", t.text)
+        t.text in ("and", "or", *_ARTICLES) or t.kinds & {Kind.PROPER, Kind.BREAK} or not any(map(str.isalnum, t.text))
         for t in tokens
     )
 

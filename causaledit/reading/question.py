@@ -94,9 +94,9 @@ class Question:
         roots: How longer words of the subject begin.
         deed: Whether a country is asked for as the one that did something ("Which country developed …").
         chained: Whether it names more than one relation ("the citizenship of the author of …").
-        language: Whether a language is asked for: "a French citizen" speaks of none.
-        posts: The head of a country who is asked for, and the one who is not: of the state, and of its government.
         titles: What it quotes or writes in capitals, of several words each: "Never Let Me Go" lets nothing go.
+        posts: The head of a country who is asked for, and the one who is not: of the state, and of its government.
+        language: Whether a language is asked for: "a French citizen" speaks of none.
     """
 
     asked: re.Pattern[str]
@@ -138,8 +138,8 @@ def question_for(text: str) -> Question:
     roots = tuple(sorted({w[:4] for w in subject if len(w) > 4}))
     deed, chained = bool(_DEED.search(text)), _relations(asking) + ("continent" in content) > 1
     titles = tuple(dict.fromkeys(" ".join(spell_out(found).split()) for found in _TITLE.findall(text)))
-    asked = [post.search(text) is not None for post in _HEADS]
-    posts = None if asked[0] == asked[1] else (_HEADS if asked[0] else _HEADS[::-1])
+    pairs = (_HEADS, _HEADS[::-1])
+    posts = next((pair for pair in pairs if pair[0].search(text) and not pair[1].search(text)), None)
     return Question(
         _stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, posts, "language" in content
     )

@@ -342,7 +342,7 @@ class _Reader:
                 events = tuple(replace(event, who=token.who) for event in self.listed)
             elif joins(after):
                 self.listed = events
-            elif any(event.act is not Act.MENTION for event in events):
+            elif any(event.act is not Act.MENTION for event in events):  # "X-on-Sea" in a list is no more than another
                 self.listed = None
             self.events += [replace(e, aside=other or e.aside) if e.act is Act.ASSERT else e for e in events]
 
@@ -413,8 +413,9 @@ def _of_another_post(clause: list[Token], question: Question) -> bool:
     """ "the head of government is Y", where the head of state is asked for."""
     if question.posts is None:
         return False
-    own, other = (post.search(" ".join(t.text for t in clause)) for post in question.posts)
-    return bool(other) and not own
+    text = " ".join(t.text for t in clause)
+    own, other = question.posts
+    return bool(other.search(text)) and not own.search(text)
 
 
 _PROPER_ONLY = frozenset((Kind.PROPER,))
