@@ -22,6 +22,7 @@ from arguments import run_benchmark
 from rich.console import Console
 from rich.table import Table
 
+from causaledit.errors import CausalEditError
 from causaledit.judges.base import Judge, JudgedResponse
 from causaledit.judges.registry import JUDGES, get_judge
 from causaledit.support.files import load_json, write_json
@@ -159,7 +160,13 @@ def main() -> None:
     items = load_json(args.data, "--data")
     if args.select:
         field, _, value = args.select.partition("=")
-        items = [item for item in items if str(item.get(field)) == value]
+        found = [item for item in items if str(item.get(field)) == value]
+        if not found:
+            values = ", ".join(sorted({str(item[field]) for item in items if field in item})) or "none"
+            raise CausalEditError(
+                f"--select {args.select} takes none of {len(items)} responses; {field} has: {values}."
+            )
+        items = found
     options = {"model": args.model, "base_url": args.base_url}
     judge = get_judge(args.judge, **{k: v for k, v in options.items() if v is not None})
     result = measure(judge, items)

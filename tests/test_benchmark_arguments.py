@@ -27,6 +27,7 @@ CASE = {
 }
 EFFICACY = ["edit_efficacy", "--data", "cases.json", "--hparams", "smollm2-135m-instruct"]
 PARTS = ["stage_2_parts", "--data", "cases.json"]
+AGREEMENT = ["judge_agreement", "--data", str(REPOSITORY / "tests" / "data" / "judge_cases_2.json")]
 METRIC = ["easyedit_metric", "--hparams", "smollm2-135m-instruct"]
 
 
@@ -78,6 +79,8 @@ def test_benchmarks_of_some_cases(command, typed, words, refusal):
             "takes ranges [first, end)",
         ),
         (["judge_agreement", "--data", "no-such.json"], "no-such.json"),
+        ([*AGREEMENT, "--select", "split=holdout-5"], "dev-9, holdout-3, holdout-4."),
+        ([*AGREEMENT, "--select", "splt=holdout-4"], "splt has: none."),
         (["chain_answers", "--data", "no-such.json"], "no-such.json"),
         (["known_before", "--data", "no-such.json"], "no-such.json"),
         (["probe_cost", "--repeats", "0"], "--repeats: must be at least 1, got 0"),
