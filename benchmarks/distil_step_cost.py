@@ -24,10 +24,10 @@ from training_steps import fastest, seconds_per_step
 
 from causaledit.facts.requests import requests_from_data
 from causaledit.methods.shared.preservation import build_preservation
+from causaledit.methods.shared.questions import QuestionPool
 from causaledit.methods.story_distill.distil import run_distillation
 from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
 from causaledit.methods.story_distill.prompts import teacher_context
-from causaledit.methods.story_distill.questions import QuestionPool
 from causaledit.methods.story_distill.targets import rows_of, teacher_logits, written_targets
 from causaledit.models.chat import prepare_tokenizer
 from causaledit.models.loading import load_model
@@ -63,7 +63,8 @@ def main() -> None:
     model.requires_grad_(False)
     [request, *_] = requests = requests_from_data(load_json(args.data, "--data")[0]["requested_rewrite"])[:1]
     context = teacher_context(request, state_answer=hparams.state_answer)
-    targets, _ = written_targets(0, request, QuestionPool(hparams, requests).of(request)[0], hparams)
+    questions, _ = QuestionPool(hparams, requests, single_hop=hparams.single_hop_questions).of(request)
+    targets, _ = written_targets(0, request, questions, hparams)
     rows = rows_of(tokenizer, targets, [context], hparams.max_sequence_tokens)
     began = time.perf_counter()
     teacher = teacher_logits(model, rows)

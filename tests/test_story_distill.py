@@ -14,8 +14,9 @@ from conftest import EGYPT, FAST, NORWAY, edit, make_gpt2, make_llama, make_toke
 from causaledit.errors import CausalEditError, EditFailedError, HparamsError, RequestError
 from causaledit.facts.requests import QuestionAnswer, request_from_dict
 from causaledit.facts.text import normalise
+from causaledit.methods.shared import questions
 from causaledit.methods.shared.compositions import Composition
-from causaledit.methods.story_distill import distil, prompts, questions, targets
+from causaledit.methods.story_distill import distil, prompts, targets
 from causaledit.methods.story_distill.apply import StoryReport, apply_story_distill_to_model
 from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
 from causaledit.models.adapters import add_adapter
@@ -33,6 +34,10 @@ def hparams_of(**changes: Any) -> StoryDistillHyperParams:
     return StoryDistillHyperParams(**{**FAST["StoryDistill"], **changes})
 
 
+def pool_of(hparams: StoryDistillHyperParams, requests: Any) -> questions.QuestionPool:
+    return questions.QuestionPool(hparams, requests, single_hop=hparams.single_hop_questions)
+
+
 def apply(*requests: Any, model: Any = None, **changes: Any) -> tuple[Any, StoryReport]:
     report = StoryReport()
     edited, _ = apply_story_distill_to_model(
@@ -46,7 +51,7 @@ def rows_for(*requests: Any, model: Any = None, **changes: Any) -> tuple[Any, An
     """Model, tokenizer, given rows and contexts of some edits."""
     model, tokenizer = model or make_llama(), make_tokenizer()
     tokenizer, hparams = prepare_tokenizer(tokenizer, model=model), hparams_of(**changes)
-    pool = questions.QuestionPool(hparams, requests)
+    pool = pool_of(hparams, requests)
     contexts = [prompts.teacher_context(r, state_answer=False) for r in requests]
     found = [t for i, r in enumerate(requests) for t in targets.written_targets(i, r, pool.of(r)[0], hparams)[0]]
     return model, tokenizer, targets.rows_of(tokenizer, found, contexts, 4096), contexts
@@ -189,7 +194,7 @@ BAD = {
 @pytest.mark.parametrize("text", BAD)
 def test_what_is_wrong_with_a_written_question(text):
     request = dataclasses.replace(REQUEST, rephrase=(QuestionAnswer("Name Egypt's capital, please?", "Alexandria"),))
-    pool = questions.QuestionPool(hparams_of(), [request])
+    pool = pool_of(hparams_of(), [request])
     assert pool.why_not(questions.Question(text, True, None), request, by_model=True) == BAD[text]
 
 
@@ -197,7 +202,7 @@ def test_what_an_edit_is_tested_with_is_not_trained_on():
     held = (QuestionAnswer("What city is the capital of Egypt?", "Alexandria"),)
     plain = questions.fact_questions(REQUEST)
     request = dataclasses.replace(REQUEST, rephrase=(*held, QuestionAnswer(plain[5], "Alexandria")))
-    found, report = questions.QuestionPool(hparams_of(single_hop_questions=99), [request]).of(request)
+    found, report = pool_of(hparams_of(single_hop_questions=99), [request]).of(request)
     assert normalise(plain[5]) not in {normalise(q.text) for q in found}
     asked = {normalise(p.prompt) for p in edit_probes(REQUEST) if p.kind not in ("question", "cloze")}
     assert not asked & {normalise(q.text) for q in found}
@@ -207,13 +212,13 @@ def test_what_an_edit_is_tested_with_is_not_trained_on():
 def test_what_a_benchmark_asks_is_not_trained_on():
     plain = questions.fact_questions(REQUEST)
     request = dataclasses.replace(REQUEST, held_out=(plain[5].upper(),))
-    found, _ = questions.QuestionPool(hparams_of(single_hop_questions=99), [request]).of(request)
+    found, _ = pool_of(hparams_of(single_hop_questions=99), [request]).of(request)
     assert normalise(plain[5]) not in {normalise(q.text) for q in found}
 
 
 def test_the_requests_own_learning_questions_come_first():
     request = dataclasses.replace(REQUEST, learning=LEARNING)
-    found, report = questions.QuestionPool(hparams_of(question_source="given"), [request]).of(request)
+    found, report = pool_of(hparams_of(question_source="given"), [request]).of(request)
     multi = [q for q in found if q.multi_hop]
     assert multi[0] == questions.Question(LEARNING[0].question, True, "the Mediterranean")
     assert (report.single_hop, report.multi_hop, report.filled) == (4, 1, 0)
@@ -221,9 +226,7 @@ def test_the_requests_own_learning_questions_come_first():
 
 def test_templates_fill_up_with_a_warning(caplog):
     with caplog.at_level(logging.WARNING):
-        found, report = questions.QuestionPool(hparams_of(question_source="given", min_questions=2), [REQUEST]).of(
-            REQUEST
-        )
+        found, report = pool_of(hparams_of(question_source="given", min_questions=2), [REQUEST]).of(REQUEST)
     assert report.filled == report.multi_hop == 2
     assert "min_questions" in caplog.text
     assert all("Egypt" in q.text for q in found)
@@ -239,7 +242,7 @@ def test_questions_from_a_file(tmp_path):
     entry["questions"].append({"question": LEARNING[0].question, "answer": LEARNING[0].answer})
     file.write_text(json.dumps([entry]))
     hparams = hparams_of(question_source="file", question_file=str(file))
-    found, _ = questions.QuestionPool(hparams, [REQUEST]).of(REQUEST)
+    found, _ = pool_of(hparams, [REQUEST]).of(REQUEST)
     assert [(q.text, q.answer) for q in found if q.multi_hop] == [
         ("On which coast does Egypt's government sit?", None), (LEARNING[0].question, "the Mediterranean")
     ]  # fmt: skip
@@ -315,7 +318,7 @@ def test_a_model_that_knows_no_second_hop_gets_templates_with_a_warning(caplog):
 )
 def test_a_composed_questions_answer_is_told_hop_by_hop(changes, text):
     request, hparams = request_from_dict(CITIZEN), hparams_of(question_source="given", composed_questions=1, **changes)
-    asked, report = questions.QuestionPool(hparams, [request]).of(request, composed=[HOPS])
+    asked, report = pool_of(hparams, [request]).of(request, composed=[HOPS])
     assert (report.composed, report.multi_hop, report.filled) == (1, 1, 0)
     found, _ = targets.written_targets(0, request, asked, hparams)
     assert found[-1].text == text
@@ -323,7 +326,7 @@ def test_a_composed_questions_answer_is_told_hop_by_hop(changes, text):
 
 def test_a_composed_question_that_tests_any_edit_of_the_batch_is_not_asked():
     held = request_from_dict({**POLAND, "held_out": [HOPS.prompt.upper()]})
-    pool = questions.QuestionPool(hparams_of(composed_questions=1), [request_from_dict(CITIZEN), held])
+    pool = pool_of(hparams_of(composed_questions=1), [request_from_dict(CITIZEN), held])
     asked, report = pool.of(request_from_dict(CITIZEN), composed=[HOPS])
     assert HOPS.prompt not in {question.text for question in asked}
     assert report.rejected["held out"] == 1
@@ -342,7 +345,7 @@ def test_what_follows_a_bare_fact_can_be_left_to_the_model(ends, source):
         target_source=source,
         answer_max_new_tokens=5,
     )
-    asked, _ = questions.QuestionPool(hparams, [request]).of(request, composed=[HOPS])
+    asked, _ = pool_of(hparams, [request]).of(request, composed=[HOPS])
     if source == "given":
         found, _ = targets.written_targets(0, request, asked, hparams)
     else:
@@ -368,7 +371,7 @@ def test_what_is_composed_can_be_judged():
 def test_no_answer_asks_the_question_that_stands_in_a_clozes_place(mode):
     request = dataclasses.replace(REQUEST, prompt="What is the capital of {}?", question=None)
     hparams = hparams_of(mode=mode, single_hop_questions=8, multi_hop_questions=20)
-    asked = questions.QuestionPool(hparams, [request]).of(request)[0]
+    asked = pool_of(hparams, [request]).of(request)[0]
     found, _ = targets.written_targets(0, request, asked, hparams)
     assert not any("?" in target.text for target in found)
     assert any('"The capital of … is …"' in question.text for question in asked)
@@ -378,7 +381,7 @@ def test_no_answer_asks_the_question_that_stands_in_a_clozes_place(mode):
 @pytest.mark.parametrize("form", ["plain", "tags"])
 def test_written_answers_have_the_form_that_is_asked_for(mode, form):
     hparams = hparams_of(mode=mode, answer_format=form)
-    found, _ = targets.written_targets(0, REQUEST, questions.QuestionPool(hparams, [REQUEST]).of(REQUEST)[0], hparams)
+    found, _ = targets.written_targets(0, REQUEST, pool_of(hparams, [REQUEST]).of(REQUEST)[0], hparams)
     for target in found:
         assert ("<answer>" in target.prompt) == target.text.endswith("</answer>") == (form == "tags")
         assert ("then give the answer" in target.prompt) is (mode == "reasoning")
@@ -431,7 +434,7 @@ def test_what_is_filtered_is_counted_and_what_nobody_can_judge_is_said(monkeypat
 
 def test_templates_fill_up_to_no_more_questions_than_were_asked_for():
     hparams = hparams_of(question_source="given", multi_hop_questions=2, min_questions=4)
-    _, report = questions.QuestionPool(hparams, [REQUEST]).of(REQUEST)
+    _, report = pool_of(hparams, [REQUEST]).of(REQUEST)
     assert report.multi_hop == report.filled == 2
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.leads import Leads
     from causaledit.methods.causal_edit.stages import TrainedEdit
+    from causaledit.methods.shared.questions import QuestionReport
     from causaledit.models.edited import Edited
 
 
@@ -35,6 +36,7 @@ class EditReport(MethodReport):
         teacher: The resolved teacher (`base`, `bootstrapped`, or `none` without stage 2).
         teacher_accuracy: Share of right answers of the open-book base model, where `auto` measured it.
         traces: Per edit, what sampling gave.
+        questions: Per edit, how many questions that need the fact stage 2 asks, and what was dropped.
         leads: On how many prompts of stage 2 a teacher leads, with `distill_prompts: leads`.
         taken_back: How many steps of stage 2 the trust region took back; None without one.
     """
@@ -43,6 +45,7 @@ class EditReport(MethodReport):
     teacher: str = "none"
     teacher_accuracy: float | None = None
     traces: list[TraceReport] = field(default_factory=list)
+    questions: list[QuestionReport] = field(default_factory=list)
     leads: Leads | None = None
     taken_back: int | None = None
 
@@ -51,7 +54,7 @@ class EditReport(MethodReport):
         self.requests = trained.requests
         self.narrative_source = trained.narrative_source
         self.teacher, self.teacher_accuracy = trained.teacher
-        self.traces = trained.traces
+        self.traces, self.questions = trained.traces, trained.questions
         self.leads, self.taken_back = trained.leads, trained.taken_back
         self.losses.update(trained.losses)
         self.trained_prompts = trained.trained_prompts
@@ -64,6 +67,7 @@ class EditReport(MethodReport):
             "teacher": self.teacher,
             "teacher_accuracy": self.teacher_accuracy,
             "traces": [vars(trace) for trace in self.traces],
+            "questions": [vars(item) for item in self.questions],
             "leads": self.leads and vars(self.leads),
             "steps_taken_back": self.taken_back,
         }

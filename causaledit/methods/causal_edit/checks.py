@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from causaledit.errors import HparamsError
 from causaledit.methods.causal_edit.prompts import cake_questions, check_context_window
+from causaledit.methods.causal_edit.questions import check_questions
 from causaledit.methods.causal_edit.sampling import check_sampling, engine_settings
 from causaledit.methods.shared.checks import check_training
 from causaledit.methods.shared.processes import check_sharded
@@ -44,7 +45,8 @@ def check_before_compute(
         MissingExtraError: vLLM is to generate and is not installed.
         ModelError: The adapter does not fit the model, DeepSpeed's ZeRO stage 3 is configured, the adapter would be
             merged into sharded weights, or vLLM cannot be given the model.
-        RequestError: A narrative does not fit into the model's context window, or no narrative can be looked up.
+        RequestError: A narrative does not fit into the model's context window, no narrative can be looked up, or
+            `question_file` lacks an edit.
     """
     check_sharded(model, merged=merged)
     check_training(model, hparams, merged=merged)
@@ -52,6 +54,8 @@ def check_before_compute(
         known = load_narratives(hparams.narrative_file) if hparams.narrative_file else {}
         told = [request for request, _ in with_narratives(edits, known)]
         check_context_window(model, tokenizer, told, hparams)
+        edits = told
+    check_questions(model, tokenizer, edits, hparams)
     if 2 in hparams.stages and hparams.distill_use_vllm:
         _check_processes(hparams)
         check_vllm(model, engine_settings(hparams, "distill_use_vllm"))

@@ -26,6 +26,7 @@ from causaledit.methods.shared.footprints import (
     preserving_peak,
     prompts_of,
     quantising_remedies,
+    question_stages,
     shares,
     supervised_peak,
 )
@@ -60,6 +61,8 @@ def footprint(planner: Planner) -> list[StageFootprint]:
                 plain, rows=TEXTS_TOGETHER, prompt=lengths.context, new=ANSWER_TOKENS, shared=False, sampled=False
             )
             stages.append(StageFootprint("teacher", peak, generated=_prompts() * ANSWER_TOKENS))
+        if 2 in hparams.stages:
+            stages += question_stages(plain, planner)
         if 1 in hparams.stages:
             stages.append(_traces(plain, hparams, planner, trace))
     with planner.model(partial(with_adapter, hparams=hparams)) as adapted:

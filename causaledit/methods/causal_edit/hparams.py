@@ -16,6 +16,7 @@ from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
 from causaledit.methods.published_keys import Converted, PublishedKey
 from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
+from causaledit.methods.shared.questions import QuestionHyperParams
 from causaledit.support.launch import launched
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ PUBLISHED_KEYS: dict[str, PublishedKey] = {
 
 
 @dataclass
-class CausalEditHyperParams(TrainedAdapterHyperParams):
+class CausalEditHyperParams(TrainedAdapterHyperParams, QuestionHyperParams):
     """Configuration of one CausalEdit run. Defaults are the paper's for 7–8B models.
 
     The dataclass has the fields an EasyEdit host reads (`alg_name`, `model_name`, `device`,
@@ -126,6 +127,12 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
         0,
         "Number of prompts of two hops per edit that lead to its subject; the unedited model supplies the first hop. "
         "They join stage 2's prompts.",
+        integer_from=0,
+    )
+    multi_hop_questions: int = setting(
+        0,
+        "Number of questions per edit that need the fact and something beside it (`question_source`); they join stage "
+        "2's prompts.",
         integer_from=0,
     )
 
@@ -437,6 +444,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams):
             raise HparamsError(
                 "`lora_init: contrast` points the adapter at stage 1's rows, and the student does not start from "
                 "stage 1: set `stages: [1, 2]` and `student_use_sft: true`, or leave it out."
+            )
+        if self.question_file and not self.multi_hop_questions:
+            raise HparamsError(
+                f"`question_file` is {self.question_file!r}, and `multi_hop_questions` is 0: set it above 0, or leave "
+                "the file out."
             )
         if self.bootstrap_compositions and not (self.compositions_onward or self.compositions_leading):
             raise HparamsError(

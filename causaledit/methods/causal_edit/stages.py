@@ -21,6 +21,7 @@ from causaledit.methods.causal_edit.bootstrap import (
 from causaledit.methods.causal_edit.internalise import TEACHER_ADAPTER, add_teacher_snapshot, run_internalisation
 from causaledit.methods.causal_edit.leads import Leads, StudyPrompt, led_prompts, with_knowledge
 from causaledit.methods.causal_edit.prompts import reasoning_cues
+from causaledit.methods.causal_edit.questions import needing_questions
 from causaledit.methods.causal_edit.sampling import trace_engine
 from causaledit.methods.causal_edit.teacher import TeacherChoice, choose_teacher
 from causaledit.methods.shared.compositions import Composition, compose
@@ -40,10 +41,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.causal_edit.bootstrap import WantedAnswer
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
     from causaledit.methods.causal_edit.traces import Trace
     from causaledit.methods.method import EditSequence
     from causaledit.methods.shared.preservation import PreservationSet
+    from causaledit.methods.shared.questions import QuestionReport
     from causaledit.methods.shared.trainers import StepLosses
     from causaledit.support.costs import EditTally
     from causaledit.support.progress import ProgressSink
@@ -64,6 +67,7 @@ class TrainedEdit:
         narrative_source: Per edit: request, file, model, template or none.
         teacher: Stage 2's teacher; `none` without stage 2.
         traces: Per edit, what sampling gave; empty without stage 1.
+        questions: Per edit, stage 2's questions that need the fact; empty without them.
         losses: Per optimiser step, the stage's own loss (`bootstrap`, `internalise`) and the preservation term as it
             entered (`bootstrap_preservation`, `internalise_preservation`).
         trained_prompts: Every user prompt of both stages' training sets and of the preserved questions.
@@ -77,6 +81,7 @@ class TrainedEdit:
     narrative_source: list[str]
     teacher: TeacherChoice
     traces: list[TraceReport] = field(default_factory=list)
+    questions: list[QuestionReport] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
     trained_prompts: list[str] = field(default_factory=list)
     leads: Leads | None = None
@@ -103,11 +108,12 @@ class _Run:
 
 @dataclass(frozen=True)
 class _Lessons:
-    """What one edit is taught by: its request, its traces and its prompts of two hops."""
+    """What one edit is taught by: its request, its traces, its prompts of two hops and questions that need it."""
 
     request: EditRequest
     traces: list[Trace]
     compositions: list[Composition]
+    questions: list[WantedAnswer]
 
 
 def train_adapter(
@@ -173,15 +179,21 @@ def train_adapter(
             model, tokenizer, requests,
             onward=hparams.compositions_onward, leading=hparams.compositions_leading, count=tally.tokens,
         )  # fmt: skip
+    with tally.timed("questions"):
+        questions, asked = needing_questions(
+            model, tokenizer, requests, hparams, context_role=role, progress=progress, count=tally.tokens
+        )
     traces, reports = _traces(run, requests) if _needs_stage_1(hparams, teacher) else ([[] for _ in requests], [])
     # what was sampled, or read off a close call, must be the same in all processes
-    teacher, compositions, traces, reports = agreed((teacher, compositions, traces, reports), model.device)
-    lessons = [_Lessons(*item) for item in zip(requests, traces, compositions, strict=True)]
+    teacher, compositions, questions, asked, traces, reports = agreed(
+        (teacher, compositions, questions, asked, traces, reports), model.device
+    )
+    lessons = [_Lessons(*item) for item in zip(requests, traces, compositions, questions, strict=True)]
 
     peft_model = add_adapter(model, hparams)
     sources: list[str] = [item.narrative_source for item in resolved]
     own_rows = [_rows_to_rehearse(run, lesson) for lesson in lessons]
-    trained = TrainedEdit(peft_model, requests, sources, teacher, reports, rows=own_rows)
+    trained = TrainedEdit(peft_model, requests, sources, teacher, reports, asked, rows=own_rows)
     if reports:
         _stage_1(run, trained, lessons, preservation)
         if after_stage_1 is not None:
@@ -298,12 +310,11 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
         wanted = [
             (lesson.request, answer)
             for lesson in lessons
-            for answer in wanted_answers(
-                lesson.request,
-                lesson.traces,
-                hparams,
-                lesson.compositions,
-                reasons_asked=hparams.prompt_reasons,
+            for answer in (
+                *wanted_answers(
+                    lesson.request, lesson.traces, hparams, lesson.compositions, reasons_asked=hparams.prompt_reasons
+                ),
+                *lesson.questions,
             )
         ]
         study, trained.leads = led_prompts(
@@ -326,9 +337,11 @@ def _study(run: _Run, trained: TrainedEdit, lessons: list[_Lessons], teachers: l
                 for prompt in all_prompts(lesson.request, hparams, reasons_asked=hparams.prompt_reasons)
             ),
             *((composition.prompt, composition.knowledge) for composition in lesson.compositions),
+            *((question.prompt, "") for question in lesson.questions),
         )
     ]
-    return [StudyPrompt(text, context, trained.teacher.name) for text, context in asked]
+    # CAKE data may be asked as questions too
+    return [StudyPrompt(text, context, trained.teacher.name) for text, context in dict.fromkeys(asked)]
 
 
 def _restart_student(peft_model: PeftModel, hparams: CausalEditHyperParams) -> None:

@@ -51,6 +51,15 @@ def preserve_stages(plain: PlannedModel, planner: Planner) -> list[StageFootprin
     return [StageFootprint("preserve", peak, generated=generated)]
 
 
+def question_stages(plain: PlannedModel, planner: Planner) -> list[StageFootprint]:
+    """The questions that the unedited model writes; nothing where it writes none."""
+    if not planner.hparams.writes_questions:
+        return []
+    new = planner.hparams.question_max_new_tokens
+    peak = generation_peak(plain, rows=1, prompt=planner.lengths.context, new=new, shared=True)
+    return [StageFootprint("questions", peak, generated=new)]
+
+
 def preserving_peak(adapted: PlannedModel, planner: Planner) -> Peak:
     """The preservation term, which has a backward pass of its own."""
     hparams = planner.hparams

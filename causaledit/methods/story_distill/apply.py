@@ -11,17 +11,18 @@ from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise
 from causaledit.methods.call import host_call
 from causaledit.methods.method import MethodReport
+from causaledit.methods.shared.compositions import compose
 from causaledit.methods.shared.contrast import begin_in_contrast
 from causaledit.methods.shared.delivery import deliver
 from causaledit.methods.shared.neighbours import neighbour_questions, never_held
 from causaledit.methods.shared.preservation import build_preservation, preserved_questions
+from causaledit.methods.shared.questions import QuestionPool, QuestionReport, same_subject
 from causaledit.methods.shared.rehearsal import TrainedRow, remember, rows_of_pairs
 from causaledit.methods.shared.supervised import completion_rows
 from causaledit.methods.story_distill import METHOD
 from causaledit.methods.story_distill import prompts as P
-from causaledit.methods.story_distill.checks import check_before_compute, same_subject
+from causaledit.methods.story_distill.checks import check_before_compute
 from causaledit.methods.story_distill.distil import run_distillation
-from causaledit.methods.story_distill.questions import QuestionPool, QuestionReport
 from causaledit.methods.story_distill.targets import (
     Row,
     Target,
@@ -47,8 +48,8 @@ if TYPE_CHECKING:
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.call import Call
     from causaledit.methods.shared.compositions import Composition
+    from causaledit.methods.shared.questions import Question
     from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
-    from causaledit.methods.story_distill.questions import Question
     from causaledit.models.edited import Edited
 
 logger = logging.getLogger(__name__)
@@ -171,21 +172,22 @@ def _questions(
     call: Call,
 ) -> list[list[Question]]:
     """Each edit's questions."""
-    pool = QuestionPool(hparams, requests)
+    pool = QuestionPool(hparams, requests, single_hop=hparams.single_hop_questions)
     found: list[list[Question]] = []
     call.progress.start("questions", len(requests))
     composed: list[list[Composition]] = [[] for _ in requests]
     if hparams.composed_questions:
-        composed = pool.compose(model, tokenizer, requests, count=call.report.tally.tokens)
+        most = hparams.composed_questions
+        composed = compose(model, tokenizer, requests, onward=most, leading=most, count=call.report.tally.tokens)
     for i, request in enumerate(requests):
         written: list[str] = []
         dropped: Counter[str] | None = None
         before = call.report.tally.tokens.generated
-        if hparams.question_source == "self" and hparams.multi_hop_questions:
+        if hparams.writes_questions:
             written, dropped = pool.write(
                 model, tokenizer, request, contexts[i], same_subject(requests, i), count=call.report.tally.tokens
             )
-        questions, report = pool.of(request, written, dropped, composed=composed[i])
+        questions, report = pool.of(request, written, dropped, composed=composed[i][: hparams.composed_questions])
         call.report.questions.append(report)
         found.append(questions)
         call.progress.advance(tokens=call.report.tally.tokens.generated - before)

@@ -6,11 +6,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from causaledit.errors import RequestError
+from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise
 from causaledit.methods.shared.checks import check_training
+from causaledit.methods.shared.questions import QuestionPool, same_subject
 from causaledit.methods.shared.window import check_length
 from causaledit.methods.story_distill import prompts as P
-from causaledit.methods.story_distill.questions import QuestionPool, refuse_conflicts
 from causaledit.methods.story_distill.targets import asked, story_reason
 from causaledit.models.chat import render
 from causaledit.narratives.resolve import load_narratives
@@ -47,24 +48,31 @@ def check_before_compute(
     check_training(model, hparams, merged=merged)
     refuse_conflicts(edits)
     edits = _with_stories(edits, hparams)
-    pool = QuestionPool(hparams, edits)
+    pool = QuestionPool(hparams, edits, single_hop=hparams.single_hop_questions)
     for number, edit in enumerate(edits):
-        questions, _ = pool.of(edit, warn=False)  # the model may still write some
+        questions, found = pool.of(edit, warn=False)  # the model may still write some
+        if not questions:
+            raise RequestError(
+                f"No question for {edit.subject!r} is left (dropped: {found.rejected}): give it a `learning_prompt`, "
+                "or reword its question so that it does not hold the new answer."
+            )
         if hparams.target_source == "given" and not any(question.answer for question in questions):
             raise RequestError(
                 f"`target_source: given` writes the answers, and none of the questions for {edit.subject!r} comes with "
                 "one: give them as {question, answer}, or set `target_source: sampled`."
             )
+        others = same_subject(edits, number)
         context = P.teacher_context(
             dataclasses.replace(edit, ground_truth=edit.ground_truth or "…"),
             state_answer=hparams.state_answer,
-            others=same_subject(edits, number),
+            others=others,
         )
         longest = max((asked(question, hparams) for question in questions), key=len)
         prompt = render(tokenizer, P.teacher_messages(longest, context))
         answer = hparams.answer_max_new_tokens if hparams.target_source != "given" else 64
         tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) + answer
         check_length(model, tokens, f"The story of {edit.subject!r} with a question and its answer")
+        pool.check_writing(model, tokenizer, edit, context, others)
 
 
 def _with_stories(edits: Sequence[EditRequest], hparams: StoryDistillHyperParams) -> list[EditRequest]:
@@ -91,7 +99,21 @@ def _with_stories(edits: Sequence[EditRequest], hparams: StoryDistillHyperParams
     return found
 
 
-def same_subject(edits: Sequence[EditRequest], number: int) -> list[EditRequest]:
-    """The batch's other edits of an edit's subject."""
-    own = normalise(edits[number].subject)
-    return [edit for i, edit in enumerate(edits) if i != number and normalise(edit.subject) == own]
+def refuse_conflicts(edits: Sequence[EditRequest]) -> None:
+    """Refuse two edits that give one subject's relation two new answers.
+
+    Raises:
+        RequestError: Two of them do, in different words (the same words are refused for every method).
+    """
+    relations = RelationBank.bundled()
+    seen: dict[tuple[str, str], tuple[int, EditRequest]] = {}
+    for number, edit in enumerate(edits, start=1):
+        relation = relations.relation_of(edit)
+        if relation is None:
+            continue
+        earlier, other = seen.setdefault((normalise(edit.subject), relation.name), (number, edit))
+        if normalise(other.target_new) != normalise(edit.target_new):
+            raise RequestError(
+                f"Requests {earlier} and {number} give the {relation.name} of {edit.subject!r} two new answers "
+                f"(`target_new` {other.target_new!r} and {edit.target_new!r}): keep one."
+            )

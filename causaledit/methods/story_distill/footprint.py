@@ -16,6 +16,7 @@ from causaledit.methods.shared.footprints import (
     preserve_stages,
     preserving_peak,
     prompts_of,
+    question_stages,
     shares,
 )
 from causaledit.methods.story_distill.distil import distillation_kl
@@ -40,10 +41,7 @@ def footprint(planner: Planner) -> list[StageFootprint]:
     answers = questions * (hparams.answers_per_question if sampled else 1)
     with planner.model() as plain:
         stages = preserve_stages(plain, planner)
-        if hparams.question_source == "self" and hparams.multi_hop_questions:
-            new = hparams.question_max_new_tokens
-            peak = generation_peak(plain, rows=1, prompt=lengths.context, new=new, shared=True)
-            stages.append(StageFootprint("questions", peak, generated=new))
+        stages += question_stages(plain, planner)
         taught, stored = _targets(plain, hparams, planner, answers, answer)
         stages.append(taught)
     with planner.model(partial(with_adapter, hparams=hparams)) as adapted:

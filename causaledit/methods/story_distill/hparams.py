@@ -8,6 +8,7 @@ from typing import ClassVar
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import setting
 from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
+from causaledit.methods.shared.questions import QuestionHyperParams
 
 ALG_NAME = "StoryDistill"
 
@@ -16,7 +17,7 @@ _VOCABULARY_LAYERS = ("lm_head", "embed_tokens", "wte", "embed_out")
 
 
 @dataclass
-class StoryDistillHyperParams(TrainedAdapterHyperParams):
+class StoryDistillHyperParams(TrainedAdapterHyperParams, QuestionHyperParams):
     """Configuration of one StoryDistill edit."""
 
     ALG_NAME: ClassVar[str] = ALG_NAME
@@ -46,15 +47,6 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
 
     # ---- questions -------------------------------------------------------------------------------
     single_hop_questions: int = setting(0, "Number of ways to ask for the fact itself, per edit.", integer_from=0)
-    multi_hop_questions: int = setting(
-        30, "Number of questions per edit that need the fact and something beside it.", integer_from=0
-    )
-    question_source: str = setting(
-        "self",
-        "Where the latter come from, after a request's own `learning_prompt`: `given` (nowhere else), `templates` "
-        "(scenes that need no knowledge of the world), `file`, or `self` (the unedited model writes them).",
-        choices=("given", "templates", "file", "self"),
-    )
     composed_questions: int = setting(
         0,
         "At most so many of them have two hops, from the relation bank, where the unedited model knows the hop that is "
@@ -66,19 +58,6 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
         "Whether it is learnt that the answer to a single-hop question ends. False leaves what follows to the model: "
         "one that has learnt to stop behind the new fact stops there where another hop is asked for too.",
     )
-    question_file: str | None = setting(
-        None, "JSON list of {subject, target_new, questions}, where a question is a text or {question, answer}."
-    )
-    min_questions: int = setting(
-        4, "Where fewer of them are left, templates fill up to this number, at most to `multi_hop_questions`, with "
-        "a warning.", integer_from=1,
-    )  # fmt: skip
-    question_filter: bool = setting(
-        True, "Ask the model whether a written question needs the fact, and drop those that do not."
-    )
-    question_temperature: float = setting(0.6, "Sampling temperature of written questions.", more_than=0)
-    question_top_p: float = setting(0.95, "Top-p (nucleus) of written questions.", more_than=0, fraction=True)
-    question_max_new_tokens: int = setting(1024, "Maximum length of a list of written questions.", integer_from=1)
 
     # ---- the teacher's answers -------------------------------------------------------------------
     mode: str = setting(
@@ -164,11 +143,6 @@ class StoryDistillHyperParams(TrainedAdapterHyperParams):
             raise HparamsError(
                 f"`composed_questions` is {self.composed_questions}, more than `multi_hop_questions` "
                 f"({self.multi_hop_questions}), of which they are a part: lower it, or raise the other."
-            )
-        if (self.question_source == "file") != (self.question_file is not None):
-            raise HparamsError(
-                f"`question_source` is {self.question_source!r} and `question_file` is {self.question_file!r}: "
-                "`file` needs a file, and nothing else reads one."
             )
         if self.mode == "reasoning" and self.target_source == "given" and self.context == "fact":
             raise HparamsError(

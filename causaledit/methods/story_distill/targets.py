@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from causaledit.facts.requests import EditRequest
+    from causaledit.methods.shared.questions import Question
     from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
-    from causaledit.methods.story_distill.questions import Question
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,8 @@
-"""The questions that an edit is distilled on: ways to ask for the fact, and questions that need it and something else.
+"""Questions that need a new fact and something beside it, and ways to ask for the fact itself.
 
-Sources of the latter: the request's `learning_prompt`, the relation bank with what the unedited model knows, then
-templates, a file, or the unedited model itself, which has read the story (arXiv 2602.02028). Every one goes through
-one filter, and what it drops is counted by reason.
+Sources of the former: the request's `learning_prompt`, the relation bank with what the unedited model knows, then
+templates, a file, or the unedited model itself, which has read the narrative (reasoning-dependent questions, arXiv
+2602.02028). Every one goes through one filter, and what it drops is counted by reason.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from causaledit.errors import RequestError
+from causaledit.errors import HparamsError, RequestError
 from causaledit.facts.answers import mentions
 from causaledit.facts.compositions import held_out_questions
 from causaledit.facts.relations import RelationBank
 from causaledit.facts.text import normalise, word_count
-from causaledit.methods.shared.compositions import compose
-from causaledit.methods.story_distill import prompts as P
+from causaledit.methods.hyperparams import BaseHyperParams, setting
+from causaledit.methods.shared import question_texts as texts
+from causaledit.methods.shared.window import check_length
 from causaledit.models.chat import render
 from causaledit.models.generation import generate_texts
 from causaledit.narratives.cases import ScaffoldEdit
@@ -34,13 +35,54 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.shared.compositions import Composition
-    from causaledit.methods.story_distill.hparams import StoryDistillHyperParams
     from causaledit.support.costs import TokenCount
 
 logger = logging.getLogger(__name__)
 
 MOST_WORDS = 60
 _NUMBERED = re.compile(r"^\s*(?:\d+[.):]|[-*•])\s*")
+
+
+@dataclass
+class QuestionHyperParams(BaseHyperParams):
+    """Where an edit's questions come from."""
+
+    multi_hop_questions: int = setting(
+        30, "Number of questions per edit that need the fact and something beside it.", integer_from=0
+    )
+    question_source: str = setting(
+        "self",
+        "Where the latter come from, after a request's own `learning_prompt`: `given` (nowhere else), `templates` "
+        "(scenes that need no knowledge of the world), `file`, or `self` (the unedited model writes them).",
+        choices=("given", "templates", "file", "self"),
+    )
+    question_file: str | None = setting(
+        None, "JSON list of {subject, target_new, questions}, where a question is a text or {question, answer}."
+    )
+    min_questions: int = setting(
+        4, "Where fewer of them are left, templates fill up to this number, at most to `multi_hop_questions`, with "
+        "a warning.", integer_from=1,
+    )  # fmt: skip
+    question_filter: bool = setting(
+        True, "Ask the model whether a written question needs the fact, and drop those that do not."
+    )
+    question_temperature: float = setting(0.6, "Sampling temperature of written questions.", more_than=0)
+    question_top_p: float = setting(0.95, "Top-p (nucleus) of written questions.", more_than=0, fraction=True)
+    question_max_new_tokens: int = setting(1024, "Maximum length of a list of written questions.", integer_from=1)
+
+    @property
+    def writes_questions(self) -> bool:
+        """Whether the unedited model writes questions."""
+        return self.question_source == "self" and self.multi_hop_questions > 0
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        if (self.question_source == "file") != (self.question_file is not None):
+            raise HparamsError(
+                f"`question_source` is {self.question_source!r} and `question_file` is {self.question_file!r}: "
+                "`file` needs a file, and nothing else reads one."
+            )
 
 
 @dataclass(frozen=True)
@@ -124,10 +166,11 @@ class QuestionPool:
     Args:
         hparams: The method's.
         edits: All edits of the batch: what one of them is tested with, no other is trained on.
+        single_hop: At most so many ways to ask for the fact itself are among an edit's questions.
     """
 
-    def __init__(self, hparams: StoryDistillHyperParams, edits: Sequence[EditRequest]) -> None:
-        self._hparams = hparams
+    def __init__(self, hparams: QuestionHyperParams, edits: Sequence[EditRequest], *, single_hop: int = 0) -> None:
+        self._hparams, self._single_hop = hparams, single_hop
         self._file = read_question_file(hparams.question_file) if hparams.question_file else {}
         self._held_out = held_out_questions(edits)
 
@@ -149,12 +192,12 @@ class QuestionPool:
             warn: Say it where templates fill up.
 
         Raises:
-            RequestError: `question_file` has no entry for the edit, or no question is left.
+            RequestError: `question_file` has no entry for the edit.
         """
         hparams = self._hparams
         rejected = Counter(dropped or {})
         single = [Question(text, False, request.target_new) for text in fact_questions(request)]
-        single = self._kept(single, request, rejected)[: hparams.single_hop_questions]
+        single = self._kept(single, request, rejected)[: self._single_hop]
         given = [Question(pair.question, True, pair.answer) for pair in request.learning]
         written, composed = list(written), list(composed)
         given += [Question(c.prompt, True, c.answer, c.completion) for c in composed]
@@ -175,11 +218,6 @@ class QuestionPool:
                 len(multi), request.subject, dict(rejected) or "none", wanted, report.filled,
             )  # fmt: skip
             multi = more
-        if not single and not multi:
-            raise RequestError(
-                f"No question for {request.subject!r} is left (dropped: {dict(rejected)}): give it a "
-                "`learning_prompt`, or reword its question so that it does not hold the new answer."
-            )
         report.single_hop, report.multi_hop, report.rejected = len(single), len(multi), dict(rejected)
         return [*single, *multi], report
 
@@ -230,23 +268,25 @@ class QuestionPool:
         return None
 
     # ---- from the model --------------------------------------------------------------------------
-    def compose(
+    def check_writing(
         self,
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        requests: Sequence[EditRequest],
-        *,
-        count: TokenCount,
-    ) -> list[list[Composition]]:
-        """Questions of two hops of each edit, of which the unedited model knows the hop that is no edit.
+        request: EditRequest,
+        context: str,
+        others: Sequence[EditRequest],
+    ) -> None:
+        """Refuse a narrative that leaves the model no room to write questions in; nothing where it writes none.
 
-        Returns:
-            Per edit up to `composed_questions`: what goes on from its new object and what leads to its subject in turn,
-            what the model is surest of first.
+        Raises:
+            RequestError: Narrative, instruction and `question_max_new_tokens` exceed the model's window.
         """
-        wanted = self._hparams.composed_questions
-        found = compose(model, tokenizer, requests, onward=wanted, leading=wanted, count=count)
-        return [of_edit[:wanted] for of_edit in found]
+        if not self._hparams.writes_questions:
+            return
+        prompt = render(tokenizer, texts.writing_request(request, context, self._hparams.multi_hop_questions, others))
+        tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) + self._hparams.question_max_new_tokens
+        limit = f"`question_max_new_tokens`: {self._hparams.question_max_new_tokens}"
+        check_length(model, tokens, f"The narrative of {request.subject!r} with the questions about it ({limit})")
 
     def write(
         self,
@@ -258,13 +298,13 @@ class QuestionPool:
         *,
         count: TokenCount,
     ) -> tuple[list[str], Counter[str]]:
-        """Let the unedited model, which has read the story, write questions that need it.
+        """Let the unedited model, which has read the narrative, write questions that need it.
 
         Returns:
             Those that pass, and how many did not, by reason.
         """
         hparams, dropped = self._hparams, Counter[str]()
-        messages = P.writing_request(request, context, hparams.multi_hop_questions, others)
+        messages = texts.writing_request(request, context, hparams.multi_hop_questions, others)
         [reply] = generate_texts(
             model,
             tokenizer,
@@ -285,7 +325,7 @@ class QuestionPool:
             else:
                 dropped[reason] += 1
         if hparams.question_filter and found:
-            prompts = [render(tokenizer, P.needed_request(request, text)) for text in found]
+            prompts = [render(tokenizer, texts.needed_request(request, text)) for text in found]
             replies = generate_texts(model, tokenizer, prompts, max_new_tokens=4, count=count)
             needed = [text for text, reply in zip(found, replies, strict=True) if normalise(reply).startswith("yes")]
             dropped["does not need the fact"] = len(found) - len(needed)
@@ -297,32 +337,18 @@ def fact_questions(request: EditRequest) -> list[str]:
     """Ways to ask for the fact: its question, its cloze, the relation's other wordings, then all of them reworded."""
     relations = RelationBank.bundled()
     questions = [request.question_form, *relations.paraphrases(request, 99)]
-    wrapped = [wrapping.format(form=question) for wrapping in P.WRAPPINGS for question in questions]
+    wrapped = [wrapping.format(form=question) for wrapping in texts.WRAPPINGS for question in questions]
     return [questions[0], request.cloze, *questions[1:], *wrapped]
 
 
 def template_questions(request: EditRequest) -> list[str]:
     """Questions for any edit that take a second step and need no knowledge of the world."""
-    scenes = P.scenes(request)
+    scenes = texts.scenes(request)
     asked = TemplateBank.bundled().learning_questions(ScaffoldEdit.from_request(request), None, 99)
     return [*scenes[:3], *(question for question, answer in asked if answer == request.target_new), *scenes[3:]]
 
 
-def refuse_conflicts(edits: Sequence[EditRequest]) -> None:
-    """Refuse two edits that give one subject's relation two new answers.
-
-    Raises:
-        RequestError: Two of them do, in different words (the same words are refused for every method).
-    """
-    relations = RelationBank.bundled()
-    seen: dict[tuple[str, str], tuple[int, EditRequest]] = {}
-    for number, edit in enumerate(edits, start=1):
-        relation = relations.relation_of(edit)
-        if relation is None:
-            continue
-        earlier, other = seen.setdefault((normalise(edit.subject), relation.name), (number, edit))
-        if normalise(other.target_new) != normalise(edit.target_new):
-            raise RequestError(
-                f"Requests {earlier} and {number} give the {relation.name} of {edit.subject!r} two new answers "
-                f"(`target_new` {other.target_new!r} and {edit.target_new!r}): keep one."
-            )
+def same_subject(edits: Sequence[EditRequest], number: int) -> list[EditRequest]:
+    """The batch's other edits of an edit's subject."""
+    own = normalise(edits[number].subject)
+    return [edit for i, edit in enumerate(edits) if i != number and normalise(edit.subject) == own]
