@@ -349,7 +349,8 @@ def lengths_of(name: str, tokenizer: Any, request: Any, hparams: Any, report: An
         ]
         rows = [(len(ids) - answer, answer) for ids, answer in texts]
     elif name in ("FT", "ICE", "LoRA"):
-        rows = [(len(row.prompt), len(row.target)) for row in target_rows(tokenizer, request, hparams.prompt_forms)]
+        made = target_rows(tokenizer, request, hparams.prompt_forms, **hparams.answers)
+        rows = [(len(row.prompt), len(row.target)) for row in made]
     else:
         bare = hasattr(hparams, "fact_token")
         own = report.trained_prompts[: -preserved(hparams) or None]

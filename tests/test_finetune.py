@@ -47,6 +47,43 @@ def test_rows_hold_the_prompt_and_the_new_answer():
         assert tail == "Alexandria<|im_end|>"  # in a chat the answer ends the turn
 
 
+def test_a_message_may_be_answered_with_the_facts_sentence_which_may_go_on():
+    tokenizer, edit = make_tokenizer(), request_from_dict(EGYPT)
+    plain, *chat = target_rows(tokenizer, edit, ["plain", "cloze", "question"], sentence=True)
+    assert tokenizer.decode(plain.target) == " Alexandria"  # the cloze stands there already
+    assert {tokenizer.decode(row.target) for row in chat} == {"The capital of Egypt is Alexandria.<|im_end|>"}
+    open_ended = target_rows(tokenizer, edit, ["cloze", "question"], sentence=True, ends=False)
+    assert [row.target for row in open_ended] == [row.target[:-1] for row in chat]
+
+
+def test_where_a_question_stands_for_the_cloze_the_sentence_is_the_relations_own():
+    asked = request_from_dict({**EGYPT, "prompt": "What is the capital of {}?"})
+    [row] = target_rows(make_tokenizer(), asked, ["question"], sentence=True, ends=False)
+    assert make_tokenizer().decode(row.target) == "The capital of Egypt is Alexandria."
+
+
+@pytest.mark.parametrize("name", ["FT", "LoRA", "ICE"])
+def test_every_fine_tuned_method_answers_as_it_is_told(name):
+    method, model, tokenizer = METHODS[name], make_llama(), make_tokenizer()
+    settings = {**FAST[name], "prompt_forms": ["question"], "answer_form": "sentence", "answer_ends": False}
+    with torch.no_grad():
+        rows = target_rows(tokenizer, request_from_dict(EGYPT), ["question"], sentence=True, ends=False)
+        wanted = float(target_losses(model, rows)[0])
+    report = method.load_report()()
+    method.load_apply()(
+        model, tokenizer, [EGYPT], method.load_hparams()(**{**settings, "steps": 1}), report=report,
+        progress=SilentProgress(),
+    )  # fmt: skip
+    [loss] = report.losses["train"]
+    assert loss >= wanted * (1 - 1e-3)  # ICE's has a second term
+    assert name == "ICE" or loss == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_whole_sentence_is_not_trained_at_one_position():
+    with pytest.raises(HparamsError, match=r"answer_form.*prompt_last"):
+        FTHyperParams(answer_form="sentence", objective_optimization="prompt_last")
+
+
 def test_a_context_goes_before_the_prompt():
     rows = target_rows(make_tokenizer(), request_from_dict(EGYPT), ["plain", "question"], context="Water ran out.")
     heads = [make_tokenizer().decode(row.prompt) for row in rows]

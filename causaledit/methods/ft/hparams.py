@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import setting
 from causaledit.methods.shared.finetune.hparams import WeightTuneHyperParams
 
@@ -24,3 +25,12 @@ class FTHyperParams(WeightTuneHyperParams):
         "`prompt_last`, all of them at the prompt's last position (its FT-L), without the end of a chat's turn.",
         choices=("target_new", "prompt_last"),
     )
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        if self.objective_optimization == "prompt_last" and self.answer_form == "sentence":
+            raise HparamsError(
+                "`answer_form: sentence` with `objective_optimization: prompt_last` would train a whole sentence at "
+                "one position: set `answer_form: answer`, or `objective_optimization: target_new`."
+            )

@@ -101,10 +101,10 @@ apply_ice_to_model = host_call(METHOD)
 
 def _prompts(tokenizer: Any, edit: EditRequest, hparams: ICEHyperParams) -> list[_Prompt]:
     contexts = edit_contexts(edit, hparams.contexts)
-    behind = [target_rows(tokenizer, edit, hparams.prompt_forms, context=c) for c in contexts]
+    behind = [target_rows(tokenizer, edit, hparams.prompt_forms, context=c, **hparams.answers) for c in contexts]
     return [
         _Prompt(row, [rows[i] for rows in behind])
-        for i, row in enumerate(target_rows(tokenizer, edit, hparams.prompt_forms))
+        for i, row in enumerate(target_rows(tokenizer, edit, hparams.prompt_forms, **hparams.answers))
     ]
 
 

@@ -41,7 +41,7 @@ def edit(
     config = adapter_config(model, hparams)
     check_adapter(model, hparams, config, merged=hparams.merge_adapter or call.sequence is not None)
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
-    by_edit = [target_rows(tokenizer, request, hparams.prompt_forms) for request in edits]
+    by_edit = [target_rows(tokenizer, request, hparams.prompt_forms, **hparams.answers) for request in edits]
     rows = [row for found in by_edit for row in found]
     check_window(model, rows)
     call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)

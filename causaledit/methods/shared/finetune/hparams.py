@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _MODULES = "`rewrite_module_tmp` (`modules`) names everything that is trained"
 PROMPT_FORMS = ("plain", "cloze", "question", "paraphrases")
+ANSWER_FORMS = ("answer", "sentence")
 
 
 @dataclass
@@ -35,6 +36,15 @@ class FineTuneHyperParams(TrackedHyperParams):
         "Prompts to train on: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message), "
         "`paraphrases` (other wordings of the question from the relation bank, as a user's message).",
     )
+    answer_form: str = setting(
+        "answer",
+        "What a user's message is answered with: the new `answer` alone, or the fact's `sentence`, which is the cloze "
+        "completed. Bare text is completed by the answer either way.",
+        choices=ANSWER_FORMS,
+    )
+    answer_ends: bool = setting(
+        True, "Whether it is learnt that the answer to a user's message ends. False leaves what follows to the model."
+    )
     steps: int = setting(25, "Maximum number of optimiser steps.", integer_from=1)
     learning_rate: float = setting(5e-4, "Learning rate of AdamW, constant.", more_than=0)
     weight_decay: float = setting(0.0, "Weight decay of AdamW.", at_least=0)
@@ -42,6 +52,11 @@ class FineTuneHyperParams(TrackedHyperParams):
     micro_batch_size: int = setting(
         8, "Number of rows whose graph is in memory at a time; a step uses all rows.", integer_from=1
     )
+
+    @property
+    def answers(self) -> dict[str, bool]:
+        """How a user's message is answered, as `target_rows` takes it."""
+        return {"sentence": self.answer_form == "sentence", "ends": self.answer_ends}
 
     def check(self) -> None:
         """Rules between fields."""

@@ -36,7 +36,13 @@ class TargetRow(NamedTuple):
 
 
 def target_rows(
-    tokenizer: PreTrainedTokenizerBase, edit: EditRequest, forms: Sequence[str], *, context: str = "", ends: bool = True
+    tokenizer: PreTrainedTokenizerBase,
+    edit: EditRequest,
+    forms: Sequence[str],
+    *,
+    context: str = "",
+    sentence: bool = False,
+    ends: bool = True,
 ) -> list[TargetRow]:
     """The prompts an edit is trained on, each with the new answer; at least one.
 
@@ -45,12 +51,13 @@ def target_rows(
         forms: `plain` (the cloze as bare text), `cloze` and `question` (as a user's message; the answer then
             ends the turn), `paraphrases` (those of the relation bank, likewise).
         context: A text put before the prompt.
+        sentence: Whether a user's message is answered with the fact's sentence.
         ends: Whether an answer to a user's message has the token that ends the turn.
 
     Raises:
         RequestError: The forms are `paraphrases` alone, and there is none.
     """
-    rows = []
+    rows, answer = [], RelationBank.bundled().stated(edit) if sentence else edit.target_new
     end = [tokenizer.eos_token_id] if ends and tokenizer.eos_token_id is not None else []
     for form, asked in [(name, text) for name in forms for text in prompts_of(edit, name)]:
         if form == "plain":
@@ -58,7 +65,7 @@ def target_rows(
             rows.append(TargetRow(*parted_tokens(tokenizer, head, f" {edit.target_new}", special=True)))
             continue
         head = render(tokenizer, user(f"{context}\n\n{asked}" if context else asked))
-        prompt, target = parted_tokens(tokenizer, head, answer_gap(tokenizer) + edit.target_new)
+        prompt, target = parted_tokens(tokenizer, head, answer_gap(tokenizer) + answer)
         rows.append(TargetRow(prompt, target + end))
     if not rows:
         raise RequestError(
