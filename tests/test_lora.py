@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from conftest import EGYPT, FAST, MODELS, NORWAY, make_llama, make_tokenizer, sa
 from contract import surroundings
 
 from causaledit.errors import EditFailedError, HparamsError, ModelError
+from causaledit.facts.requests import request_from_dict
+from causaledit.methods.causal_edit.bootstrap import wanted_answers
 from causaledit.methods.lora.apply import apply_lora_to_model
 from causaledit.methods.lora.hparams import LoRAHyperParams
 from causaledit.methods.method import MethodReport
+from causaledit.methods.registry import METHODS
+from causaledit.methods.shared.finetune.rows import target_rows, texts_of
 from causaledit.models.weights import restore
 from causaledit.support.progress import SilentProgress
 
@@ -136,3 +141,22 @@ def test_the_preservation_term_holds_what_is_not_edited():
     assert "What is the capital of Egypt?" in asked
     assert any("Egypt" in text and "capital" in text for text in asked[2:])  # a paraphrase
     assert any("Egypt" not in text for text in asked)  # a neighbour
+
+
+def test_the_baseline_of_the_same_strings_has_the_same_strings():
+    """`LoRA@preserve` is CausalEdit without narrative, reasons, two hops and stage 2, and otherwise the same."""
+    ours = METHODS["CausalEdit"].load_hparams().from_hparams("smollm2-135m-instruct")
+    baseline = METHODS["LoRA"].load_hparams().from_hparams("smollm2-135m-instruct_preserve")
+    request, tokenizer = request_from_dict(EGYPT), make_tokenizer()
+    direct = {(a.prompt, a.completion) for a in wanted_answers(request, [], ours, []) if a.kind == "direct"}
+    asked = texts_of(request, baseline.prompt_forms)
+    rows = target_rows(tokenizer, request, baseline.prompt_forms, **baseline.answers)
+    learnt = {(text, tokenizer.decode(row.target)) for text, row in zip(asked, rows, strict=True)}
+    assert learnt <= direct
+    assert {text for text, _ in direct - learnt} == {f"{text} Answer directly." for text in asked[:2]}
+    assert baseline.answer_ends is ours.bootstrap_direct_ends is False
+    kept = [f.name for f in dataclasses.fields(baseline) if f.name.startswith("preserve_")]
+    assert len(kept) > 8
+    adapter = ["lora_rank", "lora_layers", "lora_dropout"]
+    assert {n: getattr(baseline, n) for n in kept + adapter} == {n: getattr(ours, n) for n in kept + adapter}
+    assert set(baseline.lora_target_modules) == set(ours.lora_target_modules)
