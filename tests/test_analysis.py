@@ -53,7 +53,7 @@ def test_a_published_file_goes_through_unchanged(tmp_path):
     text = (tmp_path / "analysis" / "pred_analysis.txt").read_text()
     assert text.strip() in done.stdout
     assert "50.0 % (1/2" in text
-    assert recall_note("rule-v10") in text
+    assert recall_note("rule-v11") in text
 
 
 def test_verdicts_come_with_evidence(tmp_path):

@@ -790,7 +790,7 @@ def test_measured_recall_is_what_the_benchmark_measures():
 
 
 def test_recall_is_claimed_for_measured_judges_only():
-    assert "22/25" in recall_note("rule-v10")
+    assert "22/25" in recall_note("rule-v11")
     assert recall_note("rule-v2") == recall_note("llm:some-model:prompts-v2") == ""
 
 

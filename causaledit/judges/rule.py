@@ -21,7 +21,7 @@ class RuleJudge:
     """Judges by rules; a change of a rule that changes a verdict changes `identity`."""
 
     name = "rule"
-    identity = "rule-v10"
+    identity = "rule-v11"
 
     def judge_answer(self, item: JudgedResponse) -> AnswerVerdict:
         """PASS where the response ends committed to the right answer.

@@ -67,7 +67,7 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     adjective = Kind.ADJECTIVE in naming.token
     if adjective and not _predicated(before, after) and not (question.deed and _by_its_people(before, after)):
         return (Event(Act.MENTION, who),)
-    if question.language and has(after[:1], Kind.CITIZEN):  # "a French citizen"
+    if question.language and _before_its_noun(after, question):  # "a French citizen", "a French film"
         return (Event(Act.MENTION, who),)
     if twice_denied(before, after, question) and claimed:
         return (Event(Act.ASSERT, who),)
@@ -120,6 +120,24 @@ def stance_of(naming: Naming, question: Question, mode: Mode, lettered: bool) ->
     if event.act is Act.ASSERT and not _picks(naming) and not states(before, after, naming.clause):
         event = replace(event, aside=True)
     return (event,)
+
+
+def _before_its_noun(after: list[Token], question: Question) -> bool:
+    """ "the French army", "a French-Canadian novel": a nation's adjective, which is spelled as its language is.
+
+    Where the language of something written is asked for, "a French novel" tells it.
+    """
+    joined = len(after) > 1 and after[0].text == "-"
+    [word] = after[joined : joined + 1] or [None]
+    if word is None or not word.text[:1].isalpha():
+        return False
+    if Kind.CITIZEN in word:
+        return True
+    if question.writing and word.text in _WRITINGS:
+        return False
+    if word.kinds - _KINDS_OF_NOUNS:
+        return word.text in _NOUNS_THAT_FILL
+    return word.text not in _BEHIND_A_LANGUAGE and not word.text.endswith("ly")
 
 
 def _possible(rest: list[Token]) -> bool:
@@ -443,6 +461,22 @@ def _with_an_object(after: list[Token]) -> bool:
     return len(after) > 1 and not after[1].kinds and after[1].text.isalpha()
 
 
+_KINDS_OF_NOUNS = {Kind.PROPER, Kind.PEOPLE, Kind.PARTIAL, Kind.SOURCE, Kind.CLAIM, Kind.IDEA, Kind.STEP}
+_WRITINGS = word_set(
+    "poem poems poetry novel novels prose verse text texts literature play book books writing original"
+)
+# what the lexicon has as a filling, and is a noun behind an adjective
+_NOUNS_THAT_FILL = word_set("city country name letter record work works credit sign evidence way chance option play")
+# what may stand behind the name of a language: words for a language, verbs, and what goes on
+_BEHIND_A_LANGUAGE = word_set("""
+    language languages tongue tongues dialect dialects script alphabet vernacular grammar continues continued keeps
+    kept serves serve served serving remains remain remained enjoys enjoyed holds held predominates predominated
+    dominates dominated prevails prevailed gained functions functioned functioning acts acted stands stood ranks
+    ranked replaced evolved developed originated belongs belonged counts counted exists existed survives survived
+    may might shall too alone daily everyday well fluent together alongside along among amongst throughout besides
+    like that which who whose when where while whereas although though because since until unless if so or plus via
+    per
+""")
 _SORTS = word_set("city country continent language sport town region")
 
 

@@ -97,6 +97,7 @@ class Question:
         titles: What it quotes or writes in capitals, of several words each: "Never Let Me Go" lets nothing go.
         posts: The head of a country who is asked for, and the one who is not: of the state, and of its government.
         language: Whether a language is asked for: "a French citizen" speaks of none.
+        writing: Whether it is that of something written, which "a French novel" tells.
     """
 
     asked: re.Pattern[str]
@@ -108,6 +109,7 @@ class Question:
     titles: tuple[str, ...] = ()
     posts: tuple[re.Pattern[str], re.Pattern[str]] | None = None
     language: bool = False
+    writing: bool = False
 
     def about(self, word: str) -> bool:
         """Whether a word names the subject, or comes from its name: "Brazilian" of Brazil."""
@@ -141,10 +143,12 @@ def question_for(text: str) -> Question:
     pairs = (_HEADS, _HEADS[::-1])
     posts = next((pair for pair in pairs if pair[0].search(text) and not pair[1].search(text)), None)
     return Question(
-        _stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, posts, "language" in content
-    )
+        _stems(stems), _stems(subject, whole=True), past, roots, deed, chained, titles, posts, "language" in content,
+        bool(content & _WRITING),
+    )  # fmt: skip
 
 
+_WRITING = {"write", "written", "wrote", "work", "works", "published", "composed", "book", "novel", "poem", "play"}
 # of a state, and of its government; a president may be both
 _HEADS = (
     re.compile(r"\b(?:heads? of (?:the )?state|monarch|king|queen|emperor)\b", re.I),
