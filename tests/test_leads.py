@@ -287,6 +287,25 @@ class _State:
         self.global_step = step
 
 
+def test_every_second_prompt_of_two_hops_may_be_asked_step_by_step():
+    hops = [dataclasses.replace(HOPS, prompt=f"Who runs city {i}?") for i in range(5)]
+    settings = {"compositions_onward": 5, "bootstrap_compositions": 4}
+    plain, cued = (
+        training_pairs(REQUEST, [TRACE], hparams(bootstrap_composed_cues=cues, **settings), hops)
+        for cues in (False, True)
+    )
+    asked = [(text, answer) for text, answer in cued if "Who runs city" in text]
+    assert [text for text, _ in asked] == [
+        "Who runs city 0?",
+        "Who runs city 1? Think step by step.",
+        "Who runs city 2?",
+        "As of today: Who runs city 3? Reason step by step, then give the answer.",
+    ]
+    assert {answer for _, answer in asked} == {HOPS.completion}
+    assert [answer for _, answer in plain] == [answer for _, answer in cued]
+    assert [pair for pair in cued if pair not in asked] == [pair for pair in plain if "Who runs city" not in pair[0]]
+
+
 @pytest.mark.parametrize(("wanted", "step", "stops"), [(-1e9, 4, True), (-1e9, 3, False), (0.0, 4, False)])
 def test_stage_1_stops_once_the_fact_is_said(wanted, step, stops):
     tokenizer = prepare_tokenizer(make_tokenizer())
@@ -336,6 +355,7 @@ def test_a_whole_edit_with_all_of_it_is_undone_to_the_bit():
         ({"lora_init": "contrast", "stages": [2], "teacher": "base", "student_use_sft": False}, "lora_init"),
         ({"lora_init": "contrast", "student_use_sft": False}, "lora_init"),
         ({"bootstrap_compositions": 2}, "bootstrap_compositions"),
+        ({"bootstrap_composed_cues": True}, "bootstrap_composed_cues.*bootstrap_compositions"),
         ({"bootstrap_trace_rows": 2}, "bootstrap_trace_rows"),
         ({"bootstrap_explain_repeats": 2}, "bootstrap_explain_repeats"),
         ({"bootstrap_reason_prompts": 2}, "bootstrap_reason_prompts"),

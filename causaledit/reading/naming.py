@@ -128,7 +128,7 @@ def _before_its_noun(after: list[Token], question: Question) -> bool:
     Where the language of something written is asked for, "a French novel" tells it.
     """
     joined = len(after) > 1 and after[0].text == "-"
-    [word] = after[joined : joined + 1] or [None]
+    word = next(iter(after[joined:]), None)
     if word is None or not word.text[:1].isalpha():
         return False
     if Kind.CITIZEN in word:

@@ -313,13 +313,17 @@ def training_pairs(
 
     The paper's are (stage-1 prompt → trace). With `bootstrap_all_prompts` every stage-2 prompt form joins (see
     `wanted_answers`), with `bootstrap_reason_prompts` further ones that ask for the reason, and
-    `bootstrap_compositions` of the prompts of two hops.
+    `bootstrap_compositions` of the prompts of two hops, every second of them step by step with
+    `bootstrap_composed_cues`.
     """
     causal = hparams.editing_mode == "causal"
     whole = traces[: hparams.bootstrap_trace_rows] if hparams.bootstrap_all_prompts else traces
     pairs = [(P.trace_prompt(request, causal=causal), trace.text) for trace in whole]
+    composed = compositions[: hparams.bootstrap_compositions]
+    if hparams.bootstrap_composed_cues:
+        composed = P.with_cues(composed)
     answers = wanted_answers(
-        request, traces, hparams, compositions[: hparams.bootstrap_compositions],
+        request, traces, hparams, composed,
         reasons_asked=hparams.bootstrap_reason_prompts,
     )  # fmt: skip
     return pairs + [

@@ -221,6 +221,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams, QuestionHyperParams):
     bootstrap_compositions: int = setting(
         0, "How many prompts of two hops stand among the rows of stage 1, per edit.", integer_from=0
     )
+    bootstrap_composed_cues: bool = setting(
+        False,
+        "Every second one of them is asked step by step: where every cue to reason stands behind the fact alone, the "
+        "reason is given in place of the second hop.",
+    )
     bootstrap_raw_prompts: int = setting(
         0,
         "How often the request's `prompt` stands among the rows of stage 1 as raw text, without the chat template, as "
@@ -454,6 +459,11 @@ class CausalEditHyperParams(TrainedAdapterHyperParams, QuestionHyperParams):
             raise HparamsError(
                 f"`bootstrap_compositions` is {self.bootstrap_compositions}, and there are no prompts of two hops: set "
                 "`compositions_onward` or `compositions_leading` above 0, or `bootstrap_compositions: 0`."
+            )
+        if self.bootstrap_composed_cues and not self.bootstrap_compositions:
+            raise HparamsError(
+                "`bootstrap_composed_cues: true` is of stage 1's prompts of two hops, and `bootstrap_compositions` is "
+                "0: set it above 0, or leave `bootstrap_composed_cues` out."
             )
         if not self.bootstrap_all_prompts:
             for name, without in WITHOUT_ALL_PROMPTS.items():

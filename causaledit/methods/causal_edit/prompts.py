@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from causaledit.facts.requests import EditRequest
     from causaledit.methods.causal_edit.hparams import CausalEditHyperParams
+    from causaledit.methods.shared.compositions import Composition
 
 Kind = Literal["explain", "step", "direct", "trace", "learn"]
 
@@ -103,6 +104,15 @@ def reason_prompts(request: EditRequest, n: int) -> list[StudentPrompt]:
     return [
         StudentPrompt(cue.format(form=form), "explain", form)
         for cue, form in zip(REASON_CUES[:n], itertools.cycle(forms), strict=False)
+    ]
+
+
+def with_cues(compositions: Sequence[Composition]) -> list[Composition]:
+    """Prompts of two hops, every second of which is asked step by step, in the cues' order."""
+    cues = itertools.cycle(CUES["step"])
+    return [
+        dataclasses.replace(item, prompt=next(cues).format(form=item.prompt)) if number % 2 else item
+        for number, item in enumerate(compositions)
     ]
 
 

@@ -43,7 +43,9 @@ def edit(
     names = select_weights(model, hparams.layers, hparams.modules)
     tokenizer = prepare_tokenizer(tokenizer, hparams.chat_template_kwargs, model=model)
     at_once = hparams.objective_optimization == "prompt_last"  # an answer would begin with the token that ends it too
-    answers = {**hparams.answers, "ends": False} if at_once else hparams.answers
+    answers = hparams.answers
+    if at_once:
+        answers["ends"] = False
     rows = [row for request in edits for row in target_rows(tokenizer, request, hparams.prompt_forms, **answers)]
     check_window(model, rows)
     call.report.trained_prompts = prompt_texts(edits, hparams.prompt_forms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import are_layers, setting
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 _MODULES = "`rewrite_module_tmp` (`modules`) names everything that is trained"
 PROMPT_FORMS = ("plain", "cloze", "question", "paraphrases")
 ANSWER_FORMS = ("answer", "sentence")
+
+
+class Answers(TypedDict):
+    """How a user's message is answered: with the fact's sentence or the answer alone, and whether it ends there."""
+
+    sentence: bool
+    ends: bool
 
 
 @dataclass
@@ -54,7 +61,7 @@ class FineTuneHyperParams(TrackedHyperParams):
     )
 
     @property
-    def answers(self) -> dict[str, bool]:
+    def answers(self) -> Answers:
         """How a user's message is answered, as `target_rows` takes it."""
         return {"sentence": self.answer_form == "sentence", "ends": self.answer_ends}
 
