@@ -15,8 +15,7 @@ from typing import Any, ClassVar, Self
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import BaseHyperParams, setting
 from causaledit.methods.published_keys import Converted, PublishedKey
-from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
-from causaledit.methods.shared.questions import QuestionHyperParams
+from causaledit.methods.shared.hparams import QuestionHyperParams, TrainedAdapterHyperParams
 from causaledit.support.launch import launched
 
 logger = logging.getLogger(__name__)

@@ -106,6 +106,48 @@ class PreservationHyperParams(BaseHyperParams):
 
 
 @dataclass
+class QuestionHyperParams(BaseHyperParams):
+    """Where an edit's questions come from."""
+
+    multi_hop_questions: int = setting(
+        30, "Number of questions per edit that need the fact and something beside it.", integer_from=0
+    )
+    question_source: str = setting(
+        "self",
+        "Where the latter come from, after a request's own `learning_prompt`: `given` (nowhere else), `templates` "
+        "(scenes that need no knowledge of the world), `file`, or `self` (the unedited model writes them).",
+        choices=("given", "templates", "file", "self"),
+    )
+    question_file: str | None = setting(
+        None, "JSON list of {subject, target_new, questions}, where a question is a text or {question, answer}."
+    )
+    min_questions: int = setting(
+        4, "Where fewer of them are left, templates fill up to this number, at most to `multi_hop_questions`, with "
+        "a warning.", integer_from=1,
+    )  # fmt: skip
+    question_filter: bool = setting(
+        True, "Ask the model whether a written question needs the fact, and drop those that do not."
+    )
+    question_temperature: float = setting(0.6, "Sampling temperature of written questions.", more_than=0)
+    question_top_p: float = setting(0.95, "Top-p (nucleus) of written questions.", more_than=0, fraction=True)
+    question_max_new_tokens: int = setting(1024, "Maximum length of a list of written questions.", integer_from=1)
+
+    @property
+    def writes_questions(self) -> bool:
+        """Whether the unedited model writes questions."""
+        return self.question_source == "self" and self.multi_hop_questions > 0
+
+    def check(self) -> None:
+        """Rules between fields."""
+        super().check()
+        if (self.question_source == "file") != (self.question_file is not None):
+            raise HparamsError(
+                f"`question_source` is {self.question_source!r} and `question_file` is {self.question_file!r}: "
+                "`file` needs a file, and nothing else reads one."
+            )
+
+
+@dataclass
 class TrainedAdapterHyperParams(AdapterHyperParams, PreservationHyperParams, TrackedHyperParams):
     """An adapter, its optimiser, the preservation term, and trackers."""
 

@@ -7,8 +7,7 @@ from typing import ClassVar
 
 from causaledit.errors import HparamsError
 from causaledit.methods.hyperparams import setting
-from causaledit.methods.shared.hparams import TrainedAdapterHyperParams
-from causaledit.methods.shared.questions import QuestionHyperParams
+from causaledit.methods.shared.hparams import QuestionHyperParams, TrainedAdapterHyperParams
 
 ALG_NAME = "StoryDistill"
 
