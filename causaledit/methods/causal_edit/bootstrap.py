@@ -322,10 +322,7 @@ def training_pairs(
     composed = compositions[: hparams.bootstrap_compositions]
     if hparams.bootstrap_composed_cues:
         composed = P.with_cues(composed)
-    answers = wanted_answers(
-        request, traces, hparams, composed,
-        reasons_asked=hparams.bootstrap_reason_prompts,
-    )  # fmt: skip
+    answers = wanted_answers(request, traces, hparams, composed, reasons_asked=hparams.bootstrap_reason_prompts)
     return pairs + [
         (answer.prompt, answer.completion)
         for answer in answers

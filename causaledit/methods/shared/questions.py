@@ -226,6 +226,12 @@ class QuestionPool:
         return None
 
     # ---- from the model --------------------------------------------------------------------------
+    def _writing_prompt(
+        self, tokenizer: PreTrainedTokenizerBase, request: EditRequest, context: str, others: Sequence[EditRequest]
+    ) -> str:
+        n = self._hparams.multi_hop_questions
+        return render(tokenizer, texts.writing_request(request, context, n, others))
+
     def check_writing(
         self,
         model: PreTrainedModel,
@@ -241,9 +247,9 @@ class QuestionPool:
         """
         if not self._hparams.writes_questions:
             return
-        prompt = render(tokenizer, texts.writing_request(request, context, self._hparams.multi_hop_questions, others))
-        tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) + self._hparams.question_max_new_tokens
-        limit = f"`question_max_new_tokens`: {self._hparams.question_max_new_tokens}"
+        prompt, new = self._writing_prompt(tokenizer, request, context, others), self._hparams.question_max_new_tokens
+        tokens = len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) + new
+        limit = f"`question_max_new_tokens`: {new}"
         check_length(model, tokens, f"The narrative of {request.subject!r} with the questions about it ({limit})")
 
     def write(
@@ -262,11 +268,10 @@ class QuestionPool:
             Those that pass, and how many did not, by reason.
         """
         hparams, dropped = self._hparams, Counter[str]()
-        messages = texts.writing_request(request, context, hparams.multi_hop_questions, others)
         [reply] = generate_texts(
             model,
             tokenizer,
-            [render(tokenizer, messages)],
+            [self._writing_prompt(tokenizer, request, context, others)],
             max_new_tokens=hparams.question_max_new_tokens,
             temperature=hparams.question_temperature,
             top_p=hparams.question_top_p,
